@@ -1,0 +1,27 @@
+"""Soft-Binary-Argmax: choosing k of n, differentiably, and losses that track the zero-one error."""
+
+from softbin import budgets
+from softbin.decisions import Diagnosis, decision_thresholds, diagnose, predict, zero_one_loss
+from softbin.losses import fenchel_young_loss, loss
+from softbin.operators import binary_argmax, project_hypersimplex, soft_binary_argmax, threshold
+from softbin.regularizers import Regularizer, binary_entropy, euclidean
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Diagnosis",
+    "Regularizer",
+    "binary_argmax",
+    "binary_entropy",
+    "budgets",
+    "decision_thresholds",
+    "diagnose",
+    "euclidean",
+    "fenchel_young_loss",
+    "loss",
+    "predict",
+    "project_hypersimplex",
+    "soft_binary_argmax",
+    "threshold",
+    "zero_one_loss",
+]

@@ -1,0 +1,82 @@
+"""Budgets: how many examples of each class the projection chooses.
+
+A budget is a number or an array, used as it is, or a callable `(targets, weights) -> k` that counts: `targets`
+of shape (n, C) are the one-hot, multi-hot or soft labels (None where there are none), `weights` of shape (n,)
+are 1 for an example that counts and 0 for a masked one; `k` broadcasts to (C,). A callable must be additive
+(the budget of a batch is the sum over its parts), since under `axis_name` the shards' budgets are added up.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from softbin.thresholds import total
+
+Targets = Float[Array, "n classes"] | None
+Weights = Float[Array, " n"]
+
+
+@dataclass(frozen=True)
+class _Prior:
+    shares: tuple[float, ...] | float
+
+    def __post_init__(self):
+        shares = np.asarray(self.shares)
+        if not np.all((shares >= 0) & (shares <= 1)):
+            raise ValueError(f"shares of a batch must be in [0, 1], got {self.shares}")
+
+    def __call__(self, targets: Targets, weights: Weights) -> Float[Array, "..."]:
+        return jnp.asarray(self.shares, weights.dtype) * total(weights, 0)[0]
+
+
+def fraction(share: float):
+    """`k = share * n` for every class. One half is the setting of the paper's published experiments.
+
+    Args:
+      share: in [0, 1].
+
+    Raises:
+      ValueError: `share` is outside [0, 1].
+
+    Example:
+      >>> print(fraction(0.5)(None, jnp.ones(8)))
+      4.0
+    """
+    return _Prior(float(share))
+
+
+def prior(class_priors: Sequence[float] | Float[Array, " classes"]):
+    """`k_c = class_priors[c] * n`: the number of positives to expect, whatever the batch holds.
+
+    Args:
+      class_priors: one share per class, each in [0, 1]; known numbers, not traced.
+
+    Raises:
+      ValueError: a share is outside [0, 1].
+
+    Example:
+      >>> print(prior([0.25, 0.75])(None, jnp.ones(8)))
+      [2. 6.]
+    """
+    return _Prior(tuple(np.asarray(class_priors, float).tolist()))
+
+
+def label_count(targets: Targets, weights: Weights) -> Float[Array, " classes"]:
+    """`k_c` = the positives of class `c` in the batch: the setting of the paper's text (arXiv:2602.23336, sec. 4).
+
+    Each class then carries a threshold of its own, and argmax over the logits is the wrong decision: see
+    :func:`softbin.decision_thresholds`.
+
+    Raises:
+      ValueError: there are no labels to count.
+
+    Example:
+      >>> print(label_count(jnp.eye(3)[jnp.array([0, 2, 2])], jnp.ones(3)))
+      [1. 0. 2.]
+    """
+    if targets is None:
+        raise ValueError("the budget label_count counts labels, and none were given: pass labels or another budget")
+    return total(targets * weights[:, None], 0)[0]

@@ -1,0 +1,194 @@
+"""Decisions: the thresholds that make a model's predictions right, and what to watch while it trains."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real, Shaped
+
+from softbin import budgets
+from softbin import thresholds as solver
+from softbin.losses import Batch, Budget, batch_budget, batch_mean, prepare_batch
+from softbin.operators import prepare
+from softbin.regularizers import Regularizer, euclidean
+
+
+class Diagnosis(NamedTuple):
+    """How a batch meets the projection; the three shares add up to 1.
+
+    Attributes:
+      thresholds: `λ` per class, as :func:`decision_thresholds` of this batch.
+      active: share of the entries strictly between 0 and 1, which pass a gradient.
+      saturated_right: share of the entries at 0 or 1 that agree with their label.
+      saturated_wrong: share of those that do not; `softbin.loss` has no gradient there. If it grows, raise the
+        temperature or take `softbin.fenchel_young_loss`.
+    """
+
+    thresholds: Float[Array, "..."]
+    active: Float[Array, ""]
+    saturated_right: Float[Array, ""]
+    saturated_wrong: Float[Array, ""]
+
+
+def decision_thresholds(
+    logits: Float[ArrayLike, "*examples classes"],
+    labels: Shaped[ArrayLike, "..."] | None = None,
+    *,
+    budget: Budget = budgets.fraction(0.5),
+    temperature: Real[ArrayLike, "..."] = 1.5,
+    where: Bool[ArrayLike, "..."] | None = None,
+    weights: Real[ArrayLike, "..."] | None = None,
+    regularizer: Regularizer = euclidean,
+    axis_name: Any = None,
+) -> Float[Array, "..."]:
+    """The threshold of each class over a data set: `λ_c` with `Σ_i ψ(x_ic/τ - λ_c) = k_c`.
+
+    A loss on projected logits leaves a constant per class undetermined; these are the constants that
+    :func:`predict` subtracts. Compute them over the training set, or a large part of it, with the keywords of
+    the loss that the model was trained with.
+
+    Args:
+      logits: (..., C), or (n,) for a binary problem.
+      labels: as for :func:`softbin.loss`; needed by a budget that counts them, otherwise None.
+      budget: `k` per class over this data set: a number, an array (C,), or a callable of `softbin.budgets`.
+      temperature, where, weights, regularizer, axis_name: as for :func:`softbin.loss`.
+
+    Returns:
+      `λ` of shape (C,), or () for a binary problem, in units of `logits / temperature`.
+
+    Raises:
+      TypeError, ValueError: as :func:`softbin.loss`; and for a budget that needs labels where there are none.
+
+    Example:
+      >>> logits = jnp.array([[2.0, 7.0], [1.0, 6.0], [-1.0, 9.0], [-2.0, 8.0]])
+      >>> labels = jnp.array([0, 0, 1, 1])
+      >>> lam = decision_thresholds(logits, labels, budget=budgets.label_count, temperature=1.0)
+      >>> print(lam, predict(logits, lam, 1.0), jnp.argmax(logits, -1))
+      [-0.5  7. ] [0 0 1 1] [1 1 1 1]
+    """
+    batch = prepare_batch(logits, labels, where, weights)
+    return _project(batch, budget, temperature, regularizer, axis_name)[1].reshape(jnp.shape(logits)[1:][-1:])
+
+
+def predict(
+    logits: Float[ArrayLike, "*examples classes"],
+    thresholds: Float[ArrayLike, "..."],
+    temperature: Real[ArrayLike, "..."],
+    *,
+    regularizer: Regularizer = euclidean,
+) -> Int[Array, "*examples"]:
+    """The decision: `argmax_c logits_c / τ - λ_c`; for a binary problem, whether `ψ(logits / τ - λ) > 1/2`.
+
+    Args:
+      logits: (..., C) with C of at least 2, or (n,) for a binary problem.
+      thresholds: (C,), or () for a binary problem, from :func:`decision_thresholds`.
+      temperature: that of the loss and the thresholds.
+      regularizer: that of the loss and the thresholds; matters to a binary problem only.
+
+    Returns:
+      Class numbers of shape (...), or 0 and 1 of shape (n,).
+
+    Raises:
+      ValueError: there is a single class: pass `logits[..., 0]`.
+
+    Example:
+      >>> print(predict(jnp.array([[2.0, 7.0], [-1.0, 9.0]]), jnp.array([0.0, 8.0]), 1.0))
+      [0 1]
+    """
+    logits = jnp.asarray(logits)
+    u = logits / jnp.asarray(temperature, logits.dtype) - jnp.asarray(thresholds, logits.dtype)
+    if logits.ndim == 1:
+        return (regularizer.link(u) > 0.5).astype(jnp.int32)
+    if logits.shape[-1] == 1:
+        raise ValueError(f"logits with shape {logits.shape} have a single class: pass logits[..., 0], of one dimension")
+    return jnp.argmax(u, -1)
+
+
+def zero_one_loss(
+    logits: Float[ArrayLike, "*examples classes"],
+    labels: Shaped[ArrayLike, "..."],
+    *,
+    thresholds: Float[ArrayLike, "..."] | None = None,
+    temperature: Real[ArrayLike, "..."] = 1.0,
+    where: Bool[ArrayLike, "..."] | None = None,
+    regularizer: Regularizer = euclidean,
+) -> Float[Array, ""]:
+    """The error rate of the decisions: the share of examples whose predicted class is not a label.
+
+    Args:
+      logits, labels, where: as for :func:`softbin.loss`. With soft labels the expected error, with multi-hot labels
+        the one-error.
+      thresholds: from :func:`decision_thresholds`; None decides by argmax over the logits, or by `logits > 0`.
+      temperature, regularizer: as for :func:`predict`, with thresholds only.
+
+    Returns:
+      A scalar in [0, 1]; its gradient is zero. NaN where a traced label that counts is out of range.
+
+    Raises:
+      TypeError, ValueError: as :func:`softbin.loss`.
+
+    Example:
+      >>> print(zero_one_loss(jnp.array([[2.0, 7.0], [-1.0, 9.0]]), jnp.array([0, 1])))
+      0.5
+    """
+    logits = lax.stop_gradient(jnp.asarray(logits))
+    batch = prepare_batch(logits, labels, where, None)
+    if thresholds is not None:
+        chosen = predict(logits, thresholds, temperature, regularizer=regularizer)
+    elif logits.ndim == 1:
+        chosen = logits > 0
+    else:
+        chosen = jnp.argmax(logits, -1)
+    chosen = chosen.reshape(-1, 1)
+    if logits.ndim == 1:
+        wrong = jnp.abs(batch.targets - chosen)
+    else:
+        wrong = 1 - jnp.take_along_axis(batch.targets, chosen, 1)
+    return batch_mean(wrong, batch)
+
+
+def diagnose(
+    logits: Float[ArrayLike, "*examples classes"],
+    labels: Shaped[ArrayLike, "..."],
+    *,
+    budget: Budget = budgets.fraction(0.5),
+    temperature: Real[ArrayLike, "..."] = 1.5,
+    where: Bool[ArrayLike, "..."] | None = None,
+    weights: Real[ArrayLike, "..."] | None = None,
+    regularizer: Regularizer = euclidean,
+    axis_name: Any = None,
+) -> Diagnosis:
+    """What to log beside the loss: thresholds, and how much of the batch passes a gradient.
+
+    Arguments and errors are those of :func:`softbin.loss`; nothing here has a gradient.
+
+    Example:
+      >>> logits = jnp.array([[2.0, -1.0], [0.5, 0.0], [-1.0, 1.0], [0.0, 2.0]])
+      >>> print(diagnose(logits, jnp.array([0, 0, 1, 1]), temperature=0.1).saturated_right)
+      1.0
+    """
+    logits = lax.stop_gradient(jnp.asarray(logits))
+    batch = prepare_batch(logits, labels, where, weights)
+    p, lam = _project(batch, budget, temperature, regularizer, axis_name)
+    active = (p > 0) & (p < 1)
+    right = p == batch.targets
+
+    def share(entries):
+        return batch_mean(entries.astype(p.dtype), batch, axis_name) / p.shape[1]
+
+    return Diagnosis(
+        thresholds=lam.reshape(logits.shape[1:][-1:]),
+        active=share(active),
+        saturated_right=share(~active & right),
+        saturated_wrong=share(~active & ~right),
+    )
+
+
+def _project(batch: Batch, budget, temperature, regularizer, axis_name):
+    """The projected batch and its thresholds, from one search."""
+    k = batch_budget(batch, budget, axis_name)
+    problem, _ = prepare(batch.logits, k, temperature, 0, None, batch.weights, axis_name)
+    scores, _, temperature, weights, _ = problem
+    found = solver.solve(*problem, regularizer, axis_name)
+    p = regularizer.link(solver.excess(scores, found, temperature))
+    return p, solver.centre(scores, found, temperature, weights, 0, regularizer, axis_name)
