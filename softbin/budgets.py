@@ -48,7 +48,7 @@ def fraction(share: float):
     return _Prior(float(share))
 
 
-def prior(class_priors: Sequence[float] | Float[Array, " classes"]):
+def prior(class_priors: Sequence[float] | Float[np.ndarray, " classes"] | Float[Array, " classes"]):
     """`k_c = class_priors[c] * n`: the number of positives to expect, whatever the batch holds.
 
     Args:

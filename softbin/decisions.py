@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real, Shaped
 
 from softbin import budgets
 from softbin import thresholds as solver
-from softbin.losses import Batch, Budget, batch_budget, batch_mean, prepare_batch
+from softbin.losses import Batch, Budget, batch_budget, batch_mean, prepare_batch, prepare_targets
 from softbin.operators import prepare
 from softbin.regularizers import Regularizer, euclidean
 
@@ -66,8 +66,9 @@ def decision_thresholds(
       >>> print(lam, predict(logits, lam, 1.0), jnp.argmax(logits, -1))
       [-0.5  7. ] [0 0 1 1] [1 1 1 1]
     """
-    batch = prepare_batch(logits, labels, where, weights)
-    return _project(batch, budget, temperature, regularizer, axis_name)[1].reshape(jnp.shape(logits)[1:][-1:])
+    batch = prepare_batch(logits, where, weights)
+    targets = None if labels is None else prepare_targets(labels, logits, batch)
+    return _project(batch, targets, budget, temperature, regularizer, axis_name)[1].reshape(jnp.shape(logits)[1:][-1:])
 
 
 def predict(
@@ -132,7 +133,8 @@ def zero_one_loss(
       0.5
     """
     logits = lax.stop_gradient(jnp.asarray(logits))
-    batch = prepare_batch(logits, labels, where, None)
+    batch = prepare_batch(logits, where, None)
+    targets = prepare_targets(labels, logits, batch)
     if thresholds is not None:
         chosen = predict(logits, thresholds, temperature, regularizer=regularizer)
     elif logits.ndim == 1:
@@ -140,10 +142,7 @@ def zero_one_loss(
     else:
         chosen = jnp.argmax(logits, -1)
     chosen = chosen.reshape(-1, 1)
-    if logits.ndim == 1:
-        wrong = jnp.abs(batch.targets - chosen)
-    else:
-        wrong = 1 - jnp.take_along_axis(batch.targets, chosen, 1)
+    wrong = jnp.abs(targets - chosen) if logits.ndim == 1 else 1 - jnp.take_along_axis(targets, chosen, 1)
     return batch_mean(wrong, batch)
 
 
@@ -168,10 +167,11 @@ def diagnose(
       1.0
     """
     logits = lax.stop_gradient(jnp.asarray(logits))
-    batch = prepare_batch(logits, labels, where, weights)
-    p, lam = _project(batch, budget, temperature, regularizer, axis_name)
+    batch = prepare_batch(logits, where, weights)
+    targets = prepare_targets(labels, logits, batch)
+    p, lam = _project(batch, targets, budget, temperature, regularizer, axis_name)
     active = (p > 0) & (p < 1)
-    right = p == batch.targets
+    right = p == targets
 
     def share(entries):
         return batch_mean(entries.astype(p.dtype), batch, axis_name) / p.shape[1]
@@ -184,9 +184,9 @@ def diagnose(
     )
 
 
-def _project(batch: Batch, budget, temperature, regularizer, axis_name):
+def _project(batch: Batch, targets, budget, temperature, regularizer, axis_name):
     """The projected batch and its thresholds, from one search."""
-    k = batch_budget(batch, budget, axis_name)
+    k = batch_budget(batch, targets, budget, axis_name)
     problem, _ = prepare(batch.logits, k, temperature, 0, None, batch.weights, axis_name)
     scores, _, temperature, weights, _ = problem
     found = solver.solve(*problem, regularizer, axis_name)

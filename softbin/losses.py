@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 
 from softbin import budgets, thresholds
-from softbin.operators import prepare, soft_binary_argmax
+from softbin.operators import check_mask, prepare, soft_binary_argmax
 from softbin.regularizers import Regularizer, euclidean
 
 Budget = Callable[..., Array] | Real[ArrayLike, "..."]
@@ -21,7 +21,6 @@ class Batch(NamedTuple):
     """A checked batch: examples on the first axis, classes on the second."""
 
     logits: Float[Array, "n classes"]
-    targets: Float[Array, "n classes"] | None
     weights: Float[Array, "n 1"] | None  # zero for a masked example
 
 
@@ -70,7 +69,8 @@ def loss(
       axis_name: mapped axes over which the examples are split; every shard gets the loss of the whole batch.
 
     Returns:
-      A scalar of at least float32 precision. NaN where a traced label that counts is out of range. 0 for an empty batch.
+      A scalar of at least float32 precision; 0 for an empty batch, NaN where a traced label that counts is out
+      of range.
 
     Raises:
       TypeError: logits are not floating point, or the labels' dtype is neither integer, boolean nor floating.
@@ -86,12 +86,13 @@ def loss(
       Gomez, Wang, Tang, `Differentiable Zero-One Loss via Hypersimplex Projections
       <https://arxiv.org/abs/2602.23336>`_, 2026, section 4.
     """
-    batch = prepare_batch(logits, labels, where, weights)
-    k = batch_budget(batch, budget, axis_name)
+    batch = prepare_batch(logits, where, weights)
+    targets = prepare_targets(labels, logits, batch)
+    k = batch_budget(batch, targets, budget, axis_name)
     p = soft_binary_argmax(
         batch.logits, k, temperature, axis=0, weights=batch.weights, regularizer=regularizer, axis_name=axis_name
     )
-    return batch_mean((p - batch.targets) ** 2 / 2, batch, axis_name)
+    return batch_mean((p - targets) ** 2 / 2, batch, axis_name)
 
 
 def fenchel_young_loss(
@@ -129,10 +130,11 @@ def fenchel_young_loss(
       Blondel, Martins, Niculae, `Learning with Fenchel-Young losses <https://arxiv.org/abs/1901.02324>`_, 2020,
       definition 1.
     """
-    batch = prepare_batch(logits, labels, where, weights)
-    k = batch_budget(batch, budget, axis_name)
+    batch = prepare_batch(logits, where, weights)
+    targets = prepare_targets(labels, logits, batch)
+    k = batch_budget(batch, targets, budget, axis_name)
     (scores, k, temperature, weights, _), _ = prepare(batch.logits, k, temperature, 0, None, batch.weights, axis_name)
-    targets, weights = lax.stop_gradient((batch.targets, weights))
+    targets, weights = lax.stop_gradient((targets, weights))
     values = _fenchel_young(scores, k, temperature, weights, targets, regularizer, axis_name)
     return jnp.sum(values) / _size(batch, axis_name)
 
@@ -141,8 +143,8 @@ def fenchel_young_loss(
 def _fenchel_young(scores, k, temperature, weights, targets, regularizer, axis_name):
     """`τ (Ω*(x/τ) + Ω(Y) - <x/τ, Y>)` per class, times n.
 
-    Written with `u = x/τ - λ`, every term `φ(Y) - φ(p) - u (Y - p)` is a Bregman divergence, so nothing cancels;
-    the multiplier pays for labels off the hypersimplex.
+    With `u = x/τ - λ` every term `φ(Y) - φ(p) - u (Y - p)` is a Bregman divergence, so nothing cancels; the
+    multiplier pays for labels off the hypersimplex.
     """
     return _fenchel_young_value(scores, k, temperature, weights, targets, regularizer, axis_name)[0]
 
@@ -168,8 +170,8 @@ def _fenchel_young_jvp(regularizer, axis_name, primals, tangents):
     return value, by_scores + change * dtemperature + multiplier * dk
 
 
-def prepare_batch(logits, labels, where, weights) -> Batch:
-    """Check a batch and flatten it; `labels` may be None."""
+def prepare_batch(logits, where, weights) -> Batch:
+    """Check a batch and flatten its examples."""
     dtype = jnp.result_type(logits)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"logits must be floating point, got {dtype}: convert them, for example to float32")
@@ -179,27 +181,35 @@ def prepare_batch(logits, labels, where, weights) -> Batch:
     dtype = jnp.promote_types(dtype, jnp.float32)
     examples, classes = (shape, 1) if len(shape) == 1 else (shape[:-1], shape[-1])
     weights = _example_weights(where, weights, examples, dtype)
-    targets = None
-    if labels is not None:
-        _check_labels(labels, shape, classes, weights)
-        targets = _targets(labels, shape, classes, dtype)
-        if weights is not None:
-            targets = jnp.where(weights > 0, targets, 0)
-    return Batch(jnp.reshape(jnp.asarray(logits, dtype), (-1, classes)), targets, weights)
+    return Batch(jnp.reshape(jnp.asarray(logits, dtype), (-1, classes)), weights)
 
 
-def batch_budget(batch: Batch, budget, axis_name) -> Float[Array, "..."]:
+def prepare_targets(labels, logits, batch: Batch) -> Float[Array, "n classes"]:
+    """Check the labels of a batch and write them as one row an example, zero where masked, NaN where out of range."""
+    shape, classes = jnp.shape(logits), batch.logits.shape[1]
+    _check_labels(labels, shape, classes, batch.weights)
+    if jnp.shape(labels) == shape:
+        targets = jnp.reshape(jnp.asarray(labels, batch.logits.dtype), (-1, classes))
+        targets = jnp.where((targets >= 0) & (targets <= 1), targets, jnp.nan)
+    else:
+        labels = jnp.reshape(jnp.asarray(labels), (-1, 1))
+        one_hot = (labels == jnp.arange(classes)).astype(batch.logits.dtype)
+        targets = jnp.where((labels >= 0) & (labels < classes), one_hot, jnp.nan)
+    return targets if batch.weights is None else jnp.where(batch.weights > 0, targets, 0)
+
+
+def batch_budget(batch: Batch, targets, budget, axis_name) -> Float[Array, "..."]:
     """`k` of the whole batch, over all shards."""
     if not callable(budget):
         return budget
     weights = jnp.ones_like(batch.logits[:, :1]) if batch.weights is None else batch.weights
-    k = budget(batch.targets, weights[:, 0])
+    k = budget(targets, weights[:, 0])
     return k if axis_name is None else lax.psum(k, axis_name)
 
 
 def _check_labels(labels, shape, classes, weights):
     kind = jnp.result_type(labels)
-    if not (kind == bool or jnp.issubdtype(kind, jnp.integer) or jnp.issubdtype(kind, jnp.floating)):
+    if not any(jnp.issubdtype(kind, allowed) for allowed in (jnp.bool_, jnp.integer, jnp.floating)):
         raise TypeError(f"labels must be integer, boolean or floating point, got {kind}")
     dense = jnp.shape(labels) == shape
     if not dense and jnp.shape(labels) != shape[:-1]:
@@ -220,16 +230,6 @@ def _check_labels(labels, shape, classes, weights):
         raise ValueError(f"label {wrong[0]} is outside {allowed}: correct it, or mask its example with where")
 
 
-def _targets(labels, shape, classes, dtype):
-    """Labels as (n, C), NaN where they are out of range."""
-    if jnp.shape(labels) == shape:
-        targets = jnp.reshape(jnp.asarray(labels, dtype), (-1, classes))
-        return jnp.where((targets >= 0) & (targets <= 1), targets, jnp.nan)
-    labels = jnp.reshape(jnp.asarray(labels), (-1, 1))
-    valid = (labels >= 0) & (labels < classes)
-    return jnp.where(valid, jax.nn.one_hot(labels[:, 0], classes, dtype=dtype), jnp.nan)
-
-
 def _example_weights(where, weights, examples, dtype):
     """One weight per example, zero where masked; None where all count alike."""
     for name, value in (("where", where), ("weights", weights)):
@@ -238,8 +238,7 @@ def _example_weights(where, weights, examples, dtype):
     if weights is not None and not isinstance(weights, jax.core.Tracer) and not np.all(np.asarray(weights) >= 0):
         raise ValueError(f"weights must not be negative, got a smallest of {np.min(weights)}")
     if where is not None:
-        if jnp.result_type(where) != bool:
-            raise TypeError(f"where must be boolean, got {jnp.result_type(where)}")
+        check_mask(where)
         weights = jnp.where(where, 1 if weights is None else weights, 0)
     return None if weights is None else jnp.reshape(jnp.asarray(weights, dtype), (-1, 1))
 

@@ -267,7 +267,10 @@ def _check_numbers(k, temperature, size):
         raise ValueError(f"k must be at most n = {size}, the length of the axis, got {_show(k)}")
     known = _known(temperature)
     if known is not None and not (np.all(known > 0) and np.all(np.isfinite(known))):
-        raise ValueError(f"temperature must be positive and finite, got {_show(temperature)}; for a hard choice use softbin.binary_argmax")
+        raise ValueError(
+            f"temperature must be positive and finite, got {_show(temperature)}; "
+            "for a hard choice use softbin.binary_argmax"
+        )
 
 
 def _known(value) -> np.ndarray | None:
@@ -305,12 +308,16 @@ def _weights(weights, dtype, shape):
 def _takes_part(weights, where, shape):
     part = None if weights is None else weights > 0
     if where is not None:
-        where = jnp.asarray(where)
-        if where.dtype != bool:
-            raise TypeError(f"where must be boolean, got {where.dtype}")
-        where = _broadcast("where", where, shape)
+        check_mask(where)
+        where = _broadcast("where", jnp.asarray(where), shape)
         part = where if part is None else part & where
     return part
+
+
+def check_mask(where):
+    """A mask of numbers is more likely a mistake than a mask."""
+    if jnp.result_type(where) != jnp.bool_:
+        raise TypeError(f"where must be boolean, got {jnp.result_type(where)}")
 
 
 def _broadcast(name, value, shape):

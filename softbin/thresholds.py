@@ -96,6 +96,7 @@ def total(values, axis: int, axis_name=None) -> Float[Array, "*group"]:
 
 
 def weighted(values, weights):
+    """`w v`, where no weights are weights of 1."""
     return values if weights is None else values * weights
 
 

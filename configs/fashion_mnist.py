@@ -1,0 +1,20 @@
+"""Fashion-MNIST: 60,000 images of 28 x 28 for training, 10,000 for testing; a minute an epoch or less on two cores."""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The published setting of the HyperSimplex loss (k = n/2, temperature 1.5) on an MLP."""
+    config = ml_collections.ConfigDict()
+    config.dataset = "fashion_mnist"
+    config.data_dir = ""  # or $SOFTBIN_DATA, or where Debian's package dataset-fashion-mnist puts the files
+    config.train_examples = 0  # all of them
+    config.loss = "hypersimplex"  # or fenchel_young, cross_entropy, mse, scaled_mse, hinge
+    config.budget = ""  # the loss's own, or a share of the batch such as "0.5", or label_count, or prior
+    config.temperature = 1.5
+    config.batch_size = 1024
+    config.epochs = 30
+    config.learning_rate = 1e-3
+    config.hidden = (256, 256)
+    config.seed = 0
+    return config

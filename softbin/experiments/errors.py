@@ -1,0 +1,18 @@
+"""Errors that a command reports in a few lines, without a traceback."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+class UserError(Exception):
+    """The request cannot be carried out; the message says why and what to do."""
+
+
+def exit_on_user_error(command: Callable[[], Any]) -> None:
+    """Run a command; on a `UserError` print its message alone and exit with status 2."""
+    try:
+        command()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
