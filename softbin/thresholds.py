@@ -77,21 +77,14 @@ def total(values, axis: int, axis_name=None) -> Float[Array, "*group"]:
     Sums in blocks, since XLA's CPU backend adds one by one and would lose digits on long axes. The block
     divides the length where it can, so that a sharded axis stays sharded.
     """
-    partial_sums = values
-    while (n := partial_sums.shape[axis]) > _BLOCK:
-        block = next((b for b in range(_BLOCK, _BLOCK // 8, -1) if n % b == 0), None)
-        if block is None:
-            full = n - n % _BLOCK
-            rest = lax.slice_in_dim(partial_sums, full, n, axis=axis)
-            partial_sums = lax.slice_in_dim(partial_sums, 0, full, axis=axis)
-            n, block = full, _BLOCK
-        else:
-            rest = None
-        shape = partial_sums.shape
-        partial_sums = jnp.sum(partial_sums.reshape(*shape[:axis], n // block, block, *shape[axis + 1 :]), axis + 1)
-        if rest is not None:
-            partial_sums = jnp.concatenate([partial_sums, jnp.sum(rest, axis, keepdims=True)], axis)
-    result = jnp.sum(partial_sums, axis, keepdims=True)
+    while (n := values.shape[axis]) > _BLOCK:
+        block = next((b for b in range(_BLOCK, _BLOCK // 8, -1) if n % b == 0), _BLOCK)
+        full = n - n % block
+        blocks = lax.slice_in_dim(values, 0, full, axis=axis)
+        rest = lax.slice_in_dim(values, full, n, axis=axis)
+        sums = blocks.reshape(*values.shape[:axis], full // block, block, *values.shape[axis + 1 :]).sum(axis + 1)
+        values = sums if full == n else jnp.concatenate([sums, rest.sum(axis, keepdims=True)], axis)
+    result = values.sum(axis, keepdims=True)
     return result if axis_name is None else lax.psum(result, axis_name)
 
 
@@ -109,17 +102,16 @@ def _smallest(values, axis, axis_name):
     return -_largest(-values, axis, axis_name)
 
 
-def _ordered_bits(x):
-    """Integers in the order of the floats, neighbours next to each other; its own inverse on the bits."""
-    bits = lax.bitcast_convert_type(x, jnp.int32 if x.dtype == jnp.float32 else jnp.int64)
+def _ordered(bits):
+    """From the bits of a float to an integer in the order of the floats, and back."""
     return jnp.where(bits < 0, bits ^ jnp.iinfo(bits.dtype).max, bits)
 
 
 def _middle(a, b):
     """The float halfway between two floats in the count of floats: 32 halvings reach any float32."""
-    a_bits, b_bits = _ordered_bits(a), _ordered_bits(b)
-    bits = (a_bits & b_bits) + ((a_bits ^ b_bits) >> 1)
-    return lax.bitcast_convert_type(jnp.where(bits < 0, bits ^ jnp.iinfo(bits.dtype).max, bits), a.dtype)
+    integer = jnp.int32 if a.dtype == jnp.float32 else jnp.int64
+    a_bits, b_bits = (_ordered(lax.bitcast_convert_type(x, integer)) for x in (a, b))
+    return lax.bitcast_convert_type(_ordered((a_bits & b_bits) + ((a_bits ^ b_bits) >> 1)), a.dtype)
 
 
 def _bisect(below: Threshold, above: Threshold) -> Threshold:
@@ -158,29 +150,9 @@ def search(
     in the bits of a float whenever Newton leaves it or does not halve the residual. Every array but the
     scores and weights has length one along `axis`. A group with NaN ends at once and stays NaN.
     """
-    dtype = scores.dtype
-    limit = jnp.finfo(dtype).max
     sum_ = partial(total, axis=axis, axis_name=axis_name)
-
-    # Infinite scores are settled: +inf spends budget, -inf takes no part. The others see what is left.
-    free = jnp.isfinite(scores) | jnp.isnan(scores)
-    size = sum_(weighted(free.astype(dtype), weights))
-    settled = sum_(weighted((scores == jnp.inf).astype(dtype), weights))
-    k = jnp.clip(k, settled, settled + size)
-    divisor = jnp.where(size > 0, size, 1)
-    mean = sum_(weighted(jnp.where(free, scores, 0), weights)) / divisor
-    lowest = _smallest(jnp.where(free, scores, jnp.inf), axis, axis_name)
-    highest = _largest(jnp.where(free, scores, -jnp.inf), axis, axis_name)
-
-    # n ψ(lowest/τ - λ) <= k <= n ψ(highest/τ - λ) brackets the root; if all entries are active it is at
-    # the mean (euclidean).
-    share, rest = (k - settled) / divisor, (size - (k - settled)) / divisor
-    offset = temperature * regularizer.inverse_link(share, rest)
-
-    def end(extreme, direction):
-        slack = 4 * jnp.finfo(dtype).eps * (jnp.abs(extreme) + jnp.abs(offset) + temperature)
-        value = jnp.clip(extreme - offset + direction * slack, -limit, limit)
-        return Threshold(jnp.where(size > 0, value, 0), jnp.zeros_like(value))
+    below, start, above, k = _bracket(scores, k, temperature, weights, axis, regularizer, axis_name)
+    epsilon = jnp.finfo(scores.dtype).eps
 
     def measure(threshold):
         parts = regularizer.parts(excess(scores, threshold, temperature))
@@ -192,7 +164,7 @@ def search(
         sums = measure(trial)
         below = _select(sums.residual > 0, trial, state.below)
         above = _select(sums.residual < 0, trial, state.above)
-        noise = _TOLERANCE * jnp.finfo(dtype).eps * sums.rounding
+        noise = _TOLERANCE * epsilon * sums.rounding
         converged = ~(jnp.abs(sums.residual) > noise)  # so for NaN
 
         newton = _shift(trial, temperature * sums.residual / sums.slope)
@@ -213,20 +185,49 @@ def search(
             rounds=state.rounds + 1,
         )
 
-    below, above = end(lowest, -1), end(highest, 1)
-    start = jnp.where(size > 0, jnp.clip(mean - offset, below.coarse, above.coarse), 0)
     initial = _State(
         below=below,
         above=above,
-        trial=Threshold(start, jnp.zeros_like(start)),
-        residual=jnp.full_like(start, jnp.inf),
-        bisected=jnp.zeros_like(start, bool),
-        done=jnp.zeros_like(start, bool),
+        trial=start,
+        residual=jnp.full_like(k, jnp.inf),
+        bisected=jnp.zeros_like(k, bool),
+        done=jnp.zeros_like(k, bool),
         rounds=jnp.zeros((), jnp.int32),
     )
-    limit_rounds = _ROUNDS_PER_BIT * jnp.finfo(dtype).bits
-    final = lax.while_loop(lambda s: jnp.any(~s.done) & (s.rounds < limit_rounds), improve, initial)
+    most = _ROUNDS_PER_BIT * jnp.finfo(scores.dtype).bits
+    final = lax.while_loop(lambda state: jnp.any(~state.done) & (state.rounds < most), improve, initial)
     return final.trial, final.rounds
+
+
+def _bracket(scores, k, temperature, weights, axis, regularizer, axis_name):
+    """Thresholds below, near and above the root, and `k` as far as it can be spent.
+
+    With q = k/n and the extremes of the scores, `n ψ(lowest/τ - λ) <= k <= n ψ(highest/τ - λ)` puts the root between
+    `lowest - τ ψ⁻¹(q)` and `highest - τ ψ⁻¹(q)`. The start, with the mean in place of the extremes, is the root
+    itself where all entries are active (euclidean). Infinite scores are settled beforehand: `+inf` spends budget,
+    `-inf` takes no part.
+    """
+    sum_ = partial(total, axis=axis, axis_name=axis_name)
+    limit, epsilon = jnp.finfo(scores.dtype).max, jnp.finfo(scores.dtype).eps
+    finite = ~jnp.isinf(scores)  # or NaN, which must come through
+    n = sum_(weighted(finite.astype(scores.dtype), weights))
+    settled = sum_(weighted((scores == jnp.inf).astype(scores.dtype), weights))
+    k = jnp.clip(k, settled, settled + n)
+
+    divisor = jnp.where(n > 0, n, 1)
+    offset = temperature * regularizer.inverse_link((k - settled) / divisor, (n - (k - settled)) / divisor)
+    lowest = _smallest(jnp.where(finite, scores, jnp.inf), axis, axis_name)
+    highest = _largest(jnp.where(finite, scores, -jnp.inf), axis, axis_name)
+    mean = sum_(weighted(jnp.where(finite, scores, 0), weights)) / divisor
+
+    def threshold(score, direction):
+        slack = 4 * epsilon * (jnp.abs(score) + jnp.abs(offset) + temperature)
+        coarse = jnp.where(n > 0, jnp.clip(score - offset + direction * slack, -limit, limit), 0)
+        return Threshold(coarse, jnp.zeros_like(coarse))
+
+    below, above = threshold(lowest, -1), threshold(highest, 1)
+    start = threshold(jnp.clip(mean, lowest, highest), 0)
+    return below, start, above, k
 
 
 def _select(condition, a: Threshold, b: Threshold) -> Threshold:

@@ -1,0 +1,132 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import softbin
+from softbin import large_batch
+
+EXAMPLES, FEATURES, CLASSES = 26, 5, 3
+KEYS = jax.random.split(jax.random.key(0), 4)
+INPUTS = jax.random.normal(KEYS[0], (EXAMPLES, FEATURES))
+LABELS = jax.random.randint(KEYS[1], (EXAMPLES,), 0, CLASSES)
+PARAMS = {
+    "hidden": jax.random.normal(KEYS[2], (FEATURES, 8)),
+    "out": jax.random.normal(KEYS[3], (8, CLASSES)),
+}
+
+
+def network(params, inputs):
+    return jnp.tanh(inputs @ params["hidden"]) @ params["out"]
+
+
+def contrastive(logits, labels):
+    """A batch-coupled loss that is not ours."""
+    return -jnp.mean(jnp.diag(jax.nn.log_softmax(logits @ logits.T))) + jnp.mean(logits[labels] ** 2)
+
+
+def assert_same(actual, expected):
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("microbatch_size", [1, 2, 8, 13, 26, 100])
+def test_value_and_gradient_are_the_whole_batchs_at_any_microbatch_size(microbatch_size):
+    step = jax.jit(large_batch.value_and_grad(network, softbin.loss, microbatch_size))
+    whole = jax.value_and_grad(lambda params: softbin.loss(network(params, INPUTS), LABELS))(PARAMS)
+    assert_same(step(PARAMS, INPUTS, LABELS), whole)
+
+
+@pytest.mark.parametrize("loss_fn", [softbin.fenchel_young_loss, contrastive])
+def test_any_batch_coupled_loss_works(loss_fn):
+    whole = jax.value_and_grad(lambda params: loss_fn(network(params, INPUTS), LABELS))(PARAMS)
+    assert_same(large_batch.value_and_grad(network, loss_fn, 8)(PARAMS, INPUTS, LABELS), whole)
+
+
+def test_keywords_reach_the_loss():
+    where = jnp.arange(EXAMPLES) % 4 != 0
+    whole = jax.value_and_grad(lambda p: softbin.loss(network(p, INPUTS), LABELS, where=where, temperature=0.7))(PARAMS)
+    step = large_batch.value_and_grad(network, softbin.loss, 8)
+    assert_same(step(PARAMS, INPUTS, LABELS, where=where, temperature=0.7), whole)
+
+
+def test_auxiliary_data_of_the_loss_is_returned():
+    def loss_fn(logits, labels):
+        return softbin.loss(logits, labels), softbin.zero_one_loss(logits, labels)
+
+    (value, error), _ = large_batch.value_and_grad(network, loss_fn, 8, has_aux=True)(PARAMS, INPUTS, LABELS)
+    logits = network(PARAMS, INPUTS)
+    assert_same((value, error), loss_fn(logits, LABELS))
+
+
+def test_outputs_may_be_a_pytree():
+    def outputs_fn(params, inputs):
+        return {"logits": network(params, inputs), "features": jnp.sin(inputs @ params["hidden"])}
+
+    def loss_fn(outputs, labels):
+        return softbin.loss(outputs["logits"], labels) + jnp.mean(outputs["features"] ** 2)
+
+    whole = jax.value_and_grad(lambda params: loss_fn(outputs_fn(params, INPUTS), LABELS))(PARAMS)
+    assert_same(large_batch.value_and_grad(outputs_fn, loss_fn, 8)(PARAMS, INPUTS, LABELS), whole)
+
+
+@pytest.mark.parametrize("microbatch_size", [4, 8])
+def test_a_key_per_example_makes_dropout_agree(microbatch_size):
+    keys = jax.random.split(jax.random.key(7), EXAMPLES)
+
+    def dropout_network(params, batch):
+        inputs, keys = batch
+        kept = jax.vmap(partial(jax.random.bernoulli, p=0.5, shape=(8,)))(keys)
+        return jnp.where(kept, jnp.tanh(inputs @ params["hidden"]), 0) @ params["out"]
+
+    whole = jax.value_and_grad(lambda params: softbin.loss(dropout_network(params, (INPUTS, keys)), LABELS))(PARAMS)
+    step = large_batch.value_and_grad(dropout_network, softbin.loss, microbatch_size)
+    assert_same(step(PARAMS, (INPUTS, keys), LABELS), whole)
+
+
+def test_activations_take_the_memory_of_a_microbatch():
+    wide = {"hidden": jnp.zeros((FEATURES, 512)), "out": jnp.zeros((512, CLASSES))}
+    inputs, labels = jnp.zeros((4096, FEATURES)), jnp.zeros(4096, int)
+
+    def temporaries(microbatch_size):
+        step = jax.jit(large_batch.value_and_grad(network, softbin.loss, microbatch_size))
+        return step.lower(wide, inputs, labels).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries(64) < temporaries(4096) / 5
+
+
+def test_it_trains_with_optax():
+    step = large_batch.value_and_grad(network, softbin.fenchel_young_loss, 8)
+    optimizer = optax.adam(0.05)
+
+    @jax.jit
+    def update(params, state):
+        value, gradient = step(params, INPUTS, LABELS)
+        updates, state = optimizer.update(gradient, state)
+        return optax.apply_updates(params, updates), state, value
+
+    params, state, values = PARAMS, optimizer.init(PARAMS), []
+    for _ in range(30):
+        params, state, value = update(params, state)
+        values.append(float(value))
+    assert values[-1] < values[0] / 2
+
+
+def test_a_microbatch_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="microbatch_size must be at least 1, got 0"):
+        large_batch.value_and_grad(network, softbin.loss, 0)
+
+
+def test_inputs_of_different_lengths_are_refused():
+    step = large_batch.value_and_grad(lambda params, batch: batch[0], softbin.loss, 8)
+    with pytest.raises(ValueError, match=r"inputs must have the same number of examples .* got \[25, 26\]"):
+        step(PARAMS, (INPUTS, INPUTS[1:]), LABELS)
+
+
+def test_outputs_that_lose_the_examples_are_refused():
+    step = large_batch.value_and_grad(lambda params, inputs: network(params, inputs).mean(0), softbin.loss, 8)
+    with pytest.raises(ValueError, match=r"outputs of logits_fn must have the microbatch's 8 examples .* got \[3\]"):
+        step(PARAMS, INPUTS, LABELS)
