@@ -13,8 +13,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.budget = ""  # the loss's own, or a share of the batch such as "0.5", or label_count, or prior
     config.temperature = 1.5
     config.batch_size = 256
+    config.microbatch_size = 0  # examples per forward pass; 0 for the whole batch at once
     config.epochs = 60
     config.learning_rate = 1e-3
     config.hidden = (128, 128)
     config.seed = 0
+    config.checkpoint_every = 20  # epochs; 0 for the last one only
     return config

@@ -3,11 +3,12 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
 
-def save_curves(history: Sequence[Mapping[str, float]], title: str, path: Path) -> None:
+def save_curves(history: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
     """Plot loss, accuracies and the batch's shares against the epoch into a PNG file."""
     panels = {
         "training loss": {"loss": "loss"},

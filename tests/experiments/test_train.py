@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from softbin.experiments.errors import UserError
@@ -18,6 +19,10 @@ def config(name="digits", **changes):
     result = runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]()
     result.update(changes)
     return result
+
+
+def losses(workdir):
+    return [json.loads(line)["loss"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +80,7 @@ def test_every_loss_learns(loss, tmp_path):
         ({"batch_size": 1438}, r"batch_size 1438 is outside \[1, 1437\]"),
         ({"batch_size": 0}, "batch_size 0 is outside"),
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"microbatch_size": -1}, "microbatch_size must be at least 0, got -1"),
         ({"dataset": "mnist"}, "unknown dataset 'mnist'"),
         ({"dataset": "fashion_mnist", "data_dir": "/nowhere"}, "Fashion-MNIST is not in /nowhere"),
     ],
@@ -85,12 +91,26 @@ def test_a_request_that_cannot_be_met_leaves_nothing_behind(changes, message, tm
     assert not (tmp_path / "run").exists()
 
 
-def test_the_results_of_another_run_are_kept(run):
+def test_the_results_of_another_config_are_kept(run):
     _, workdir = run
     before = (workdir / "metrics.jsonl").read_bytes()
-    with pytest.raises(UserError, match="holds the results of another run: choose another --workdir"):
-        train(config(), workdir)
+    message = r"holds a run of another config \(batch_size is 256 there and 128 here, seed is 0 there and 1 here\)"
+    with pytest.raises(UserError, match=message):
+        train(config(epochs=20, budget="label_count", batch_size=128, seed=1), workdir)
     assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_finished_run_is_not_run_again(run):
+    summary, workdir = run
+    before = (workdir / "metrics.jsonl").stat().st_mtime_ns
+    assert train(config(epochs=20, budget="label_count"), workdir) == summary
+    assert (workdir / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_microbatches_leave_the_curve_as_it_is(run, tmp_path):
+    _, workdir = run
+    train(config(epochs=20, budget="label_count", microbatch_size=48), tmp_path)
+    np.testing.assert_allclose(losses(tmp_path), losses(workdir), atol=1e-4)
 
 
 def test_a_workdir_that_is_a_file_is_refused(tmp_path):

@@ -1,0 +1,62 @@
+"""The folder of a training run: its config, its metrics epoch by epoch, its summary."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from softbin.experiments.errors import UserError
+
+CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.jsonl"
+SUMMARY_FILE = "summary.json"
+CURVES_FILE = "curves.png"
+CHECKPOINTS_FOLDER = "checkpoints"
+
+
+def check(workdir: Path, config: dict[str, Any]) -> None:
+    """Refuse a folder that belongs to another config, and name the fields that differ.
+
+    Raises:
+      UserError: it does, or it cannot be read.
+    """
+    path = workdir / CONFIG_FILE
+    if not path.exists():
+        return
+    try:
+        other = json.loads(path.read_text())
+    except ValueError:
+        raise UserError(f"{path} is damaged: remove it, or choose another --workdir") from None
+    config = json.loads(json.dumps(config))
+    fields = sorted(name for name in config.keys() | other.keys() if config.get(name) != other.get(name))
+    if fields:
+        differences = ", ".join(f"{name} is {other.get(name)!r} there and {config.get(name)!r} here" for name in fields)
+        raise UserError(f"{workdir} holds a run of another config ({differences}): choose another --workdir")
+
+
+def start(workdir: Path, config: dict[str, Any]) -> None:
+    """Make the folder and write the config into it.
+
+    Raises:
+      UserError: the folder cannot be made.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {workdir} ({error.strerror}): choose another --workdir") from None
+    write(workdir / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+
+
+def read_history(workdir: Path, epochs: int) -> list[dict[str, Any]]:
+    """The records of the first `epochs` epochs; later ones, of a run that was cut off, are dropped from the file."""
+    path = workdir / METRICS_FILE
+    lines = path.read_text().splitlines(keepends=True)[:epochs] if epochs else []
+    write(path, "".join(lines))
+    return [json.loads(line) for line in lines]
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
