@@ -77,7 +77,7 @@ def predict(
     temperature: Real[ArrayLike, "..."],
     *,
     regularizer: Regularizer = euclidean,
-) -> Int[Array, "*examples"]:
+) -> Int[Array, "..."]:
     """The decision: `argmax_c logits_c / τ - λ_c`; for a binary problem, whether `ψ(logits / τ - λ) > 1/2`.
 
     Args:

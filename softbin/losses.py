@@ -158,7 +158,7 @@ def _fenchel_young_value(scores, k, temperature, weights, targets, regularizer, 
     divergence = change - jnp.where(missing == 0, 0, u * missing)
     sum_ = partial(thresholds.total, axis=0, axis_name=axis_name)
     multiplier = found.coarse + found.fine
-    value = temperature * sum_(divergence) - multiplier * sum_(missing)
+    value = temperature * sum_(divergence) - multiplier * (sum_(thresholds.weighted(targets, weights)) - k)
     return value, (missing, sum_(change), multiplier)
 
 
@@ -198,7 +198,7 @@ def prepare_targets(labels, logits, batch: Batch) -> Float[Array, "n classes"]:
     return targets if batch.weights is None else jnp.where(batch.weights > 0, targets, 0)
 
 
-def batch_budget(batch: Batch, targets, budget, axis_name) -> Float[Array, "..."]:
+def batch_budget(batch: Batch, targets, budget, axis_name) -> Real[ArrayLike, "..."]:
     """`k` of the whole batch, over all shards."""
     if not callable(budget):
         return budget

@@ -247,7 +247,8 @@ def prepare(scores, k, temperature, axis, where, weights, axis_name) -> tuple[Pr
 
     k = _per_group("k", k, group, axis, dtype)
     temperature = _per_group("temperature", temperature, group, axis, dtype)
-    k = jnp.where((k >= 0) & (k <= count), k, jnp.nan)
+    slack = 1 + 1e-6  # a budget summed in another order may exceed the count by a rounding
+    k = jnp.where((k >= 0) & (k <= count * slack), k, jnp.nan)
     temperature = jnp.where((temperature > 0) & jnp.isfinite(temperature), temperature, jnp.nan)
     return Problem(scores, k, temperature, weights, axis), part
 

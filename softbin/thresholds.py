@@ -26,6 +26,7 @@ from softbin.regularizers import Regularizer
 
 _BLOCK = 256
 _TOLERANCE = 8  # machine epsilons, relative to the sum of the fractions
+_PROGRESS = 0.25  # of the residual; in an exponential tail Newton's method leaves 1/e, which would take forever
 _ROUNDS_PER_BIT = 4  # a bound that no input comes near; see tests/test_thresholds.py
 
 
@@ -135,6 +136,7 @@ def _shift(threshold: Threshold, by) -> Threshold:
     return Threshold(coarse, by - (coarse - threshold.coarse))
 
 
+@partial(jax.jit, static_argnums=(4, 5, 6))
 def search(
     scores: Float[Array, "*shape"],
     k: Float[Array, "*group"],
@@ -147,7 +149,7 @@ def search(
     """The root of F, and the number of rounds (sums over the scores) that finding it took.
 
     Newton's method, which is exact as soon as the active set is right, inside a bracket that is bisected
-    in the bits of a float whenever Newton leaves it or does not halve the residual. Every array but the
+    in the bits of a float whenever Newton leaves it or makes too little progress. Every array but the
     scores and weights has length one along `axis`. A group with NaN ends at once and stays NaN.
     """
     sum_ = partial(total, axis=axis, axis_name=axis_name)
@@ -169,7 +171,7 @@ def search(
 
         newton = _shift(trial, temperature * sums.residual / sums.slope)
         inside = (below < newton) & (newton < above)
-        progress = state.bisected | (jnp.abs(sums.residual) <= jnp.abs(state.residual) / 2)
+        progress = state.bisected | (jnp.abs(sums.residual) <= jnp.abs(state.residual) * _PROGRESS)
         middle = _bisect(below, above)
         exhausted = ~((below < middle) & (middle < above))
         use_newton = inside & (progress | converged | exhausted)
@@ -221,7 +223,7 @@ def _bracket(scores, k, temperature, weights, axis, regularizer, axis_name):
     mean = sum_(weighted(jnp.where(finite, scores, 0), weights)) / divisor
 
     def threshold(score, direction):
-        slack = 4 * epsilon * (jnp.abs(score) + jnp.abs(offset) + temperature)
+        slack = jnp.minimum(4 * epsilon * (jnp.abs(score) + jnp.abs(offset) + temperature), limit)
         coarse = jnp.where(n > 0, jnp.clip(score - offset + direction * slack, -limit, limit), 0)
         return Threshold(coarse, jnp.zeros_like(coarse))
 

@@ -7,10 +7,9 @@ import subprocess
 import numpy as np
 import pytest
 
-from tests.experiments.test_train import COMMAND, CONFIGS, config, losses
-
 from softbin.experiments.errors import UserError
 from softbin.experiments.train import train
+from tests.experiments.test_train import COMMAND, CONFIGS, config, losses
 
 ARGUMENTS = [f"--config={CONFIGS / 'digits.py'}", "--config.epochs=10", "--config.budget=label_count"]
 
@@ -51,5 +50,5 @@ def test_two_processes_learn_what_one_learns_and_one_of_them_reports(one_device,
 
 
 def test_a_batch_that_does_not_divide_over_the_devices_is_refused(tmp_path):
-    with pytest.raises(UserError, match="batch_size 255 does not divide over 2 devices: choose a multiple"):
+    with pytest.raises(UserError, match="batch_size 255 does not divide over 8 devices: choose a multiple"):
         train(config(batch_size=255), tmp_path / "run")

@@ -1,6 +1,7 @@
 """Training that is killed goes on as if nothing had happened."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -9,10 +10,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from tests.experiments.test_train import COMMAND, CONFIGS, config, losses
-
 from softbin.experiments.errors import UserError
 from softbin.experiments.train import train
+from tests.experiments.test_train import COMMAND, CONFIGS, config, losses
 
 EPOCHS = 200
 CHANGES = {"epochs": EPOCHS, "checkpoint_every": 5, "hidden": (32,), "budget": "label_count"}
@@ -20,11 +20,16 @@ ARGUMENTS = [f"--config={CONFIGS / 'digits.py'}", *(f"--config.{name}={value}" f
 
 
 def start(workdir: Path) -> subprocess.Popen:
-    return subprocess.Popen([*COMMAND, *ARGUMENTS, f"--workdir={workdir}"], stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, "XLA_FLAGS": ""}
+    command = [*COMMAND, *ARGUMENTS, f"--workdir={workdir}"]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def final_state(workdir: Path) -> list[np.ndarray]:
-    state = ocp.StandardCheckpointer().restore((workdir / "checkpoints" / str(EPOCHS) / "state").absolute())
+    one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    arguments = ocp.args.StandardRestore(fallback_sharding=one_device)
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        state = checkpointer.restore((workdir / "checkpoints" / str(EPOCHS) / "state").absolute(), args=arguments)
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 

@@ -1,0 +1,27 @@
+import os
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+
+import jax
+import jaxtyping
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("softbin", "beartype.beartype")
+
+
+@pytest.fixture
+def x64():
+    enable = getattr(jax, "enable_x64", None)
+    if enable is None:  # before jax 0.8
+        from jax.experimental import enable_x64 as enable
+    with enable(True):
+        yield
+
+
+@pytest.fixture
+def no_shape_checks():
+    """Let a wrong argument through to softbin's own checks."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

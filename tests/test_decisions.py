@@ -1,0 +1,145 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import softbin
+from softbin import budgets
+from tests.hard_cases import REGULARIZERS
+
+RNG = np.random.default_rng(0)
+N, C = 60, 3
+LABELS = np.repeat(np.arange(C), N // C)
+LOGITS = (np.eye(C)[LABELS] * 3 + RNG.uniform(-1, 1, (N, C))).astype(np.float32)
+SHIFT = np.float32([20, 0, -20])
+WHERE = RNG.uniform(size=N) < 0.7
+MOST = {"budget": budgets.label_count, "temperature": 0.8}
+
+each_regularizer = pytest.mark.parametrize("regularizer", REGULARIZERS.values(), ids=REGULARIZERS)
+
+
+@each_regularizer
+@pytest.mark.parametrize("budget", [budgets.label_count, budgets.prior([1 / 3] * C), N / C])
+def test_thresholds_recover_shifted_classes(regularizer, budget):
+    logits = LOGITS + SHIFT
+    labels = LABELS if budget is budgets.label_count else None
+    lam = softbin.decision_thresholds(logits, labels, budget=budget, temperature=0.8, regularizer=regularizer)
+    assert lam.shape == (C,)
+    np.testing.assert_array_equal(softbin.predict(logits, lam, 0.8), LABELS)
+    assert softbin.zero_one_loss(logits, LABELS) > 0.5
+    assert softbin.zero_one_loss(logits, LABELS, thresholds=lam, temperature=0.8) == 0
+
+
+@each_regularizer
+def test_thresholds_are_those_of_the_operator(regularizer):
+    logits, labels = LOGITS.reshape(4, 15, C), LABELS.reshape(4, 15)
+    where, weights = WHERE.reshape(4, 15), RNG.choice(np.float32([0.5, 1, 2]), (4, 15))
+    lam = softbin.decision_thresholds(logits, labels, where=where, weights=weights, regularizer=regularizer, **MOST)
+    counted = np.where(WHERE, weights.ravel(), 0)
+    k = counted @ np.eye(C, dtype=np.float32)[LABELS]
+    expected = softbin.threshold(LOGITS, k, 0.8, axis=0, weights=counted[:, None], regularizer=regularizer)
+    np.testing.assert_allclose(lam, expected, rtol=1e-5)
+
+
+@each_regularizer
+def test_binary_problem_has_one_threshold(regularizer):
+    logits, labels = LOGITS[:, 0] + 20, LABELS == 0
+    lam = softbin.decision_thresholds(logits, labels, regularizer=regularizer, **MOST)
+    assert lam.shape == ()
+    chosen = softbin.predict(logits, lam, 0.8, regularizer=regularizer)
+    np.testing.assert_array_equal(chosen, labels)
+    wrong = softbin.zero_one_loss(logits, labels, thresholds=lam, temperature=0.8, regularizer=regularizer)
+    assert wrong == 0
+    assert softbin.zero_one_loss(logits, labels) == pytest.approx(2 / 3)
+
+
+def test_predict_keeps_the_shape_of_the_examples():
+    lam = softbin.decision_thresholds(LOGITS + SHIFT, LABELS, **MOST)
+    chosen = softbin.predict((LOGITS + SHIFT).reshape(4, 15, C), lam, 0.8)
+    np.testing.assert_array_equal(chosen, LABELS.reshape(4, 15))
+
+
+def test_predict_refuses_a_single_class():
+    with pytest.raises(ValueError, match=r"single class: pass logits\[..., 0\]"):
+        softbin.predict(LOGITS[:, :1], jnp.zeros(1), 1.0)
+
+
+def test_thresholds_by_count_need_labels():
+    with pytest.raises(ValueError, match="counts labels, and none were given"):
+        softbin.decision_thresholds(LOGITS, budget=budgets.label_count)
+
+
+# The error rate: class 0 is the largest logit of every example
+
+FIRST = np.tile(np.float32([1, 0, -1]), (4, 1))
+
+
+@pytest.mark.parametrize(
+    ("labels", "keywords", "expected"),
+    [
+        (np.array([0, 0, 1, 0]), {}, 0.25),
+        (np.array([0, 0, 1, 9]), {"where": np.array([True, False, True, False])}, 0.5),
+        (np.array([0, 0, 1, 0]), {"where": np.zeros(4, bool)}, 0),
+        (np.array([0, 0, 1, 0]), {"thresholds": np.float32([2, 0, 0])}, 0.75),
+        (np.array([0, 0, 1, 0]), {"thresholds": np.float32([5, 0, 0]), "temperature": 0.1}, 0.25),
+        (np.array([[1, 1, 0], [0, 1, 1], [1, 0, 0], [0, 0, 0]], bool), {}, 0.5),
+        (np.tile(np.float32([0.7, 0.2, 0.1]), (4, 1)), {}, 0.3),
+    ],
+    ids=["classes", "masked", "empty", "thresholds", "temperature", "multi-hot", "soft"],
+)
+def test_zero_one_loss_is_the_share_of_wrong_examples(labels, keywords, expected):
+    np.testing.assert_allclose(softbin.zero_one_loss(FIRST, labels, **keywords), expected, rtol=1e-6)
+
+
+def test_zero_one_loss_of_a_binary_problem():
+    logits, labels = np.float32([-1, 2, 3, -4]), np.array([0, 0, 1, 0])
+    assert softbin.zero_one_loss(logits, labels) == 0.25
+    assert softbin.zero_one_loss(logits, labels, thresholds=np.float32(2)) == 0
+
+
+def test_zero_one_loss_has_zero_gradient():
+    np.testing.assert_array_equal(jax.grad(softbin.zero_one_loss)(LOGITS, LABELS), 0)
+
+
+def test_zero_one_loss_of_a_traced_wrong_label_is_nan():
+    with pytest.raises(ValueError, match=r"label 3 is outside \[0, 3\)"):
+        softbin.zero_one_loss(FIRST, np.array([0, 0, 3, 0]))
+    assert np.isnan(jax.jit(softbin.zero_one_loss)(FIRST, np.array([0, 0, 3, 0])))
+
+
+# Diagnosis
+
+
+class DiagnoseTest(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_shares_and_thresholds_follow_the_projection(self):
+        temperature = np.float32(2)
+        labels = np.where(np.arange(N) % 7 == 0, (LABELS + 1) % C, LABELS)
+        found = self.variant(lambda *args: softbin.diagnose(*args, where=WHERE, temperature=temperature))(
+            LOGITS, labels
+        )
+        p = softbin.soft_binary_argmax(LOGITS[WHERE], WHERE.sum() / 2, temperature, axis=0)
+        active = (p > 0) & (p < 1)
+        right = ~active & (p == np.eye(C)[labels[WHERE]])
+        shares = [active.mean(), right.mean(), (~active & ~right).mean()]
+        assert min(shares) > 0.01
+        np.testing.assert_allclose(found[1:], shares, rtol=1e-6)
+        np.testing.assert_allclose(sum(found[1:]), 1, rtol=1e-6)
+        lam = softbin.decision_thresholds(LOGITS, where=WHERE, temperature=temperature)
+        np.testing.assert_allclose(found.thresholds, lam, rtol=1e-6)
+
+
+def test_diagnosis_of_a_binary_problem_has_one_threshold():
+    found = softbin.diagnose(LOGITS[:, 0], LABELS == 0, **MOST)
+    assert found.thresholds.shape == ()
+    np.testing.assert_allclose(sum(found[1:]), 1, rtol=1e-6)
+
+
+def test_diagnosis_of_split_examples_equals_the_whole():
+    parts = jax.vmap(
+        lambda logits, labels: softbin.diagnose(logits, labels, axis_name="parts", **MOST),
+        axis_name="parts",
+        out_axes=None,
+    )(LOGITS.reshape(2, 30, C), LABELS.reshape(2, 30))
+    chex.assert_trees_all_close(parts, softbin.diagnose(LOGITS, LABELS, **MOST), rtol=1e-6)

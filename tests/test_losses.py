@@ -1,0 +1,319 @@
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+from jax.test_util import check_grads
+
+import softbin
+from softbin import budgets
+from tests import exact
+from tests.hard_cases import REGULARIZERS
+
+RNG = np.random.default_rng(0)
+N, C = 12, 3
+LOGITS = (2 * RNG.standard_normal((N, C))).astype(np.float32)
+LABELS = RNG.integers(0, C, N)
+ONE_HOT = np.eye(C, dtype=np.float32)[LABELS]
+WHERE = RNG.uniform(size=N) < 0.6
+STATIC = ("budget", "regularizer", "axis_name")
+
+loss = jax.jit(softbin.loss, static_argnames=STATIC)
+fenchel_young_loss = jax.jit(softbin.fenchel_young_loss, static_argnames=STATIC)
+value_and_grad = jax.jit(
+    lambda function, *args, **keywords: jax.value_and_grad(function)(*args, **keywords),
+    static_argnums=0,
+    static_argnames=STATIC,
+)
+
+each_loss = pytest.mark.parametrize("function", [softbin.loss, softbin.fenchel_young_loss])
+each_regularizer = pytest.mark.parametrize("regularizer", REGULARIZERS.values(), ids=REGULARIZERS)
+each_budget = pytest.mark.parametrize("budget", [budgets.fraction(0.5), budgets.label_count], ids=["half", "count"])
+
+
+def projected(k, temperature):
+    return np.stack([exact.euclidean(LOGITS[:, c], k[c], np.float32(temperature)).y for c in range(C)], axis=1)
+
+
+# Values and gradients by formula
+
+
+@pytest.mark.parametrize(("budget", "k"), [(budgets.fraction(0.5), [N / 2] * C), (budgets.label_count, ONE_HOT.sum(0))])
+def test_loss_is_the_squared_error_of_the_projection(budget, k):
+    error = projected(k, 1.5) - ONE_HOT
+    value, gradient = value_and_grad(softbin.loss, LOGITS, LABELS, budget=budget)
+    np.testing.assert_allclose(value, np.sum(error**2) / (2 * N), rtol=1e-6)
+    active = np.abs(projected(k, 1.5) - 0.5) < 0.5
+    mean = np.sum(error * active, axis=0) / active.sum(0)
+    np.testing.assert_allclose(gradient, active * (error - mean) / (1.5 * N), atol=1e-7)
+
+
+@pytest.mark.parametrize("budget", [5, 5.5, np.array([2.0, 5.0, 5.5])])
+def test_budget_may_be_a_number_or_an_array(budget):
+    error = projected(np.broadcast_to(budget, C), 1.5) - ONE_HOT
+    np.testing.assert_allclose(softbin.loss(LOGITS, LABELS, budget=budget), np.sum(error**2) / (2 * N), rtol=1e-6)
+
+
+def test_fenchel_young_value_is_the_difference_to_the_maximum():
+    k, temperature = ONE_HOT.sum(0), 1.3
+    p = projected(k, temperature)
+    scores = LOGITS.astype(np.float64) / np.float32(temperature)
+    gap = np.sum(scores * p - p**2 / 2) - np.sum(scores * ONE_HOT - ONE_HOT**2 / 2)
+    value = fenchel_young_loss(LOGITS, LABELS, temperature=temperature)
+    np.testing.assert_allclose(value, np.float32(temperature) * gap / N, rtol=1e-5)
+
+
+@each_budget
+def test_fenchel_young_gradient_is_the_difference_to_the_labels(budget):
+    k = ONE_HOT.sum(0) if budget is budgets.label_count else [N / 2] * C
+    _, gradient = value_and_grad(softbin.fenchel_young_loss, LOGITS, LABELS, budget=budget)
+    np.testing.assert_allclose(gradient, (projected(k, 1.0) - ONE_HOT) / N, atol=1e-7)
+
+
+@each_regularizer
+def test_fenchel_young_loss_is_convex_and_not_negative(regularizer):
+    run = jax.vmap(partial(softbin.fenchel_young_loss, labels=LABELS, regularizer=regularizer))
+    a, b = RNG.standard_normal((2, 100, N, C)).astype(np.float32) * 3
+    at_a, between, at_b = (jax.jit(run)(x) for x in (a, 0.7 * a + 0.3 * b, b))
+    assert np.all(at_a > 0)
+    assert np.all(between <= 0.7 * at_a + 0.3 * at_b + 1e-5)
+
+
+@each_regularizer
+def test_fenchel_young_loss_vanishes_at_the_labels(regularizer):
+    logits = 200 * ONE_HOT
+    value, gradient = value_and_grad(softbin.fenchel_young_loss, logits, LABELS, regularizer=regularizer)
+    np.testing.assert_allclose(value, 0, atol=1e-12)
+    np.testing.assert_allclose(gradient, 0, atol=1e-12)
+
+
+def test_saturated_wrong_entries_pull_under_fenchel_young_only():
+    keywords = {"budget": budgets.label_count, "temperature": 1e-3}
+    logits = LOGITS - 100 * ONE_HOT
+    _, gradient = value_and_grad(softbin.loss, logits, LABELS, **keywords)
+    np.testing.assert_array_equal(gradient, 0)
+    _, gradient = value_and_grad(softbin.fenchel_young_loss, logits, LABELS, **keywords)
+    np.testing.assert_allclose(gradient[ONE_HOT == 1], -1 / N)
+
+
+@each_loss
+@each_regularizer
+def test_constant_per_class_does_not_matter(function, regularizer):
+    logits = np.round(16 * LOGITS) / 16  # so that the sums below are exact
+    keywords = {"budget": budgets.label_count, "temperature": 1.3, "regularizer": regularizer}
+    expected = value_and_grad(function, logits, LABELS, **keywords)
+    shifted = value_and_grad(function, logits + np.float32([1e6, -1e6, 0]), LABELS, **keywords)
+    chex.assert_trees_all_close(shifted, expected, rtol=1e-5, atol=1e-7)
+
+
+@each_loss
+@each_regularizer
+@each_budget
+def test_derivatives_match_finite_differences(function, regularizer, budget, x64):
+    @jax.jit
+    def run(logits, temperature):
+        return function(logits, LABELS, temperature=temperature, budget=budget, regularizer=regularizer)
+
+    check_grads(run, (LOGITS.astype(float), 1.3), order=2, modes=["rev"], rtol=1e-5, atol=1e-6)
+
+
+@each_loss
+@each_regularizer
+def test_budget_has_a_derivative(function, regularizer, x64):
+    @jax.jit
+    def run(k):
+        return function(LOGITS.astype(float), LABELS, budget=k, regularizer=regularizer)
+
+    check_grads(run, (jnp.array([3.3, 4.4, 5.5]),), order=1, modes=["rev"], rtol=1e-5)
+
+
+@each_regularizer
+def test_fenchel_young_hessian_is_positive_semidefinite(regularizer, x64):
+    function = partial(softbin.fenchel_young_loss, labels=LABELS, regularizer=regularizer)
+    hessian = jax.jit(jax.hessian(function))(LOGITS.astype(float)).reshape(N * C, N * C)
+    np.testing.assert_allclose(hessian, hessian.T, atol=1e-12)
+    eigenvalues = np.linalg.eigvalsh(hessian)
+    assert eigenvalues[0] > -1e-12
+    assert eigenvalues[-1] > 1e-3
+
+
+# Which examples count
+
+
+@each_loss
+@each_budget
+def test_masked_example_is_a_dropped_one(function, budget):
+    keywords = {"budget": budget, "temperature": 1.2}
+    logits = np.where(WHERE[:, None], LOGITS, np.nan)
+    labels = np.where(WHERE, LABELS, -1)
+    value, gradient = value_and_grad(function, logits, labels, where=WHERE, **keywords)
+    expected_value, expected = value_and_grad(function, LOGITS[WHERE], LABELS[WHERE], **keywords)
+    np.testing.assert_allclose(value, expected_value, rtol=1e-6)
+    np.testing.assert_allclose(gradient[WHERE], expected, atol=1e-7)
+    np.testing.assert_array_equal(gradient[~WHERE], 0)
+
+
+@each_loss
+@each_budget
+def test_weight_two_is_two_examples(function, budget):
+    keywords = {"budget": budget, "temperature": 1.2}
+    copies = np.repeat(np.arange(N), 1 + WHERE)
+    value, gradient = value_and_grad(function, LOGITS, LABELS, weights=1.0 + WHERE, **keywords)
+    expected_value, expected = value_and_grad(function, LOGITS[copies], LABELS[copies], **keywords)
+    np.testing.assert_allclose(value, expected_value, rtol=1e-6)
+    np.testing.assert_allclose(gradient, jnp.zeros((N, C)).at[copies].add(expected), atol=1e-7)
+
+
+@each_loss
+@each_budget
+@each_regularizer
+def test_batch_without_examples_is_zero(function, budget, regularizer):
+    value, gradient = value_and_grad(
+        function, LOGITS, LABELS, where=np.zeros(N, bool), budget=budget, regularizer=regularizer
+    )
+    assert value == 0
+    np.testing.assert_array_equal(gradient, 0)
+
+
+# Shapes and kinds of labels
+
+
+@each_loss
+def test_every_axis_but_the_last_holds_examples(function):
+    expected = value_and_grad(function, LOGITS, LABELS, where=WHERE)
+    value, gradient = value_and_grad(function, LOGITS.reshape(3, 4, C), LABELS.reshape(3, 4), where=WHERE.reshape(3, 4))
+    chex.assert_trees_all_close((value, gradient.reshape(N, C)), expected, rtol=1e-6)
+
+
+@each_loss
+def test_one_axis_is_one_binary_problem(function):
+    binary = LABELS > 0
+    expected = value_and_grad(function, LOGITS[:, :1], binary[:, None], where=WHERE)
+    for labels in (binary, binary.astype(np.int32), binary.astype(np.float32)):
+        value, gradient = value_and_grad(function, LOGITS[:, 0], labels, where=WHERE)
+        chex.assert_trees_all_close((value, gradient[:, None]), expected, rtol=1e-6)
+
+
+@each_loss
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32, np.float16, np.float32])
+def test_dense_labels_equal_class_numbers(function, dtype):
+    np.testing.assert_allclose(function(LOGITS, ONE_HOT.astype(dtype)), function(LOGITS, LABELS), rtol=1e-6)
+
+
+def test_multi_hot_and_soft_labels_follow_the_formula():
+    for targets in (RNG.integers(0, 2, (N, C)).astype(np.float32), RNG.uniform(size=(N, C)).astype(np.float32)):
+        error = projected(targets.sum(0), 1.5) - targets
+        value = loss(LOGITS, targets, budget=budgets.label_count)
+        np.testing.assert_allclose(value, np.sum(error**2) / (2 * N), rtol=1e-6)
+        _, gradient = value_and_grad(softbin.fenchel_young_loss, LOGITS, targets, temperature=1.5)
+        np.testing.assert_allclose(gradient, error / N, atol=1e-7)
+
+
+@each_loss
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_logits_give_a_float32_value_and_their_own_gradient(function, dtype):
+    logits = jnp.asarray(LOGITS, dtype)
+    value, gradient = value_and_grad(function, logits, LABELS)
+    assert (value.dtype, gradient.dtype) == (jnp.float32, dtype)
+    np.testing.assert_allclose(value, function(logits.astype(np.float32), LABELS), rtol=1e-6)
+
+
+# Labels out of range
+
+WRONG = np.where(np.arange(N) == 4, C, LABELS)
+
+
+@each_loss
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (WRONG, r"label 3 is outside \[0, 3\)"),
+        (-WRONG - 1, r"label -\d is outside \[0, 3\)"),
+        (ONE_HOT * 1.5, r"label 1.5 is outside \[0, 1\]"),
+        (ONE_HOT * np.nan, r"label nan is outside \[0, 1\]"),
+    ],
+)
+def test_label_out_of_range_is_named_where_it_is_known(function, labels, message):
+    with pytest.raises(ValueError, match=message):
+        function(LOGITS, labels)
+
+
+@each_loss
+@pytest.mark.parametrize("labels", [WRONG, -WRONG - 1, ONE_HOT * 1.5])
+def test_label_out_of_range_gives_nan_where_it_is_traced(function, labels):
+    assert np.isnan(value_and_grad(function, LOGITS, labels)[0])
+
+
+@each_loss
+def test_label_out_of_range_is_ignored_where_it_is_masked(function):
+    where = np.arange(N) != 4
+    expected = function(LOGITS, LABELS, where=where)
+    assert function(LOGITS, WRONG, where=where) == expected
+    assert function(LOGITS, WRONG, weights=where.astype(np.float32)) == expected
+
+
+# Examples that are split
+
+
+def _over_vmap(run):
+    return jax.vmap(run, (0, 0, 0, None), None, axis_name="parts")
+
+
+def _over_devices(run):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("parts",))
+    split, whole = PartitionSpec("parts"), PartitionSpec()
+
+    def one(logits, labels, weights, temperature):
+        return run(logits[0], labels[0], weights[0], temperature)
+
+    return jax.shard_map(one, mesh=mesh, in_specs=(split, split, split, whole), out_specs=whole)
+
+
+@each_loss
+@each_budget
+@pytest.mark.parametrize("over", [_over_vmap, _over_devices])
+def test_split_examples_equal_the_whole(function, budget, over):
+    def run(logits, labels, weights, temperature, axis_name=None):
+        return function(logits, labels, weights=weights, temperature=temperature, budget=budget, axis_name=axis_name)
+
+    weights = 1.0 + WHERE
+    expected_value, expected = jax.value_and_grad(run, (0, 3))(LOGITS, LABELS, weights, 1.3)
+    parts = jax.jit(jax.value_and_grad(over(partial(run, axis_name="parts")), (0, 3)))
+    value, (by_logits, by_temperature) = parts(
+        *(x.reshape(2, N // 2, *x.shape[1:]) for x in (LOGITS, LABELS, weights)), 1.3
+    )
+    np.testing.assert_allclose(value, expected_value, rtol=1e-6)
+    chex.assert_trees_all_close((by_logits.reshape(N, C), by_temperature), expected, rtol=1e-5, atol=1e-7)
+
+
+# Bad input
+
+
+@each_loss
+@pytest.mark.parametrize(
+    ("error", "message", "changes"),
+    [
+        (TypeError, r"logits must be floating point, got int32: convert them", {"logits": np.ones((N, C), np.int32)}),
+        (ValueError, r"logits must have an axis of examples, got a scalar", {"logits": np.float32(1)}),
+        (ValueError, r"labels with shape \(5,\) do not fit logits with shape \(12, 3\)", {"labels": np.ones(5, int)}),
+        (TypeError, r"class numbers and must be integer, got float32", {"labels": LABELS.astype(np.float32)}),
+        (TypeError, r"labels must be integer, boolean or floating point, got complex64", {"labels": ONE_HOT * 1j}),
+        (
+            ValueError,
+            r"where with shape \(5,\) must have one entry per example: shape \(12,\)",
+            {"where": np.ones(5, bool)},
+        ),
+        (TypeError, r"where must be boolean, got int32", {"where": np.ones(N, np.int32)}),
+        (ValueError, r"weights with shape \(12, 3\) must have one entry per example", {"weights": np.ones((N, C))}),
+        (ValueError, r"weights must not be negative, got a smallest of -1", {"weights": -np.ones(N)}),
+        (ValueError, r"k must be at most n = 12, the length of the axis, got 13", {"budget": 13}),
+        (ValueError, r"k with shape \(2,\) does not broadcast to \(3,\)", {"budget": np.ones(2)}),
+        (ValueError, r"temperature must be positive and finite, got 0", {"temperature": 0.0}),
+    ],
+)
+def test_bad_input_is_named(function, error, message, changes, no_shape_checks):
+    with pytest.raises(error, match=message):
+        function(**{"logits": LOGITS, "labels": LABELS, **changes})

@@ -1,0 +1,482 @@
+import math
+from functools import partial
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from jax.sharding import PartitionSpec
+from jax.test_util import check_grads
+from scipy.optimize import brentq
+
+import softbin
+from softbin import soft_binary_argmax
+from tests import exact
+from tests.hard_cases import REGULARIZERS, solve
+
+PUBLISHED = np.load(Path(__file__).parent / "data" / "operator_cases.npz")
+RNG = np.random.default_rng(0)
+SCORES = jnp.array([3.0, 1.0, 2.0, 0.0, 0.4, 1.3])
+WEIGHTS = jnp.array([1.0, 2.0, 0.5, 1.0, 0.0, 1.5])
+GROUPS = RNG.standard_normal((2, 3, 6)).astype(np.float32)
+COTANGENT = RNG.standard_normal(6).astype(np.float32)
+
+each_regularizer = pytest.mark.parametrize("regularizer", REGULARIZERS.values(), ids=REGULARIZERS)
+properties = settings(max_examples=50, deadline=None, derandomize=True)
+project = jax.jit(soft_binary_argmax, static_argnames=("axis", "regularizer", "axis_name", "forward_mode"))
+
+
+@jax.jit
+def project_and_pull_back(scores, k, temperature, cotangent):
+    y, pull_back = jax.vjp(lambda scores: soft_binary_argmax(scores, k, temperature), scores)
+    return y, pull_back(cotangent)[0]
+
+
+def pulled_back(cotangent, function, *args):
+    """Value and gradient of a loss that is linear in the result."""
+    return jax.value_and_grad(lambda *args: jnp.sum(function(*args) * cotangent), range(len(args)))(*args)
+
+
+# Values
+
+
+@pytest.mark.parametrize("case", range(40))
+def test_published_cases(case):
+    scores, k, temperature, cotangent, exact_y, published_vjp = (
+        PUBLISHED[f"{case}_{key}"] for key in ("scores", "k", "temperature", "cotangent", "exact_y", "published_vjp")
+    )
+    y, vjp = project_and_pull_back(scores, np.float32(k), np.float32(temperature), cotangent)
+    np.testing.assert_allclose(y, exact_y, atol=2e-7)
+    active = (exact_y > 0) & (exact_y < 1)
+    mean = np.mean(cotangent[active], dtype=np.float64) if active.any() else 0
+    np.testing.assert_allclose(vjp, np.where(active, (cotangent - mean) / temperature, 0), rtol=1e-6, atol=2e-6)
+    np.testing.assert_allclose(vjp, published_vjp, rtol=1e-6, atol=4e-6)
+
+
+@properties
+@given(
+    scores=arrays(np.float32, 16, elements=st.floats(-1e3, 1e3, width=32)),
+    k=st.floats(0, 16),
+    temperature=st.floats(0.01, 100),
+)
+def test_result_keeps_order_and_ties_and_sums_to_k(scores, k, temperature):
+    for regularizer in REGULARIZERS.values():
+        y, _ = map(np.asarray, solve(scores, np.float32(k), np.float32(temperature), regularizer))
+        order = np.argsort(scores)
+        assert np.all(np.diff(y[order]) >= 0)
+        assert np.all(np.diff(y[order])[np.diff(scores[order]) == 0] == 0)
+        assert 0 <= y.min() <= y.max() <= 1
+        np.testing.assert_allclose(y.sum(dtype=float), k, atol=1e-5)
+
+
+@properties
+@given(point=arrays(np.float32, 16, elements=st.floats(-3, 3, width=32)), k=st.floats(0.01, 15.99))
+def test_project_hypersimplex_matches_brentq(point, k):
+    point = point.astype(np.float64)
+    k = float(np.float32(k))
+    root = brentq(lambda s: math.fsum(np.clip(point - s, 0, 1)) - k, point.min() - 2, point.max() + 1, xtol=1e-15)
+    np.testing.assert_allclose(
+        jax.jit(softbin.project_hypersimplex)(point.astype(np.float32), k), np.clip(point - root, 0, 1), atol=1e-6
+    )
+
+
+@properties
+@given(
+    scores=arrays(np.float32, 16, elements=st.floats(-3, 3, width=32)),
+    other=arrays(np.float32, 16, elements=st.floats(-3, 3, width=32)),
+)
+def test_projection_is_the_nearest_point(scores, other):
+    k = np.float32(5)
+    nearest, _ = solve(scores, k, np.float32(1))
+    feasible, _ = solve(other, k, np.float32(1))
+    # The obtuse angle of a projection onto a convex set.
+    assert np.sum((scores - nearest) * (feasible - nearest)) <= 1e-5
+
+
+@each_regularizer
+def test_weight_two_is_two_copies(regularizer):
+    copies = jnp.array([0, 1, 1, 2, 3, 3, 4, 5])
+    weights = jnp.array([1.0, 2, 1, 2, 1, 1])
+    run = partial(soft_binary_argmax, k=2.7, temperature=0.8, regularizer=regularizer)
+    y, (gradient,) = pulled_back(COTANGENT * weights, partial(run, weights=weights), SCORES)
+    copied_y, (copied_gradient,) = pulled_back(COTANGENT[copies], lambda scores: run(scores[copies]), SCORES)
+    np.testing.assert_allclose(y, copied_y, rtol=1e-6)
+    np.testing.assert_allclose(gradient, copied_gradient, atol=1e-6)
+
+
+@each_regularizer
+@pytest.mark.parametrize("by", ["where", "weights", "scores"])
+def test_masking_is_removal(regularizer, by):
+    kept = np.array([True, True, False, True, False, True])
+    keywords = {"where": {"where": kept}, "weights": {"weights": kept.astype(np.float32)}, "scores": {}}[by]
+    scores = jnp.where(kept, SCORES, -jnp.inf if by == "scores" else jnp.nan)
+    run = partial(soft_binary_argmax, k=1.7, temperature=0.8, regularizer=regularizer)
+    gradient = jax.grad(lambda scores, **keywords: jnp.sum(run(scores, **keywords)[kept] * COTANGENT[kept]))
+    np.testing.assert_allclose(run(scores, **keywords)[kept], run(SCORES[kept]), atol=2e-7)
+    np.testing.assert_array_equal(run(scores, **keywords)[~kept], 0)
+    removed = jax.grad(lambda scores: jnp.sum(run(scores) * COTANGENT[kept]))(SCORES[kept])
+    np.testing.assert_allclose(gradient(scores, **keywords)[kept], removed, atol=1e-6)
+    np.testing.assert_array_equal(gradient(scores, **keywords)[~kept], 0)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, -2, -3])
+def test_any_axis_of_any_shape(axis):
+    k, temperature = np.float32(1.2), np.float32(0.7)
+    expected = np.apply_along_axis(lambda scores: exact.euclidean(scores, k, temperature).y, axis, GROUPS)
+    np.testing.assert_allclose(soft_binary_argmax(GROUPS, k, temperature, axis=axis), expected, atol=1e-6)
+
+
+def test_each_group_has_its_own_budget_and_temperature():
+    k = np.array([[1.0, 2.0, 3.5], [0.0, 6.0, 5.0]], np.float32)
+    temperature = np.array([0.5, 1.0, 20.0], np.float32)
+    y = soft_binary_argmax(GROUPS, k, temperature)
+    for group in np.ndindex(2, 3):
+        np.testing.assert_allclose(
+            y[group], exact.euclidean(GROUPS[group], k[group], temperature[group[1]]).y, atol=1e-6
+        )
+
+
+@each_regularizer
+def test_traced_numbers_and_scores_compile_once(regularizer):
+    compiled = jax.jit(partial(soft_binary_argmax, regularizer=regularizer))
+    for k, temperature in ((1.0, 0.5), (2.5, 10.0), (6.0, 1e-3)):
+        y = compiled(SCORES, k, temperature)
+        np.testing.assert_allclose(y, soft_binary_argmax(SCORES, k, temperature, regularizer=regularizer), atol=1e-6)
+    assert compiled._cache_size() == 1
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+def test_dtype_in_is_dtype_out(dtype, x64):
+    scores = GROUPS.astype(dtype)
+    lower = jnp.finfo(dtype).bits < 32
+    expected = soft_binary_argmax(jnp.asarray(scores, jnp.float32 if lower else dtype), 2.5).astype(dtype)
+    for result in (
+        soft_binary_argmax(scores, 2.5),
+        softbin.binary_argmax(scores, 2),
+        jax.grad(_sum_of_squares)(scores),
+    ):
+        assert result.dtype == dtype
+    assert softbin.threshold(scores, 2.5).dtype == dtype
+    np.testing.assert_array_equal(soft_binary_argmax(scores, 2.5), expected)
+
+
+def _sum_of_squares(scores):
+    return jnp.sum(soft_binary_argmax(scores, 2.5) ** 2)
+
+
+def test_float64_is_more_accurate_than_float32_can_be(x64):
+    scores = np.asarray(GROUPS[0, 0], np.float64) + 1 / 3
+    np.testing.assert_allclose(soft_binary_argmax(scores, 2.5, 0.7), exact.euclidean(scores, 2.5, 0.7).y, atol=1e-15)
+
+
+# Derivatives
+
+ARGUMENTS = (SCORES, 2.3, 0.9, WEIGHTS.at[4].set(0.7))
+
+
+def _of_all_arguments(regularizer, forward_mode):
+    def run(scores, k, temperature, weights):
+        return soft_binary_argmax(
+            scores, k, temperature, weights=weights, regularizer=regularizer, forward_mode=forward_mode
+        )
+
+    return jax.jit(run)
+
+
+@each_regularizer
+@pytest.mark.parametrize("mode", ["rev", "fwd"])
+def test_first_and_second_derivatives_match_finite_differences(regularizer, mode, x64):
+    arguments = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), ARGUMENTS)
+    check_grads(_of_all_arguments(regularizer, mode == "fwd"), arguments, order=2, modes=[mode], rtol=1e-5, atol=1e-5)
+
+
+@each_regularizer
+def test_modes_agree_on_jacobian_and_hessian(regularizer, x64):
+    arguments = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), ARGUMENTS)
+    reverse, forward = (_of_all_arguments(regularizer, forward_mode) for forward_mode in (False, True))
+    every = range(4)
+    jacobian = jax.jacrev(reverse, every)(*arguments)
+    chex.assert_trees_all_close(jacobian, jax.jacfwd(forward, every)(*arguments), rtol=1e-10)
+    chex.assert_trees_all_close(jacobian, jax.jacrev(forward, every)(*arguments), rtol=1e-10)
+    hessian = jax.jit(jax.hessian(lambda *args: jnp.sum(reverse(*args) ** 2), every))(*arguments)
+    twice = jax.jit(jax.jacfwd(jax.jacfwd(lambda *args: jnp.sum(forward(*args) ** 2), every), every))(*arguments)
+    chex.assert_trees_all_close(hessian, twice, rtol=1e-9, atol=1e-12)
+
+
+def test_jacobian_subtracts_the_mean_over_the_active_set():
+    y = soft_binary_argmax(SCORES, 2.0, 1.5)
+    active = np.asarray((y > 0) & (y < 1), np.float32)
+    assert 1 < active.sum() < active.size
+    expected = (np.diag(active) - np.outer(active, active) / active.sum()) / 1.5
+    np.testing.assert_allclose(jax.jacrev(soft_binary_argmax)(SCORES, 2.0, 1.5), expected, atol=1e-6)
+
+
+def test_forward_mode_must_be_asked_for():
+    with pytest.raises(TypeError, match="custom_vjp"):
+        jax.jvp(lambda scores: soft_binary_argmax(scores, 2), (SCORES,), (SCORES,))
+
+
+@each_regularizer
+def test_vertex_has_zero_derivatives(regularizer):
+    gradient = jax.grad(
+        lambda *args: jnp.sum(soft_binary_argmax(*args, regularizer=regularizer) * COTANGENT), (0, 1, 2)
+    )
+    chex.assert_trees_all_equal(gradient(SCORES, 2.0, 1e-4), (jnp.zeros(6), jnp.zeros(()), jnp.zeros(())))
+
+
+class TransformTest(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_vmap_over_scores_or_budget(self):
+        run = self.variant(jax.vmap(soft_binary_argmax, (0, None)))
+        np.testing.assert_allclose(run(GROUPS[0], 2.5), soft_binary_argmax(GROUPS[0], 2.5), atol=1e-6)
+        budgets = jnp.array([0.0, 1.0, 2.5, 6.0])
+        run = self.variant(jax.vmap(soft_binary_argmax, (None, 0)))
+        np.testing.assert_allclose(
+            run(SCORES, budgets), soft_binary_argmax(jnp.broadcast_to(SCORES, (4, 6)), budgets), atol=1e-6
+        )
+
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_scan_and_checkpoint_keep_the_gradient(self):
+        def plain(scores):
+            for _ in range(3):
+                scores = scores + soft_binary_argmax(scores, 2.5)
+            return jnp.sum(scores * COTANGENT)
+
+        def scanned(scores):
+            @jax.checkpoint
+            def step(scores, _):
+                return scores + soft_binary_argmax(scores, 2.5), None
+
+            return jnp.sum(jax.lax.scan(step, scores, length=3)[0] * COTANGENT)
+
+        np.testing.assert_allclose(self.variant(jax.grad(scanned))(SCORES), jax.grad(plain)(SCORES), rtol=1e-6)
+
+
+# Groups with nothing to choose, or not a number
+
+
+@each_regularizer
+@pytest.mark.parametrize("argument", ["scores", "k", "temperature"])
+def test_nan_poisons_its_own_group_alone(regularizer, argument):
+    arguments = {"scores": GROUPS[0], "k": np.full(3, 2.5, np.float32), "temperature": np.ones(3, np.float32)}
+    poisoned = {**arguments, argument: arguments[argument].copy()}
+    poisoned[argument][(1, 2) if argument == "scores" else 1] = np.nan
+
+    def results(arguments):
+        gradient = jax.grad(lambda *args: jnp.sum(project(*args, regularizer=regularizer) * COTANGENT), (0, 1, 2))
+        return project(*arguments.values(), regularizer=regularizer), *gradient(*arguments.values())
+
+    actual, expected = results(poisoned), results(arguments)
+    assert np.all(np.isnan(actual[0][1]))
+    others = np.array([True, False, True])
+    for a, b in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(a[others], b[others])
+
+
+@each_regularizer
+def test_infinite_scores_are_settled_and_have_finite_derivatives(regularizer):
+    scores = SCORES.at[1].set(jnp.inf).at[2].set(-jnp.inf)
+    finite = np.isfinite(scores)
+    run = partial(soft_binary_argmax, regularizer=regularizer)
+    y = run(scores, 2.5)
+    assert (y[1], y[2]) == (1, 0)
+    np.testing.assert_allclose(y[finite], run(SCORES[finite], 1.5), atol=1e-6)
+    gradient = jax.grad(lambda *args: jnp.sum(run(*args) * COTANGENT), (0, 1, 2))(scores, 2.5, 1.0)
+    rest = jax.grad(lambda *args: jnp.sum(run(*args) * COTANGENT[finite]), (0, 1, 2))(SCORES[finite], 1.5, 1.0)
+    np.testing.assert_array_equal(gradient[0][~finite], 0)
+    chex.assert_trees_all_close((gradient[0][finite], *gradient[1:]), rest, atol=1e-6)
+
+
+@each_regularizer
+def test_empty_group_gives_zeros(regularizer):
+    nothing = np.zeros(6, bool)
+    gradient = jax.grad(lambda scores: jnp.sum(run(scores)))
+    for run in (
+        partial(soft_binary_argmax, k=0, where=nothing, regularizer=regularizer),
+        partial(soft_binary_argmax, k=0.0, weights=np.zeros(6, np.float32), regularizer=regularizer),
+    ):
+        np.testing.assert_array_equal(run(SCORES), 0)
+        np.testing.assert_array_equal(gradient(SCORES), 0)
+
+
+@each_regularizer
+@pytest.mark.parametrize("k", [0, 6])
+def test_budget_of_none_and_of_all(regularizer, k):
+    y, gradient = pulled_back(
+        jnp.ones(6), lambda *args: soft_binary_argmax(*args, regularizer=regularizer), SCORES, float(k), 1.0
+    )
+    assert y == k
+    chex.assert_tree_all_finite(gradient)
+
+
+@pytest.mark.parametrize(("k", "temperature"), [(-0.1, 1.0), (6.1, 1.0), (2.0, 0.0), (2.0, -1.0), (2.0, np.inf)])
+def test_traced_numbers_out_of_range_give_nan(k, temperature):
+    assert np.all(np.isnan(project(SCORES, k, temperature)))
+
+
+def test_traced_budget_above_the_number_that_takes_part_gives_nan():
+    assert np.all(np.isnan(project(SCORES, 2.0, where=np.arange(6) == 0)[0]))
+
+
+# The hard choice
+
+
+def test_binary_argmax_gives_ties_to_the_lower_index():
+    scores = jnp.array([[1.0, 3.0, 1.0, 1.0], [0.0, 0.0, -0.0, 0.0]])
+    np.testing.assert_array_equal(softbin.binary_argmax(scores, 2), [[1, 1, 0, 0], [1, 1, 0, 0]])
+
+
+@pytest.mark.parametrize("k", [0, 1, 3, 6])
+def test_binary_argmax_is_the_limit_of_a_small_temperature(k):
+    np.testing.assert_array_equal(softbin.binary_argmax(GROUPS, k), soft_binary_argmax(GROUPS, k, 1e-6))
+
+
+def test_binary_argmax_chooses_among_what_takes_part():
+    where = np.array([False, True, True, True, False, True])
+    np.testing.assert_array_equal(softbin.binary_argmax(SCORES, 2, where=where), [0, 0, 1, 0, 0, 1])
+    scores = SCORES.at[0].set(-jnp.inf)
+    np.testing.assert_array_equal(softbin.binary_argmax(scores, 4, where=where), where)
+
+
+def test_binary_argmax_marks_nan_and_traced_numbers_that_are_not_whole():
+    scores = jnp.stack([SCORES, SCORES.at[3].set(jnp.nan)])
+    y = softbin.binary_argmax(scores, 2)
+    np.testing.assert_array_equal(np.isnan(y).all(1), [False, True])
+    hard = jax.jit(softbin.binary_argmax)
+    assert np.isnan(hard(SCORES, 2.5)).all()
+    assert np.isnan(hard(SCORES, 7)).all()
+
+
+def test_binary_argmax_has_zero_gradient():
+    np.testing.assert_array_equal(
+        jax.grad(lambda scores: jnp.sum(softbin.binary_argmax(scores, 2) * scores))(SCORES), [1, 0, 1, 0, 0, 0]
+    )
+
+
+# The threshold
+
+
+@each_regularizer
+def test_threshold_gives_the_selection(regularizer):
+    lam = softbin.threshold(GROUPS, 2.5, 0.7, regularizer=regularizer)
+    assert lam.shape == (2, 3)
+    y = regularizer.link(GROUPS / 0.7 - lam[..., None])
+    np.testing.assert_allclose(y, soft_binary_argmax(GROUPS, 2.5, 0.7, regularizer=regularizer), atol=1e-6)
+
+
+@each_regularizer
+def test_threshold_at_a_vertex_has_the_widest_margin(regularizer):
+    scores, temperature = jnp.array([3.0, 2.0, 0.0, -1.0]), 1e-3
+    u = scores / temperature - softbin.threshold(scores, 2, temperature, regularizer=regularizer)
+    half = float(regularizer.inverse_link(0.5, 0.5))
+    np.testing.assert_allclose(u[1] - half, half - u[2], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("k", "expected"), [(0, 3.0 / 0.5), (6, 0.0 / 0.5 - 1)])
+def test_threshold_of_none_and_of_all_is_the_nearest_end(k, expected):
+    np.testing.assert_allclose(softbin.threshold(SCORES, k, 0.5), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("k", "expected"), [(0, np.inf), (6, -np.inf)])
+def test_threshold_of_a_link_without_ends_is_infinite(k, expected):
+    assert softbin.threshold(SCORES, k, regularizer=softbin.binary_entropy) == expected
+
+
+@each_regularizer
+def test_threshold_derivatives_match_finite_differences(regularizer, x64):
+    arguments = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), ARGUMENTS)
+
+    @jax.jit
+    def run(scores, k, temperature, weights):
+        return softbin.threshold(scores, k, temperature, weights=weights, regularizer=regularizer)
+
+    check_grads(run, arguments, order=2, modes=["rev"], rtol=1e-5, atol=1e-5)
+
+
+def test_threshold_at_a_vertex_does_not_move():
+    np.testing.assert_array_equal(jax.grad(softbin.threshold)(SCORES, 2.0, 1e-3), 0)
+
+
+# Axes that are split
+
+SPLIT = RNG.standard_normal((3, 8)).astype(np.float32)
+SPLIT_ARGUMENTS = (
+    SPLIT,
+    np.array([2.0, 3.5, 4.0], np.float32),
+    np.array([0.5, 1.0, 2.0], np.float32),
+    RNG.uniform(0.5, 2, (3, 8)).astype(np.float32),
+)
+
+
+def _over_vmap(run):
+    def split(scores, k, temperature, weights):
+        scores, weights = (x.reshape(3, 2, 4) for x in (scores, weights))
+        return jax.vmap(run, (1, None, None, 1), 1, axis_name="parts")(scores, k, temperature, weights).reshape(3, 8)
+
+    return split
+
+
+def _over_devices(run):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("parts",))
+    split, whole = PartitionSpec(None, "parts"), PartitionSpec()
+    return jax.shard_map(run, mesh=mesh, in_specs=(split, whole, whole, split), out_specs=split)
+
+
+@each_regularizer
+@pytest.mark.parametrize("over", [_over_vmap, _over_devices])
+def test_split_axis_equals_the_whole(over, regularizer):
+    def run(scores, k, temperature, weights, axis_name=None):
+        return soft_binary_argmax(scores, k, temperature, weights=weights, regularizer=regularizer, axis_name=axis_name)
+
+    cotangent = RNG.standard_normal((3, 8)).astype(np.float32)
+    parts = over(partial(run, axis_name="parts"))
+    actual, expected = (jax.jit(partial(pulled_back, cotangent, f))(*SPLIT_ARGUMENTS) for f in (parts, run))
+    np.testing.assert_allclose(jax.jit(parts)(*SPLIT_ARGUMENTS), run(*SPLIT_ARGUMENTS), atol=1e-6)
+    chex.assert_trees_all_close(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "changes"),
+    [
+        (ValueError, r"k must be in \[0, n\], got -1", {"k": -1}),
+        (ValueError, r"k must be in \[0, n\], got nan", {"k": np.nan}),
+        (ValueError, r"k must be at most n = 6, the length of the axis, got 7", {"k": 7}),
+        (ValueError, r"k with shape \(2,\) does not broadcast to \(\)", {"k": np.ones(2)}),
+        (TypeError, r"k must be real, got bool", {"k": True}),
+        (ValueError, r"temperature must be positive and finite, got 0", {"temperature": 0.0}),
+        (ValueError, r"temperature must be positive and finite, got -1", {"temperature": -1.0}),
+        (ValueError, r"temperature must be positive and finite, got inf", {"temperature": np.inf}),
+        (ValueError, r"temperature with shape \(2,\) does not broadcast", {"temperature": np.ones(2)}),
+        (ValueError, r"where with shape \(3,\) does not broadcast to scores with shape", {"where": np.ones(3, bool)}),
+        (TypeError, r"where must be boolean, got float32", {"where": np.ones(6, np.float32)}),
+        (
+            ValueError,
+            r"weights must not be negative, got a smallest of -2",
+            {"weights": np.array([1, -2, 1, 1, 1, 1.0])},
+        ),
+        (ValueError, r"weights with shape \(3,\) does not broadcast to scores with shape", {"weights": np.ones(3)}),
+        (TypeError, r"scores must be floating point, got int32: convert them", {"scores": np.arange(6)}),
+        (ValueError, r"scores must have an axis to choose along, got a scalar", {"scores": np.float32(1)}),
+        (ValueError, r"axis 1 is not an axis of scores with shape \(6,\)", {"axis": 1}),
+        (ValueError, r"axis 0 of scores with shape \(0,\) is empty", {"scores": np.zeros(0, np.float32)}),
+    ],
+)
+def test_bad_input_is_named(error, message, changes, no_shape_checks):
+    arguments = {"scores": SCORES, "k": 2, "temperature": 1.0, **changes}
+    for function in (soft_binary_argmax, softbin.threshold):
+        with pytest.raises(error, match=message):
+            function(**arguments)
+
+
+@pytest.mark.parametrize("k", [1.5, [1, 2.5]])
+def test_binary_argmax_refuses_a_fractional_budget(k):
+    with pytest.raises(ValueError, match=r"must be whole, got .*5"):
+        softbin.binary_argmax(jnp.stack([SCORES, SCORES]), np.asarray(k))

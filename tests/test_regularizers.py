@@ -1,0 +1,55 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import expit
+
+import softbin
+from tests.hard_cases import REGULARIZERS
+
+REFERENCE_LINKS = {"euclidean": lambda u: np.clip(u, 0, 1), "binary_entropy": expit}
+U = np.linspace(-3, 3, 41, dtype=np.float32)  # without 0 and 1, where a slope may jump
+
+each_regularizer = pytest.mark.parametrize("name", REGULARIZERS)
+
+
+@each_regularizer
+def test_link_matches_reference(name):
+    np.testing.assert_allclose(REGULARIZERS[name].link(jnp.asarray(U)), REFERENCE_LINKS[name](U), atol=1e-7)
+
+
+@each_regularizer
+def test_parts_add_up_and_have_the_slope_of_the_link(name, x64):
+    regularizer, u = REGULARIZERS[name], jnp.asarray(U, float) + 0.01
+    parts = regularizer.parts(u)
+    np.testing.assert_array_equal(parts.whole + parts.fraction, regularizer.link(u))
+    assert set(np.unique(parts.whole)) == {0, 1}
+    np.testing.assert_allclose(parts.slope, jax.vmap(jax.grad(regularizer.link))(u), rtol=1e-12)
+
+
+@each_regularizer
+def test_inverse_link_undoes_the_link(name):
+    y = jnp.linspace(0.01, 0.99, 33)
+    regularizer = REGULARIZERS[name]
+    np.testing.assert_allclose(regularizer.link(regularizer.inverse_link(y, 1 - y)), y, rtol=1e-6)
+
+
+@each_regularizer
+def test_penalty_has_the_inverse_link_as_derivative(name, x64):
+    y = jnp.linspace(0.01, 0.99, 33)
+    regularizer = REGULARIZERS[name]
+    np.testing.assert_allclose(
+        jax.vmap(jax.grad(regularizer.penalty))(y), regularizer.inverse_link(y, 1 - y), rtol=1e-9
+    )
+
+
+@each_regularizer
+def test_infinite_arguments_saturate_and_nan_stays(name):
+    u = jnp.array([-jnp.inf, -3e38, 3e38, jnp.inf, jnp.nan])
+    np.testing.assert_array_equal(REGULARIZERS[name].link(u), [0, 0, 1, 1, np.nan])
+    np.testing.assert_array_equal(REGULARIZERS[name].parts(u).slope[:4], 0)
+
+
+def test_binary_entropy_keeps_the_digits_of_a_small_complement():
+    fraction = softbin.binary_entropy.parts(jnp.float32(40)).fraction
+    np.testing.assert_allclose(fraction, -expit(-40.0), rtol=1e-5)

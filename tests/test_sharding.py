@@ -1,0 +1,132 @@
+"""A batch spread over devices gives the value and the gradient of the batch in one place."""
+
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import softbin
+from softbin import large_batch
+
+N, CLASSES, DEVICES = 1600, 5, 8
+MESH = jax.make_mesh((DEVICES,), ("batch",), axis_types=(AxisType.Auto,))
+SPLIT, WHOLE = PartitionSpec("batch"), PartitionSpec()
+LOGITS = 2 * jax.random.normal(jax.random.key(0), (N, CLASSES))
+LABELS = jax.random.randint(jax.random.key(1), (N,), 0, CLASSES)
+UNEVEN = jnp.arange(N) < N * 5 // 8 + 7  # two shards and a part hold nothing that counts
+
+LOSSES = {
+    "loss": softbin.loss,
+    "loss, label_count": partial(softbin.loss, budget=softbin.budgets.label_count),
+    "fenchel_young_loss": softbin.fenchel_young_loss,
+}
+WHERE = {"even": None, "uneven": UNEVEN}
+
+
+def value_and_gradient(loss_fn, logits, labels, where, axis_name=None):
+    return jax.value_and_grad(lambda x: loss_fn(x, labels, where=where, axis_name=axis_name))(logits)
+
+
+def diagnosis(logits, labels, where, axis_name=None):
+    return softbin.diagnose(logits, labels, where=where, axis_name=axis_name)
+
+
+def assert_same(actual, expected):
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert np.max(np.abs(a - b)) <= 1e-6 * np.max(np.abs(b))
+
+
+def put(array):
+    return None if array is None else jax.device_put(array, NamedSharding(MESH, SPLIT))
+
+
+def collectives(compiled) -> list[tuple[str, int]]:
+    """Kind and number of elements of every collective in a compiled program."""
+    kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
+    found = re.findall(rf"= (.*?) ({kinds})(?:-start)?\(", compiled.as_text())
+    return [
+        (
+            kind,
+            sum(int(np.prod([int(d) for d in dims.split(",") if d])) for dims in re.findall(r"\[([\d,]*)\]", shapes)),
+        )
+        for shapes, kind in found
+    ]
+
+
+@pytest.mark.parametrize("where", WHERE.values(), ids=WHERE)
+@pytest.mark.parametrize("loss_fn", LOSSES.values(), ids=LOSSES)
+def test_jit_of_a_sharded_batch_needs_no_help(loss_fn, where):
+    function = jax.jit(partial(value_and_gradient, loss_fn))
+    expected = function(LOGITS, LABELS, where)
+    program = function.lower(put(LOGITS), put(LABELS), put(where)).compile()
+    assert_same(program(put(LOGITS), put(LABELS), put(where)), expected)
+    assert {kind for kind, _ in collectives(program)} == {"all-reduce"}
+    assert max(size for _, size in collectives(program)) <= 8 * CLASSES
+
+
+@pytest.mark.parametrize("where", WHERE.values(), ids=WHERE)
+@pytest.mark.parametrize("loss_fn", LOSSES.values(), ids=LOSSES)
+def test_shard_map_with_an_axis_name(loss_fn, where):
+    function = partial(value_and_gradient, loss_fn)
+    sharded = jax.jit(
+        jax.shard_map(
+            partial(function, axis_name="batch"),
+            mesh=MESH,
+            in_specs=(SPLIT, SPLIT, WHOLE if where is None else SPLIT),
+            out_specs=(WHOLE, SPLIT),
+        )
+    )
+    assert_same(sharded(LOGITS, LABELS, where), jax.jit(function)(LOGITS, LABELS, where))
+    program = sharded.lower(LOGITS, LABELS, where).compile()
+    assert {kind for kind, _ in collectives(program)} == {"all-reduce"}
+    assert max(size for _, size in collectives(program)) <= 8 * CLASSES
+
+
+@pytest.mark.parametrize("where", WHERE.values(), ids=WHERE)
+def test_diagnosis_is_of_the_whole_batch(where):
+    sharded = jax.shard_map(
+        partial(diagnosis, axis_name="batch"),
+        mesh=MESH,
+        in_specs=(SPLIT, SPLIT, WHOLE if where is None else SPLIT),
+        out_specs=WHOLE,
+    )
+    expected = jax.jit(diagnosis)(LOGITS, LABELS, where)
+    assert_same(jax.jit(sharded)(LOGITS, LABELS, where), expected)
+    assert_same(jax.jit(diagnosis)(put(LOGITS), put(LABELS), put(where)), expected)
+
+
+def test_temperature_and_parameters_get_the_gradient_of_the_whole_batch():
+    def gradient(weights, temperature, inputs, labels, axis_name=None):
+        def loss_fn(weights, temperature):
+            return softbin.loss(inputs @ weights, labels, temperature=temperature, axis_name=axis_name)
+
+        return jax.grad(loss_fn, argnums=(0, 1))(weights, temperature)
+
+    arguments = (jnp.eye(CLASSES), jnp.float32(1.2), LOGITS, LABELS)
+    specs = (WHOLE, WHOLE, SPLIT, SPLIT)
+    sharded = jax.shard_map(partial(gradient, axis_name="batch"), mesh=MESH, in_specs=specs, out_specs=WHOLE)
+    for actual, expected in zip(jax.jit(sharded)(*arguments), jax.jit(gradient)(*arguments), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("how", ["jit", "shard_map"])
+def test_microbatches_of_a_sharded_batch(how):
+    weights = jnp.eye(CLASSES)
+
+    def step(weights, inputs, labels, axis_name=None, microbatch_size=192):
+        loss_fn = partial(softbin.loss, axis_name=axis_name)
+        return large_batch.value_and_grad(lambda w, x: x @ w, loss_fn, microbatch_size)(weights, inputs, labels)
+
+    expected = jax.value_and_grad(lambda w: softbin.loss(LOGITS @ w, LABELS))(weights)
+    if how == "jit":
+        actual = jax.jit(step)(weights, put(LOGITS), put(LABELS))
+    else:
+        local = partial(step, axis_name="batch", microbatch_size=24)
+        specs = (WHOLE, SPLIT, SPLIT)
+        actual = jax.jit(jax.shard_map(local, mesh=MESH, in_specs=specs, out_specs=WHOLE))(weights, LOGITS, LABELS)
+    for a, b in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
