@@ -20,6 +20,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.scipy.special import ndtri
+from jax.scipy.stats import norm
 from jaxtyping import Array, Bool, Float, Int
 
 from softbin.regularizers import Regularizer
@@ -27,6 +29,7 @@ from softbin.regularizers import Regularizer
 _BLOCK = 256
 _TOLERANCE = 8  # machine epsilons, relative to the sum of the fractions
 _PROGRESS = 0.25  # of the residual; in an exponential tail Newton's method leaves 1/e, which would take forever
+_FAR = 0.25  # of the budget, or of what it leaves
 _ROUNDS_PER_BIT = 4  # a bound that no input comes near; see tests/test_thresholds.py
 
 
@@ -130,6 +133,12 @@ def _bisect(below: Threshold, above: Threshold) -> Threshold:
     return Threshold(coarse, jnp.where(at_gap | same, fine, 0))
 
 
+def _probit_step(sums: _Sums, k, n):
+    """Newton's step for the share of the budget in probits: for a normal sample that is a line, tails included."""
+    probit = ndtri((k + sums.residual) / n)
+    return (probit - ndtri(k / n)) * norm.pdf(probit) * n / sums.slope
+
+
 def _shift(threshold: Threshold, by) -> Threshold:
     by = threshold.fine + by
     coarse = threshold.coarse + by
@@ -153,7 +162,7 @@ def search(
     scores and weights has length one along `axis`. A group with NaN ends at once and stays NaN.
     """
     sum_ = partial(total, axis=axis, axis_name=axis_name)
-    below, start, above, k = _bracket(scores, k, temperature, weights, axis, regularizer, axis_name)
+    below, start, above, k, size, settled = _bracket(scores, k, temperature, weights, axis, regularizer, axis_name)
     epsilon = jnp.finfo(scores.dtype).eps
 
     def measure(threshold):
@@ -170,6 +179,9 @@ def search(
         converged = ~(jnp.abs(sums.residual) > noise)  # so for NaN
 
         newton = _shift(trial, temperature * sums.residual / sums.slope)
+        probit = _shift(trial, temperature * _probit_step(sums, k - settled, size))
+        far = jnp.abs(sums.residual) > _FAR * jnp.minimum(k - settled, size - (k - settled))
+        newton = _select(far & (below < probit) & (probit < above), probit, newton)
         inside = (below < newton) & (newton < above)
         progress = state.bisected | (jnp.abs(sums.residual) <= jnp.abs(state.residual) * _PROGRESS)
         middle = _bisect(below, above)
@@ -202,7 +214,7 @@ def search(
 
 
 def _bracket(scores, k, temperature, weights, axis, regularizer, axis_name):
-    """Thresholds below, near and above the root, and `k` as far as it can be spent.
+    """Thresholds below, near and above the root, `k` as far as it can be spent, and the counts behind it.
 
     With q = k/n and the extremes of the scores, `n ψ(lowest/τ - λ) <= k <= n ψ(highest/τ - λ)` puts the root between
     `lowest - τ ψ⁻¹(q)` and `highest - τ ψ⁻¹(q)`. The start, with the mean in place of the extremes, is the root
@@ -224,12 +236,14 @@ def _bracket(scores, k, temperature, weights, axis, regularizer, axis_name):
 
     def threshold(score, direction):
         slack = jnp.minimum(4 * epsilon * (jnp.abs(score) + jnp.abs(offset) + temperature), limit)
-        coarse = jnp.where(n > 0, jnp.clip(score - offset + direction * slack, -limit, limit), 0)
-        return Threshold(coarse, jnp.zeros_like(coarse))
+        coarse = jnp.clip(score - offset + direction * slack, -limit, limit)
+        # Without ends, a link chooses nothing or all at infinity only: out of reach of the largest score, then.
+        fine = jnp.where(jnp.isinf(offset), -jnp.sign(offset) * limit, 0)
+        return Threshold(jnp.where(n > 0, coarse, 0), jnp.where(n > 0, fine, 0))
 
     below, above = threshold(lowest, -1), threshold(highest, 1)
     start = threshold(jnp.clip(mean, lowest, highest), 0)
-    return below, start, above, k
+    return below, start, above, k, n, settled
 
 
 def _select(condition, a: Threshold, b: Threshold) -> Threshold:
