@@ -1,6 +1,6 @@
 """Soft-Binary-Argmax: choosing k of n, differentiably, and losses that track the zero-one error."""
 
-from softbin import budgets
+from softbin import budgets, large_batch
 from softbin.decisions import Diagnosis, decision_thresholds, diagnose, predict, zero_one_loss
 from softbin.losses import fenchel_young_loss, loss
 from softbin.operators import binary_argmax, project_hypersimplex, soft_binary_argmax, threshold
@@ -18,6 +18,7 @@ __all__ = [
     "diagnose",
     "euclidean",
     "fenchel_young_loss",
+    "large_batch",
     "loss",
     "predict",
     "project_hypersimplex",
