@@ -112,10 +112,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> dict
                 log.write(json.dumps(history[-1]) + "\n")
             for name, value in metrics.items():
                 board.add_scalar(name, value, epoch)
-        if config.checkpoint_every and epoch % config.checkpoint_every == 0:
+        if epoch == config.epochs or (config.checkpoint_every and epoch % config.checkpoint_every == 0):
             checkpoints.save(epoch, learner)
-    if config.epochs > done:
-        checkpoints.save(config.epochs, learner)
 
     fields = ("dataset", "loss", "temperature", "batch_size", "seed", "epochs")
     summary = {
