@@ -42,7 +42,7 @@ def loss(
         p_{:,c} = \text{soft-binary-argmax}(\text{logits}_{:,c},\ k_c,\ \tau).
 
     Each class is projected over the examples of the batch, so the loss couples them: it is one number for a
-    batch, the mean of no per-example terms, and a larger batch is a better one.
+    batch, and no mean of per-example terms.
 
     The defaults are the setting of the paper's published experiments, `k_c = n/2` and `τ = 1.5`. (Their code
     averages over n C entries without the factor one half: 2/C of this value.) The paper's text chooses
