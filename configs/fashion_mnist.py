@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 60,000 images of 28 x 28 for training, 10,000 for testing; a minute an epoch or less on two cores."""
+"""Fashion-MNIST: 60,000 images of 28 x 28 for training, 10,000 for testing; about a second an epoch on two cores."""
 
 import ml_collections
 
