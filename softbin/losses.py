@@ -137,7 +137,7 @@ def fenchel_young_loss(
     (scores, k, temperature, weights, _), _ = prepare(batch.logits, k, temperature, 0, None, batch.weights, axis_name)
     targets, weights = lax.stop_gradient((targets, weights))
     values = _fenchel_young(scores, k, temperature, weights, targets, regularizer, axis_name)
-    return jnp.sum(values) / _size(batch, axis_name)
+    return jnp.sum(values) / batch_size(batch, axis_name)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(5, 6))
@@ -248,11 +248,11 @@ def batch_mean(values: Float[Array, "n classes"], batch: Batch, axis_name=None) 
     """The mean over the examples of the sum over the classes; 0 for an empty batch."""
     if batch.weights is not None:
         values = jnp.where(batch.weights > 0, values * batch.weights, 0)
-    return jnp.sum(thresholds.total(values, 0, axis_name)) / _size(batch, axis_name)
+    return jnp.sum(thresholds.total(values, 0, axis_name)) / batch_size(batch, axis_name)
 
 
-def _size(batch: Batch, axis_name):
-    """How many examples count, and 1 where none does."""
+def batch_size(batch: Batch, axis_name):
+    """How many examples count, over all shards; 1 where none does."""
     if batch.weights is None:
         return len(batch.logits) * (1 if axis_name is None else lax.psum(1, axis_name))
     size = thresholds.total(batch.weights, 0, axis_name)[0, 0]

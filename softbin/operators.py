@@ -266,6 +266,11 @@ def _check_numbers(k, temperature, size):
         raise ValueError(f"k must be in [0, n], got {_show(k)}")
     if known is not None and size is not None and not np.all(known <= size):
         raise ValueError(f"k must be at most n = {size}, the length of the axis, got {_show(k)}")
+    check_temperature(temperature)
+
+
+def check_temperature(temperature):
+    """A temperature that is known when traced must be one."""
     known = _known(temperature)
     if known is not None and not (np.all(known > 0) and np.all(np.isfinite(known))):
         raise ValueError(

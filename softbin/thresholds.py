@@ -149,7 +149,7 @@ def _shift(threshold: Threshold, by) -> Threshold:
 def search(
     scores: Float[Array, "*shape"],
     k: Float[Array, "*group"],
-    temperature: Float[Array, "*group"],
+    temperature: Float[Array, "..."],
     weights: Float[Array, "*shape"] | None,
     axis: int,
     regularizer: Regularizer,
@@ -159,16 +159,20 @@ def search(
 
     Newton's method, which is exact as soon as the active set is right, inside a bracket that is bisected
     in the bits of a float whenever Newton leaves it or makes too little progress. Every array but the
-    scores and weights has length one along `axis`. A group with NaN ends at once and stays NaN.
+    scores and weights has length one along `axis`; a temperature as long as the scores gives each entry its own.
+    A group with NaN ends at once and stays NaN.
     """
     sum_ = partial(total, axis=axis, axis_name=axis_name)
     below, start, above, k, size, settled = _bracket(scores, k, temperature, weights, axis, regularizer, axis_name)
     epsilon = jnp.finfo(scores.dtype).eps
+    unit, slope_weights = _slope_units(temperature, weights, axis)
 
     def measure(threshold):
         parts = regularizer.parts(excess(scores, threshold, temperature))
-        whole, fraction, slope, rounding = (sum_(weighted(part, weights)) for part in parts)
-        return _Sums((whole - k) + fraction, slope, rounding)
+        whole, fraction, rounding = (
+            sum_(weighted(part, weights)) for part in (parts.whole, parts.fraction, parts.rounding)
+        )
+        return _Sums((whole - k) + fraction, sum_(weighted(parts.slope, slope_weights)), rounding)
 
     def improve(state: _State) -> _State:
         trial = state.trial
@@ -178,8 +182,8 @@ def search(
         noise = _TOLERANCE * epsilon * sums.rounding
         converged = ~(jnp.abs(sums.residual) > noise)  # so for NaN
 
-        newton = _shift(trial, temperature * sums.residual / sums.slope)
-        probit = _shift(trial, temperature * _probit_step(sums, k - settled, size))
+        newton = _shift(trial, unit * sums.residual / sums.slope)
+        probit = _shift(trial, unit * _probit_step(sums, k - settled, size))
         far = jnp.abs(sums.residual) > _FAR * jnp.minimum(k - settled, size - (k - settled))
         newton = _select(far & (below < probit) & (probit < above), probit, newton)
         inside = (below < newton) & (newton < above)
@@ -213,13 +217,20 @@ def search(
     return final.trial, final.rounds
 
 
+def _slope_units(temperature, weights, axis):
+    """`r` and `v` such that `-dF/d(τλ) = Σ v ψ' / r`: with one temperature per group it comes out of the sum."""
+    if temperature.shape[axis] == 1:
+        return temperature, weights
+    return jnp.ones((), temperature.dtype), (1 if weights is None else weights) / temperature
+
+
 def _bracket(scores, k, temperature, weights, axis, regularizer, axis_name):
     """Thresholds below, near and above the root, `k` as far as it can be spent, and the counts behind it.
 
     With q = k/n and the extremes of the scores, `n ψ(lowest/τ - λ) <= k <= n ψ(highest/τ - λ)` puts the root between
     `lowest - τ ψ⁻¹(q)` and `highest - τ ψ⁻¹(q)`. The start, with the mean in place of the extremes, is the root
-    itself where all entries are active (euclidean). Infinite scores are settled beforehand: `+inf` spends budget,
-    `-inf` takes no part.
+    itself where all entries are active (euclidean) and share a temperature. Infinite scores are settled beforehand:
+    `+inf` spends budget, `-inf` takes no part.
     """
     sum_ = partial(total, axis=axis, axis_name=axis_name)
     limit, epsilon = jnp.finfo(scores.dtype).max, jnp.finfo(scores.dtype).eps
@@ -230,6 +241,9 @@ def _bracket(scores, k, temperature, weights, axis, regularizer, axis_name):
 
     divisor = jnp.where(n > 0, n, 1)
     offset = temperature * regularizer.inverse_link((k - settled) / divisor, (n - (k - settled)) / divisor)
+    if temperature.shape[axis] > 1:
+        scores = scores - offset
+        offset, temperature = jnp.zeros_like(k), _largest(temperature, axis, axis_name)
     lowest = _smallest(jnp.where(finite, scores, jnp.inf), axis, axis_name)
     highest = _largest(jnp.where(finite, scores, -jnp.inf), axis, axis_name)
     mean = sum_(weighted(jnp.where(finite, scores, 0), weights)) / divisor

@@ -1,0 +1,1 @@
+"""Adapters to other libraries, each a module that imports its library: `flax_nnx`, `flax_linen`, `optax`."""

@@ -1,0 +1,148 @@
+"""Soft-Binary-Argmax and running decision thresholds as Flax Linen modules."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
+
+from softbin import budgets
+from softbin.adapters.running_thresholds import (
+    RunningThresholds,
+    check_momentum,
+    initial_thresholds,
+    subtract_thresholds,
+    update_thresholds,
+)
+from softbin.losses import Budget
+from softbin.operators import check_temperature, soft_binary_argmax
+from softbin.regularizers import Regularizer, euclidean
+
+
+class SoftBinaryArgmax(nn.Module):
+    """A layer that chooses `k` of `n` along an axis: :func:`softbin.soft_binary_argmax`.
+
+    A learned temperature is kept positive by its logarithm, the parameter `log_temperature`.
+
+    Attributes:
+      k: how many to choose, real, in [0, n].
+      temperature: positive; where it is learned, its initial value.
+      learn_temperature: whether the temperature is a parameter.
+      axis, regularizer, axis_name: as for :func:`softbin.soft_binary_argmax`.
+
+    Example:
+      >>> import jax
+      >>> scores = jnp.array([3.0, 1.0, 2.0, 0.0])
+      >>> layer = SoftBinaryArgmax(k=2, temperature=2.0, learn_temperature=True)
+      >>> y, variables = layer.init_with_output(jax.random.key(0), scores)
+      >>> print(y, variables["params"]["log_temperature"])
+      [1.   0.25 0.75 0.  ] 0.6931472
+
+    References:
+      Gomez, Wang, Tang, `Differentiable Zero-One Loss via Hypersimplex Projections
+      <https://arxiv.org/abs/2602.23336>`_, 2026, eq. 9.
+    """
+
+    k: int | float
+    temperature: int | float = 1.0
+    learn_temperature: bool = False
+    axis: int = -1
+    regularizer: Regularizer = euclidean
+    axis_name: Any = None
+
+    @nn.compact
+    def __call__(
+        self, scores: Float[ArrayLike, "*shape"], *, where: Bool[ArrayLike, "..."] | None = None
+    ) -> Float[Array, "*shape"]:
+        """Project; shapes, dtypes and errors are those of :func:`softbin.soft_binary_argmax`."""
+        check_temperature(self.temperature)
+        temperature: Any = self.temperature
+        if self.learn_temperature:
+            initial = nn.initializers.constant(jnp.log(temperature))
+            temperature = jnp.exp(self.param("log_temperature", initial, (), jnp.float32))
+        return soft_binary_argmax(
+            scores,
+            self.k,
+            temperature,
+            axis=self.axis,
+            where=where,
+            regularizer=self.regularizer,
+            axis_name=None if self.is_initializing() else self.axis_name,
+        )
+
+
+class DecisionThresholds(nn.Module):
+    """The last layer of a classifier under `softbin.loss`: tracks thresholds in training, applies them afterwards.
+
+    In training it returns the logits as they are, and averages the batch's :func:`softbin.decision_thresholds` into
+    the collection `batch_stats`, as `nn.BatchNorm` averages its moments. With `use_running_average=True` it subtracts
+    them: it returns `τ (logits/τ - λ - ψ⁻¹(1/2))`, to be decided on as usual, by `argmax`, or by the sign where each
+    class is a binary problem.
+
+    The average has no bias towards its start: after one batch it is that batch's thresholds, and before any the
+    logits pass unchanged. Thresholds of the whole training set, from :func:`softbin.decision_thresholds`, are those of
+    the final model; these lag behind it by about `1 / (1 - momentum)` batches, and cost no pass over the data.
+
+    Attributes:
+      budget, temperature, regularizer, axis_name: those of the loss. A budget that counts needs the labels in training.
+      momentum: of the average, in [0, 1).
+      use_running_average: evaluation if true; here or in the call.
+
+    Example:
+      >>> import jax
+      >>> logits = jnp.array([[2.0, 7.0], [1.0, 6.0], [-1.0, 9.0], [-2.0, 8.0]])
+      >>> labels = jnp.array([0, 0, 1, 1])
+      >>> layer = DecisionThresholds(budget=budgets.label_count, temperature=1.0)
+      >>> variables = layer.init(jax.random.key(0), logits, use_running_average=True)
+      >>> _, variables = layer.apply(variables, logits, labels, use_running_average=False, mutable="batch_stats")
+      >>> decided = layer.apply(variables, logits, use_running_average=True).argmax(-1)
+      >>> print(variables["batch_stats"]["thresholds"], decided, logits.argmax(-1))
+      [-0.5  7. ] [0 0 1 1] [1 1 1 1]
+    """
+
+    budget: Budget = budgets.fraction(0.5)
+    temperature: int | float = 1.5
+    momentum: int | float = 0.9
+    regularizer: Regularizer = euclidean
+    axis_name: Any = None
+    use_running_average: bool | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        logits: Float[ArrayLike, "*shape"],
+        labels: Shaped[ArrayLike, "..."] | None = None,
+        *,
+        where: Bool[ArrayLike, "..."] | None = None,
+        weights: Real[ArrayLike, "..."] | None = None,
+        use_running_average: bool | None = None,
+    ) -> Float[Array, "*shape"]:
+        """Track or apply; `labels`, `where` and `weights` as for :func:`softbin.loss`, in training only.
+
+        Raises:
+          ValueError: the temperature is not positive and finite, or the momentum is outside [0, 1).
+        """
+        check_temperature(self.temperature)
+        check_momentum(self.momentum)
+        use_running_average = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
+        logits = jnp.asarray(logits)
+        initial = initial_thresholds(logits.shape[1:][-1:], self.regularizer)
+        thresholds = self.variable("batch_stats", "thresholds", lambda: initial.thresholds)
+        weight = self.variable("batch_stats", "weight", lambda: initial.weight)
+        if use_running_average:
+            return subtract_thresholds(logits, thresholds.value, self.temperature, self.regularizer)
+        if not self.is_initializing():
+            running = update_thresholds(
+                RunningThresholds(thresholds.value, weight.value),
+                logits,
+                labels,
+                self.momentum,
+                budget=self.budget,
+                temperature=self.temperature,
+                where=where,
+                weights=weights,
+                regularizer=self.regularizer,
+                axis_name=self.axis_name,
+            )
+            thresholds.value, weight.value = running
+        return logits

@@ -1,0 +1,295 @@
+"""Both Flax adapters: the layer is the operator, and running thresholds lead to the decisions of whole-set ones."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+from flax import linen, nnx
+from jax.sharding import AxisType, PartitionSpec
+
+import softbin
+from softbin.adapters import flax_linen, flax_nnx
+
+SCORES = jax.random.normal(jax.random.key(0), (4, 7))
+LOGITS = jax.random.normal(jax.random.key(1), (64, 5)) + jnp.arange(5.0)
+LABELS = jax.random.randint(jax.random.key(2), (64,), 0, 5)
+OPTIONS = {"budget": softbin.budgets.label_count, "temperature": 0.7}
+
+
+class Tracker(NamedTuple):
+    """One interface to both modules: train and evaluate take and return the state."""
+
+    start: Any
+    train: Any
+    evaluate: Any
+    thresholds: Any
+
+
+def nnx_tracker(classes, **options) -> Tracker:
+    graph, start = nnx.split(flax_nnx.DecisionThresholds(classes, **options))
+
+    def train(state, logits, labels=None, **keywords):
+        module = nnx.merge(graph, jax.tree.map(jnp.copy, state))
+        return module(logits, labels, **keywords), nnx.state(module)
+
+    def evaluate(state, logits):
+        return nnx.merge(graph, state)(logits, use_running_average=True)
+
+    return Tracker(start, train, evaluate, lambda state: state["thresholds"][...])
+
+
+def linen_tracker(classes, **options) -> Tracker:
+    module = flax_linen.DecisionThresholds(**options)
+    example = jnp.zeros(3) if classes is None else jnp.zeros((3, classes))
+    start = module.init(jax.random.key(0), example, use_running_average=False)
+    train = partial(module.apply, mutable=["batch_stats"], use_running_average=False)
+    evaluate = partial(module.apply, use_running_average=True)
+    return Tracker(start, train, evaluate, lambda state: state["batch_stats"]["thresholds"])
+
+
+@pytest.fixture(params=[nnx_tracker, linen_tracker], ids=["nnx", "linen"])
+def make_tracker(request):
+    return request.param
+
+
+def batches(count):
+    keys = jax.random.split(jax.random.key(5), count)
+    return jnp.stack([LOGITS + 0.3 * jax.random.normal(key, LOGITS.shape) for key in keys])
+
+
+class TestSoftBinaryArgmax:
+    @pytest.mark.parametrize("regularizer", [softbin.euclidean, softbin.binary_entropy])
+    def test_is_the_operator(self, regularizer):
+        options = {"k": 2.5, "temperature": 0.6, "axis": 0, "regularizer": regularizer}
+        where = SCORES > -1.5
+        expected = softbin.soft_binary_argmax(SCORES, **options, where=where)
+        np.testing.assert_array_equal(flax_nnx.SoftBinaryArgmax(**options)(SCORES, where=where), expected)
+        np.testing.assert_array_equal(flax_linen.SoftBinaryArgmax(**options).apply({}, SCORES, where=where), expected)
+
+    def test_a_fixed_temperature_has_no_parameters(self):
+        assert not jax.tree.leaves(nnx.state(flax_nnx.SoftBinaryArgmax(2)))
+        assert not flax_linen.SoftBinaryArgmax(2).init(jax.random.key(0), SCORES)
+
+    def test_a_temperature_can_be_learned(self):
+        target = softbin.soft_binary_argmax(SCORES, 2, 3.0)
+        optimizer = optax.adam(0.05)
+
+        def learn(params, apply):
+            @jax.jit
+            def step(params, state):
+                gradient = jax.grad(lambda params: jnp.mean((apply(params) - target) ** 2))(params)
+                updates, state = optimizer.update(gradient, state)
+                return optax.apply_updates(params, updates), state
+
+            state = optimizer.init(params)
+            for _ in range(150):
+                params, state = step(params, state)
+            (log_temperature,) = jax.tree.leaves(params)
+            return jnp.exp(log_temperature)
+
+        graph, params = nnx.split(flax_nnx.SoftBinaryArgmax(2, 1.0, learn_temperature=True), nnx.Param)
+        np.testing.assert_allclose(learn(params, lambda p: nnx.merge(graph, p)(SCORES)), 3.0, rtol=1e-2)
+        layer = flax_linen.SoftBinaryArgmax(2, 1.0, learn_temperature=True)
+        params = layer.init(jax.random.key(0), SCORES)
+        np.testing.assert_allclose(learn(params, lambda p: layer.apply(p, SCORES)), 3.0, rtol=1e-2)
+
+    def test_a_temperature_must_be_positive(self):
+        with pytest.raises(ValueError, match="temperature must be positive and finite, got -1"):
+            flax_nnx.SoftBinaryArgmax(2, -1.0, learn_temperature=True)
+        with pytest.raises(ValueError, match="temperature must be positive and finite, got -1"):
+            flax_linen.SoftBinaryArgmax(2, -1.0, learn_temperature=True).init(jax.random.key(0), SCORES)
+
+
+class TestDecisionThresholds:
+    def test_training_passes_logits_through(self, make_tracker):
+        tracker = make_tracker(5, **OPTIONS)
+        logits, _ = tracker.train(tracker.start, LOGITS, LABELS)
+        np.testing.assert_array_equal(logits, LOGITS)
+
+    def test_untrained_changes_nothing(self, make_tracker):
+        tracker = make_tracker(5, **OPTIONS)
+        np.testing.assert_array_equal(tracker.evaluate(tracker.start, LOGITS), LOGITS)
+
+    @pytest.mark.parametrize("regularizer", [softbin.euclidean, softbin.binary_entropy])
+    def test_after_one_batch_decides_as_predict(self, make_tracker, regularizer):
+        tracker = make_tracker(5, **OPTIONS, regularizer=regularizer)
+        _, state = tracker.train(tracker.start, LOGITS, LABELS)
+        thresholds = softbin.decision_thresholds(LOGITS, LABELS, **OPTIONS, regularizer=regularizer)
+        np.testing.assert_allclose(tracker.thresholds(state), thresholds, rtol=1e-6)
+        decided = jnp.argmax(tracker.evaluate(state, LOGITS), -1)
+        np.testing.assert_array_equal(decided, softbin.predict(LOGITS, thresholds, 0.7))
+
+    @pytest.mark.parametrize("regularizer", [softbin.euclidean, softbin.binary_entropy])
+    def test_a_binary_problem_is_decided_by_the_sign(self, make_tracker, regularizer):
+        labels = (LABELS == 0).astype(jnp.int32)
+        tracker = make_tracker(None, **OPTIONS, regularizer=regularizer)
+        _, state = tracker.train(tracker.start, LOGITS[:, 0], labels)
+        expected = softbin.predict(LOGITS[:, 0], tracker.thresholds(state), 0.7, regularizer=regularizer)
+        assert 0 < jnp.sum(expected) < len(expected)
+        np.testing.assert_array_equal(tracker.evaluate(state, LOGITS[:, 0]) > 0, expected)
+
+    def test_averages_without_the_bias_of_its_start(self, make_tracker):
+        tracker = make_tracker(5, **OPTIONS, momentum=0.8)
+        state, powers = tracker.start, 0.8 ** np.arange(6)[::-1]
+        each = []
+        for logits in batches(6):
+            _, state = tracker.train(state, logits, LABELS)
+            each.append(softbin.decision_thresholds(logits, LABELS, **OPTIONS))
+        expected = np.average(np.stack(each), axis=0, weights=powers)
+        np.testing.assert_allclose(tracker.thresholds(state), expected, rtol=1e-5)
+
+    def test_a_class_absent_from_the_batch_keeps_its_threshold(self, make_tracker):
+        tracker = make_tracker(5, **OPTIONS, regularizer=softbin.binary_entropy)
+        _, before = tracker.train(tracker.start, LOGITS, LABELS)
+        _, after = tracker.train(before, LOGITS + 1, jnp.where(LABELS == 3, 0, LABELS))
+        moved = tracker.thresholds(after) != tracker.thresholds(before)
+        np.testing.assert_array_equal(moved, [True, True, True, False, True])
+
+    def test_masks_and_weights_count_as_in_the_loss(self, make_tracker):
+        where, weights = jnp.arange(64) % 3 > 0, jnp.arange(64.0) % 4
+        tracker = make_tracker(5, **OPTIONS)
+        _, state = tracker.train(tracker.start, LOGITS, LABELS, where=where, weights=weights)
+        expected = softbin.decision_thresholds(LOGITS, LABELS, **OPTIONS, where=where, weights=weights)
+        np.testing.assert_allclose(tracker.thresholds(state), expected, rtol=1e-6)
+
+    def test_a_budget_that_does_not_count_needs_no_labels(self, make_tracker):
+        tracker = make_tracker(5)
+        _, state = tracker.train(tracker.start, LOGITS)
+        np.testing.assert_allclose(tracker.thresholds(state), softbin.decision_thresholds(LOGITS), rtol=1e-6)
+        with pytest.raises(ValueError, match="label_count counts labels"):
+            make_tracker(5, **OPTIONS).train(tracker.start, LOGITS)
+
+    def test_has_no_gradient_of_its_own(self, make_tracker):
+        tracker = make_tracker(5, **OPTIONS)
+
+        def through(logits):
+            passed, state = tracker.train(tracker.start, logits, LABELS)
+            return jnp.sum(passed) + jnp.sum(tracker.thresholds(state))
+
+        np.testing.assert_array_equal(jax.grad(through)(LOGITS), np.ones_like(LOGITS))
+
+    def test_low_precision_logits_keep_their_dtype(self, make_tracker):
+        tracker = make_tracker(5, **OPTIONS)
+        logits = LOGITS.astype(jnp.bfloat16)
+        passed, state = tracker.train(tracker.start, logits, LABELS)
+        assert passed.dtype == tracker.evaluate(state, logits).dtype == jnp.bfloat16
+        assert tracker.thresholds(state).dtype == jnp.float32
+
+    def test_a_sharded_batch_gives_the_thresholds_of_the_whole(self, make_tracker):
+        mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
+        split, whole = PartitionSpec("batch"), PartitionSpec()
+        tracker = make_tracker(5, **OPTIONS, axis_name="batch")
+        train = jax.shard_map(tracker.train, mesh=mesh, in_specs=(whole, split, split), out_specs=(split, whole))
+        _, state = jax.jit(train)(tracker.start, LOGITS, LABELS)
+        expected = softbin.decision_thresholds(LOGITS, LABELS, **OPTIONS)
+        np.testing.assert_allclose(tracker.thresholds(state), expected, rtol=1e-6)
+
+    def test_scan_and_jit(self, make_tracker):
+        tracker = make_tracker(5, **OPTIONS)
+        state = tracker.start
+        for logits in batches(3):
+            _, state = jax.jit(tracker.train)(state, logits, LABELS)
+        scanned, _ = jax.lax.scan(lambda s, x: tracker.train(s, x, LABELS)[::-1], tracker.start, batches(3))
+        np.testing.assert_allclose(tracker.thresholds(scanned), tracker.thresholds(state), rtol=1e-6)
+
+    def test_orbax_brings_it_back(self, make_tracker, tmp_path):
+        tracker = make_tracker(5, **OPTIONS)
+        _, state = tracker.train(tracker.start, LOGITS, LABELS)
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(tmp_path / "state", state)
+            checkpointer.wait_until_finished()
+            restored = checkpointer.restore(tmp_path / "state", jax.tree.map(jnp.zeros_like, state))
+        np.testing.assert_array_equal(tracker.evaluate(restored, LOGITS), tracker.evaluate(state, LOGITS))
+
+    @pytest.mark.parametrize("momentum", [1.0, -0.1, float("nan")])
+    def test_momentum_out_of_range_is_named(self, make_tracker, momentum):
+        with pytest.raises(ValueError, match=r"momentum must be in \[0, 1\), got"):
+            make_tracker(5, momentum=momentum)
+
+    def test_another_number_of_classes_is_named(self, make_tracker):
+        tracker = make_tracker(4, **OPTIONS)
+        with pytest.raises(ValueError, match=r"logits with shape \(64, 5\) do not fit thresholds with shape \(4,\)"):
+            tracker.train(tracker.start, LOGITS, LABELS)
+
+
+class Classifier(nnx.Module):
+    def __init__(self, rngs):
+        self.hidden = nnx.Linear(5, 8, rngs=rngs)
+        self.norm = nnx.BatchNorm(8, rngs=rngs)
+        self.out = nnx.Linear(8, 5, rngs=rngs)
+        self.thresholds = flax_nnx.DecisionThresholds(5, **OPTIONS)
+
+    def __call__(self, inputs, labels=None):
+        return self.thresholds(self.out(nnx.relu(self.norm(self.hidden(inputs)))), labels)
+
+
+class TestNnxTransforms:
+    def test_train_and_eval_switch_it_with_batch_norm(self):
+        model = Classifier(nnx.Rngs(0))
+        model.train()
+        model(LOGITS, LABELS)
+        model.eval()
+        before = model.thresholds.thresholds[...]
+        model(LOGITS + 1)
+        np.testing.assert_array_equal(model.thresholds.thresholds[...], before)
+        assert np.all(before != flax_nnx.DecisionThresholds(5).thresholds[...])
+
+    def test_nnx_jit_and_grad_update_it_in_place(self):
+        model = Classifier(nnx.Rngs(0))
+
+        @nnx.jit
+        def step(model, inputs, labels):
+            return nnx.value_and_grad(lambda model: softbin.loss(model(inputs, labels), labels, **OPTIONS))(model)
+
+        value, gradient = step(model, LOGITS, LABELS)
+        assert np.isfinite(value)
+        assert "thresholds" not in gradient
+        np.testing.assert_array_equal(model.thresholds.weight[...], np.full(5, 0.1, np.float32))
+
+    def test_nnx_scan_carries_it(self):
+        looped, scanned = Classifier(nnx.Rngs(0)), Classifier(nnx.Rngs(0))
+        for logits in batches(3):
+            looped(logits, LABELS)
+
+        @nnx.scan(in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+        def run(model, logits):
+            model(logits, LABELS)
+            return model
+
+        run(scanned, batches(3))
+        expected = looped.thresholds.thresholds[...]
+        np.testing.assert_allclose(scanned.thresholds.thresholds[...], expected, rtol=1e-5)
+
+    def test_split_and_merge(self):
+        model = Classifier(nnx.Rngs(0))
+        model(LOGITS, LABELS)
+        graph, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+        assert "thresholds" in stats
+        merged = nnx.merge(graph, params, stats)
+        merged.eval(), model.eval()
+        np.testing.assert_array_equal(merged(LOGITS), model(LOGITS))
+
+
+class LinenClassifier(linen.Module):
+    @linen.compact
+    def __call__(self, inputs, labels=None, *, train):
+        hidden = linen.BatchNorm(use_running_average=not train)(linen.Dense(8)(inputs))
+        thresholds = flax_linen.DecisionThresholds(**OPTIONS, use_running_average=not train)
+        return thresholds(linen.Dense(5)(linen.relu(hidden)), labels)
+
+
+def test_linen_init_and_apply_inside_a_model():
+    model = LinenClassifier()
+    variables = model.init(jax.random.key(0), LOGITS, train=False)
+    assert set(variables) == {"params", "batch_stats"}
+    logits, updated = model.apply(variables, LOGITS, LABELS, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(
+        updated["batch_stats"]["DecisionThresholds_0"]["thresholds"],
+        softbin.decision_thresholds(logits, LABELS, **OPTIONS),
+        rtol=1e-6,
+    )

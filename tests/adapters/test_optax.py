@@ -1,0 +1,211 @@
+"""The Optax projections against brute force, their optimality conditions and finite differences."""
+
+import chex
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis.extra import numpy as hnp
+from jax.test_util import check_grads
+from scipy.optimize import brentq
+
+import softbin
+from softbin.adapters.optax import keep_params_in_hypersimplex, projection_box_section, projection_hypersimplex
+
+INF = np.inf
+FIRST = np.arange(20) < 7
+TREE = {"a": jnp.array([[0.9, -0.3], [0.2, 0.4]]), "b": (jnp.array(2.0), jnp.array([0.1], jnp.bfloat16))}
+
+
+def exact_box_section(x, lower, upper, weights, total):
+    """By bisection of `<w, clip(x - w s, l, u)> = total` in float64."""
+    x, lower, upper, weights = np.broadcast_arrays(*(np.asarray(v, float) for v in (x, lower, upper, weights)))
+
+    def point(s):
+        return np.clip(x - weights * s, lower, upper)
+
+    def excess(s):
+        return np.sum(weights * point(s)) - total
+
+    reach = 1.0
+    while excess(-reach) < -1e-9 or excess(reach) > 1e-9:
+        reach *= 2
+        assert reach < 1e15
+    ends = excess(-reach), excess(reach)
+    return point(-reach if ends[0] <= 0 else reach if ends[1] >= 0 else brentq(excess, -reach, reach, xtol=1e-14))
+
+
+class TestProjectionHypersimplex:
+    def test_is_the_projection_of_all_leaves_together(self):
+        projected = projection_hypersimplex(TREE, 2.5)
+        chex.assert_trees_all_equal_shapes_and_dtypes(projected, TREE)
+        values = [float(x) for leaf in jax.tree.leaves(TREE) for x in leaf.ravel()]
+        expected = softbin.project_hypersimplex(jnp.array(values), 2.5)
+        np.testing.assert_allclose(
+            [float(x) for leaf in jax.tree.leaves(projected) for x in leaf.ravel()], expected, atol=4e-3
+        )
+
+    def test_projection_of_a_point_inside_is_the_point(self):
+        point = jnp.array([0.25, 0.5, 0.75, 0.5])
+        np.testing.assert_allclose(projection_hypersimplex(point, 2.0), point, atol=1e-7)
+
+    def test_bad_input_is_named(self, no_shape_checks):
+        with pytest.raises(ValueError, match=r"at most n = 6.*got 7"):
+            projection_hypersimplex(TREE, 7)
+        with pytest.raises(TypeError, match="int32"):
+            projection_hypersimplex(jnp.arange(3), 1)
+
+
+class TestProjectionBoxSection:
+    @pytest.mark.parametrize(
+        ("lower", "upper", "weights", "total"),
+        [
+            (0, 1, 1, 3.5),
+            (-1, 2, np.linspace(0.1, 3, 20), 10),
+            (-np.arange(20.0), np.arange(20.0) + 1, 1, -7),
+            (0, INF, 1, 1),
+            (-INF, 0, np.linspace(0.5, 2, 20), -3),
+            (-1, 1, np.linspace(-2, 2, 20), 5),
+            (-1, 1, np.arange(20.0) - 10, 0),
+            (np.where(FIRST, 0, -INF), np.where(FIRST, INF, 0), np.where(FIRST, 1, -1), 4),
+            (np.where(FIRST, -INF, 0), np.where(FIRST, INF, 1), np.where(FIRST, 0, 1), 6),
+            (np.where(FIRST, 0.3, 0), np.where(FIRST, 0.3, 1), 1, 6),
+            (0, 1, 1, 0),
+            (0, 1, 1, 20),
+        ],
+    )
+    def test_agrees_with_bisection(self, lower, upper, weights, total):
+        x = 2 * jax.random.normal(jax.random.key(0), (20,))
+        expected = exact_box_section(x, lower, upper, weights, total)
+        arguments = [jnp.asarray(v, jnp.float32) for v in (lower, upper, weights, total)]
+        np.testing.assert_allclose(projection_box_section(x, lower, upper, weights, total), expected, atol=3e-6)
+        np.testing.assert_allclose(jax.jit(projection_box_section)(x, *arguments), expected, atol=3e-6)
+
+    @settings(deadline=None, max_examples=50)
+    @given(data=st.data())
+    def test_meets_its_constraints_and_the_exact_point(self, data):
+        size = data.draw(st.integers(1, 30))
+
+        def draw(low, high):
+            numbers = st.floats(low, high, width=32, allow_subnormal=False)
+            return data.draw(hnp.arrays(np.float32, size, elements=numbers))
+
+        x, lower, width, weights = (draw(*ends).astype(float) for ends in ((-8, 8), (-4, 4), (0, 4), (-2, 2)))
+        weights = np.where(np.abs(weights) < 0.01, 0, weights)
+        upper = lower + width
+        ends = np.sort(np.stack([weights * lower, weights * upper]), 0).sum(1)
+        total = float(ends[0] + data.draw(st.floats(0, 1)) * (ends[1] - ends[0]))
+        point = np.asarray(projection_box_section(jnp.asarray(x), lower, upper, weights, total), float)
+        assert np.all((point >= lower - 1e-5) & (point <= upper + 1e-5))
+        np.testing.assert_allclose(np.sum(weights * point), total, atol=1e-4)
+        np.testing.assert_allclose(point, exact_box_section(x, lower, upper, weights, total), atol=2e-4)
+
+    def test_contains_the_hypersimplex_and_the_simplex(self):
+        x = jax.random.normal(jax.random.key(1), (50,))
+        np.testing.assert_allclose(
+            projection_box_section(x, 0, 1, 1, 7.3), softbin.project_hypersimplex(x, 7.3), atol=1e-6
+        )
+        np.testing.assert_allclose(
+            projection_box_section(x, 0, INF, 1, 1), optax.projections.projection_simplex(x), atol=1e-6
+        )
+
+    def test_trees_keep_structure_and_dtypes(self):
+        bounds = jax.tree.map(lambda leaf: 0.5 * jnp.ones_like(leaf), TREE)
+        projected = projection_box_section(TREE, -1, bounds, bounds, 0.25)
+        chex.assert_trees_all_equal_shapes_and_dtypes(projected, TREE)
+        np.testing.assert_allclose(sum(float(jnp.sum(leaf)) for leaf in jax.tree.leaves(projected)), 0.5, atol=1e-2)
+
+    def test_gradients_by_every_argument(self, x64):
+        x, lower, upper, weights = (
+            jnp.array([0.3, -0.9, 1.4, 0.1, 0.6]),
+            jnp.array([-0.5, -0.4, 0.0, -1.0, -0.3]),
+            jnp.array([0.9, 1.0, 0.7, 0.8, 0.65]),
+            jnp.array([1.0, 0.7, 1.3, -0.8, 0.0]),
+        )
+        check_grads(projection_box_section, (x, lower, upper, weights, jnp.array(0.6)), 2, rtol=1e-5, atol=1e-5)
+
+    def test_gradients_at_the_simplex_are_those_of_optax(self):
+        x = jax.random.normal(jax.random.key(2), (9,))
+        jacobian = jax.jacrev(lambda x: projection_box_section(x, 0, INF, 1, 1))(x)
+        np.testing.assert_allclose(jacobian, jax.jacfwd(optax.projections.projection_simplex)(x), atol=1e-6)
+
+    def test_gradients_are_finite_beside_unbounded_and_unweighted_entries(self):
+        x = jnp.array([0.3, -0.9, 1.4])
+        gradient = jax.grad(lambda *args: jnp.sum(projection_box_section(*args) ** 2), argnums=(0, 1, 2, 3, 4))
+        arguments = (x, jnp.array([0.0, -INF, 0.0]), jnp.array([INF, 0.0, INF]), jnp.array([1.0, 0.0, 2.0]), 1.5)
+        chex.assert_tree_all_finite(gradient(*arguments))
+
+    def test_vmap(self):
+        x = jax.random.normal(jax.random.key(3), (4, 6))
+        totals = jnp.array([0.5, 1.0, 2.0, 3.0])
+        mapped = jax.vmap(lambda x, total: projection_box_section(x, 0, 1, 1, total))(x, totals)
+        looped = jnp.stack([projection_box_section(a, 0, 1, 1, t) for a, t in zip(x, totals, strict=True)])
+        np.testing.assert_allclose(mapped, looped, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ((0, 1, 1, 4), r"no point of the box has the weighted sum 4.*\[0.0, 3.0\]"),
+            ((0, 1, -1, 1), r"\[-3.0, 0.0\]"),
+            ((1, 0, 1, 1), "lower must be at most upper, got lower 1"),
+            ((np.nan, 1, 1, 1), "lower must be at most upper"),
+            ((0, 1, np.inf, 1), "weights must be finite"),
+            ((-INF, INF, 1, 1), "unbounded both ways"),
+            ((np.zeros(4), 1, 1, 1), r"lower does not broadcast to the shapes of the tree"),
+            (({"a": 0}, 1, 1, 1), "lower must be a scalar or have the structure"),
+        ],
+    )
+    def test_bad_input_is_named(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            projection_box_section(jnp.zeros(3), *arguments)
+
+    @pytest.mark.parametrize("arguments", [(0, 1, 1, 4), (1, 0, 1, 1), (-INF, INF, 1, 1), (0, 1, 1, np.nan)])
+    def test_what_only_run_time_knows_gives_nan(self, arguments):
+        arguments = [jnp.asarray(value, jnp.float32) for value in arguments]
+        assert np.all(np.isnan(jax.jit(projection_box_section)(jnp.zeros(3), *arguments)))
+
+
+class TestKeepParamsInHypersimplex:
+    @pytest.mark.parametrize("base", [optax.sgd(0.5), optax.adam(0.3)], ids=["sgd", "adam"])
+    def test_descends_to_the_best_vertex(self, base):
+        cost = jnp.array([3.0, -1.0, 2.0, -2.0, 0.5])
+        optimizer = optax.chain(base, keep_params_in_hypersimplex(2))
+
+        @jax.jit
+        def step(carry, _):
+            params, state = carry
+            updates, state = optimizer.update(jax.grad(lambda p: p @ cost)(params), state, params)
+            params = optax.apply_updates(params, updates)
+            return (params, state), params
+
+        params = jnp.full(5, 0.4)
+        _, path = jax.lax.scan(step, (params, optimizer.init(params)), length=50)
+        assert np.all((path >= 0) & (path <= 1))
+        np.testing.assert_allclose(path.sum(1), 2, atol=1e-5)
+        np.testing.assert_array_equal(path[-1], [0, 1, 0, 1, 0])
+
+    def test_masked_leaves_the_rest_alone(self):
+        params = {"mask": jnp.full(4, 0.5), "free": jnp.ones(2)}
+        optimizer = optax.masked(keep_params_in_hypersimplex(2), {"mask": True, "free": False})
+        updates = jax.tree.map(lambda leaf: 3 * jnp.ones_like(leaf), params)
+        updates, _ = optimizer.update(updates, optimizer.init(params), params)
+        np.testing.assert_allclose(updates["mask"], np.zeros(4), atol=1e-6)
+        np.testing.assert_array_equal(updates["free"], [3, 3])
+
+    def test_needs_the_parameters(self):
+        optimizer = keep_params_in_hypersimplex(1)
+        with pytest.raises(ValueError, match="update\\(updates, state, params\\)"):
+            optimizer.update(jnp.zeros(3), optimizer.init(jnp.zeros(3)))
+
+
+def test_any_schedule_is_a_temperature_of_the_loss():
+    schedule = optax.cosine_decay_schedule(4.0, decay_steps=10, alpha=0.1)
+    logits, labels = jax.random.normal(jax.random.key(0), (12, 3)), jnp.arange(12) % 3
+    scheduled = jax.jit(lambda step: softbin.loss(logits, labels, temperature=schedule(step)))
+    for step in (0, 5, 20):
+        expected = softbin.loss(logits, labels, temperature=float(schedule(step)))
+        np.testing.assert_allclose(scheduled(step), expected, rtol=1e-6)
+    assert scheduled._cache_size() == 1
