@@ -29,13 +29,15 @@ def value_and_grad(
     summation, for any loss of the logits; the price is one more forward pass. Activations take the memory of a
     microbatch; inputs and logits stay whole.
 
-    `logits_fn` must treat examples independently and be a pure function, since it runs twice. In particular:
+    `logits_fn` must treat examples independently and be a pure function, since it runs twice. What that means for:
 
     - Randomness: make a key per example a part of the inputs, `(images, jax.random.split(key, n))`, so that dropout
       agrees between the passes and does not depend on the microbatch size.
     - Batch normalisation by batch statistics normalises each microbatch by itself ("ghost" batch normalisation):
       the gradient is exact for that model, which is not the whole-batch one. Running statistics that the call
       would update are lost; update them in a pass of their own, or normalise by layer or group.
+    - Convolutions on a CPU: XLA computes their gradients tens of times slower inside a loop, and the microbatches are a
+      loop (https://github.com/jax-ml/jax/issues/12868).
 
     Args:
       logits_fn: `(params, inputs) -> logits`, or a pytree of outputs, all with the examples on the first axis.

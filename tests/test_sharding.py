@@ -11,28 +11,11 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import softbin
 from softbin import large_batch
+from tests.batch import CLASSES, LABELS, LOGITS, LOSSES, WHERE, diagnosis, value_and_gradient
 
-N, CLASSES, DEVICES = 1600, 5, 8
+DEVICES = 8
 MESH = jax.make_mesh((DEVICES,), ("batch",), axis_types=(AxisType.Auto,))
 SPLIT, WHOLE = PartitionSpec("batch"), PartitionSpec()
-LOGITS = 2 * jax.random.normal(jax.random.key(0), (N, CLASSES))
-LABELS = jax.random.randint(jax.random.key(1), (N,), 0, CLASSES)
-UNEVEN = jnp.arange(N) < N * 5 // 8 + 7  # two shards and a part hold nothing that counts
-
-LOSSES = {
-    "loss": softbin.loss,
-    "loss, label_count": partial(softbin.loss, budget=softbin.budgets.label_count),
-    "fenchel_young_loss": softbin.fenchel_young_loss,
-}
-WHERE = {"even": None, "uneven": UNEVEN}
-
-
-def value_and_gradient(loss_fn, logits, labels, where, axis_name=None):
-    return jax.value_and_grad(lambda x: loss_fn(x, labels, where=where, axis_name=axis_name))(logits)
-
-
-def diagnosis(logits, labels, where, axis_name=None):
-    return softbin.diagnose(logits, labels, where=where, axis_name=axis_name)
 
 
 def assert_same(actual, expected):

@@ -14,6 +14,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 import softbin
 from softbin.adapters import flax_linen, flax_nnx
+from softbin.experiments import data, models
 
 SCORES = jax.random.normal(jax.random.key(0), (4, 7))
 LOGITS = jax.random.normal(jax.random.key(1), (64, 5)) + jnp.arange(5.0)
@@ -293,3 +294,35 @@ def test_linen_init_and_apply_inside_a_model():
         softbin.decision_thresholds(logits, LABELS, **OPTIONS),
         rtol=1e-6,
     )
+
+
+def test_on_digits_tracked_thresholds_decide_like_those_of_the_training_set():
+    digits = jax.tree.map(jnp.asarray, data.load("digits", "", 0))
+    options = {"budget": softbin.budgets.label_count, "temperature": 1.5}
+    network = models.mlp(64, (64,), 10, nnx.Rngs(0))
+    tracker = flax_nnx.DecisionThresholds(10, **options)
+    optimizer = nnx.Optimizer(network, optax.adam(1e-3), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(network, tracker, optimizer, batch):
+        images, labels = digits.train_images[batch], digits.train_labels[batch]
+
+        def loss_fn(network, tracker):
+            return softbin.loss(tracker(network(images), labels), labels, **options)
+
+        optimizer.update(network, nnx.grad(loss_fn)(network, tracker))
+
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        for batch in random.permutation(1437)[:1280].reshape(5, 256):
+            step(network, tracker, optimizer, jnp.asarray(batch))
+
+    def accuracy(decisions):
+        return jnp.mean(decisions == digits.test_labels)
+
+    whole = softbin.decision_thresholds(network(digits.train_images), digits.train_labels, **options)
+    np.testing.assert_allclose(tracker.thresholds[...], whole, atol=0.15)
+    logits = network(digits.test_images)
+    tracked = accuracy(tracker(logits, use_running_average=True).argmax(-1))
+    assert abs(tracked - accuracy(softbin.predict(logits, whole, 1.5))) <= 0.01
+    assert tracked > accuracy(logits.argmax(-1)) + 0.03
