@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real, Shaped
 
 from softbin import budgets
 from softbin import thresholds as solver
-from softbin.losses import Batch, Budget, batch_budget, batch_mean, prepare_batch, prepare_targets
+from softbin.batches import Batch, Budget, batch_budget, batch_mean, prepare_batch, prepare_targets
 from softbin.operators import prepare
 from softbin.regularizers import Regularizer, euclidean
 
@@ -66,9 +66,9 @@ def decision_thresholds(
       >>> print(lam, predict(logits, lam, 1.0), jnp.argmax(logits, -1))
       [-0.5  7. ] [0 0 1 1] [1 1 1 1]
     """
-    batch = prepare_batch(logits, where, weights)
+    batch = prepare_batch(logits, where, weights, axis_name)
     targets = None if labels is None else prepare_targets(labels, logits, batch)
-    return _project(batch, targets, budget, temperature, regularizer, axis_name)[1].reshape(jnp.shape(logits)[1:][-1:])
+    return _project(batch, targets, budget, temperature, regularizer)[1].reshape(jnp.shape(logits)[1:][-1:])
 
 
 def predict(
@@ -141,8 +141,8 @@ def zero_one_loss(
         chosen = logits > 0
     else:
         chosen = jnp.argmax(logits, -1)
-    chosen = chosen.reshape(-1, 1)
-    wrong = jnp.abs(targets - chosen) if logits.ndim == 1 else 1 - jnp.take_along_axis(targets, chosen, 1)
+    chosen = prepare_targets(chosen, logits, batch)
+    wrong = jnp.abs(targets - chosen) if logits.ndim == 1 else chosen * (1 - targets)
     return batch_mean(wrong, batch)
 
 
@@ -167,14 +167,14 @@ def diagnose(
       1.0
     """
     logits = lax.stop_gradient(jnp.asarray(logits))
-    batch = prepare_batch(logits, where, weights)
+    batch = prepare_batch(logits, where, weights, axis_name)
     targets = prepare_targets(labels, logits, batch)
-    p, lam = _project(batch, targets, budget, temperature, regularizer, axis_name)
+    p, lam = _project(batch, targets, budget, temperature, regularizer)
     active = (p > 0) & (p < 1)
     right = p == targets
 
     def share(entries):
-        return batch_mean(entries.astype(p.dtype), batch, axis_name) / p.shape[1]
+        return batch_mean(entries.astype(p.dtype), batch) / batch.classes
 
     return Diagnosis(
         thresholds=lam.reshape(logits.shape[1:][-1:]),
@@ -184,11 +184,11 @@ def diagnose(
     )
 
 
-def _project(batch: Batch, targets, budget, temperature, regularizer, axis_name):
+def _project(batch: Batch, targets, budget, temperature, regularizer):
     """The projected batch and its thresholds, from one search."""
-    k = batch_budget(batch, targets, budget, axis_name)
-    problem, _ = prepare(batch.logits, k, temperature, 0, None, batch.weights, axis_name)
-    scores, _, temperature, weights, _ = problem
-    found = solver.solve(*problem, regularizer, axis_name)
+    k = batch_budget(batch, targets, budget)
+    problem, _ = prepare(batch.logits, k, temperature, batch.groups, None, batch.weights)
+    scores, _, temperature, weights, groups = problem
+    found = solver.solve(*problem, regularizer)
     p = regularizer.link(solver.excess(scores, found, temperature))
-    return p, solver.centre(scores, found, temperature, weights, 0, regularizer, axis_name)
+    return p, groups.gather(solver.centre(scores, found, temperature, weights, groups, regularizer))

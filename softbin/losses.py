@@ -1,27 +1,19 @@
-"""Losses: projected scores against labels, over a whole batch."""
+"""Losses on a batch: every class is projected over the examples."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 
 from softbin import budgets, thresholds
-from softbin.operators import check_mask, prepare, soft_binary_argmax
+from softbin.batches import Budget, batch_budget, batch_size, prepare_batch, prepare_targets
+from softbin.groups import linear_total, total
+from softbin.operators import prepare, pull_back
 from softbin.regularizers import Regularizer, euclidean
-
-Budget = Callable[..., Array] | Real[ArrayLike, "..."]
-
-
-class Batch(NamedTuple):
-    """A checked batch: examples on the first axis, classes on the second."""
-
-    logits: Float[Array, "n classes"]
-    weights: Float[Array, "n 1"] | None  # zero for a masked example
 
 
 def loss(
@@ -87,13 +79,48 @@ def loss(
       Gomez, Wang, Tang, `Differentiable Zero-One Loss via Hypersimplex Projections
       <https://arxiv.org/abs/2602.23336>`_, 2026, section 4.
     """
-    batch = prepare_batch(logits, where, weights)
+    batch = prepare_batch(logits, where, weights, axis_name)
     targets = prepare_targets(labels, logits, batch)
-    k = batch_budget(batch, targets, budget, axis_name)
-    p = soft_binary_argmax(
-        batch.logits, k, temperature, axis=0, weights=batch.weights, regularizer=regularizer, axis_name=axis_name
+    k = batch_budget(batch, targets, budget)
+    problem, _ = prepare(batch.logits, k, temperature, batch.groups, None, batch.weights)
+    return _squared_error(*problem[:4], targets, batch.groups, regularizer) / batch_size(batch)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(5, 6))
+def _squared_error(scores, k, temperature, weights, targets, groups, regularizer):
+    """`Σ w (p - Y)²/2`, with the derivatives in closed form once the threshold is known.
+
+    The gradient by the scores is worked out with the value, so that what reverse mode keeps is that one array.
+    """
+    return _squared_error_value(scores, k, temperature, weights, targets, groups, regularizer)[0]
+
+
+def _squared_error_value(scores, k, temperature, weights, targets, groups, regularizer):
+    found = thresholds.solve(scores, k, temperature, weights, groups, regularizer)
+    wrong = regularizer.link(thresholds.excess(scores, found, temperature)) - targets
+    value = jnp.sum(groups.gather(total(thresholds.weighted(wrong**2 / 2, weights), groups)))
+    return value, wrong, found
+
+
+@partial(_squared_error.defjvp, symbolic_zeros=True)
+def _squared_error_jvp(groups, regularizer, primals, tangents):
+    scores, _, temperature, weights, _ = primals
+    dscores, dk, dtemperature, dweights, dtargets = tangents
+    value, wrong, found = _squared_error_value(*primals, groups, regularizer)
+    by_p = thresholds.weighted(wrong, weights)
+    by_scores, by_k, by_temperature, by_weights = pull_back(
+        scores, found, temperature, weights, by_p, groups, regularizer
     )
-    return batch_mean((p - targets) ** 2 / 2, batch, axis_name)
+    over_batch = [(by_scores, dscores), (-by_p, dtargets)]
+    if weights is not None:
+        over_batch.append((by_weights + wrong**2 / 2, dweights))
+    changes = [linear_total(by * d, groups) for by, d in over_batch if not _is_zero(d)]
+    changes += [by * d for by, d in ((by_k, dk), (by_temperature, dtemperature)) if not _is_zero(d)]
+    return value, sum((jnp.sum(groups.gather(change)) for change in changes), jnp.zeros_like(value))
+
+
+def _is_zero(tangent):
+    return isinstance(tangent, SymbolicZero)
 
 
 def fenchel_young_loss(
@@ -131,129 +158,41 @@ def fenchel_young_loss(
       Blondel, Martins, Niculae, `Learning with Fenchel-Young losses <https://arxiv.org/abs/1901.02324>`_, 2020,
       definition 1.
     """
-    batch = prepare_batch(logits, where, weights)
+    batch = prepare_batch(logits, where, weights, axis_name)
     targets = prepare_targets(labels, logits, batch)
-    k = batch_budget(batch, targets, budget, axis_name)
-    (scores, k, temperature, weights, _), _ = prepare(batch.logits, k, temperature, 0, None, batch.weights, axis_name)
-    targets, weights = lax.stop_gradient((targets, weights))
-    values = _fenchel_young(scores, k, temperature, weights, targets, regularizer, axis_name)
-    return jnp.sum(values) / batch_size(batch, axis_name)
+    k = batch_budget(batch, targets, budget)
+    problem, _ = prepare(batch.logits, k, temperature, batch.groups, None, batch.weights)
+    targets, weights = lax.stop_gradient((targets, problem.weights))
+    values = _fenchel_young(*problem[:3], weights, targets, batch.groups, regularizer)
+    return jnp.sum(batch.groups.gather(values)) / batch_size(batch)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(5, 6))
-def _fenchel_young(scores, k, temperature, weights, targets, regularizer, axis_name):
+def _fenchel_young(scores, k, temperature, weights, targets, groups, regularizer):
     """`τ (Ω*(x/τ) + Ω(Y) - <x/τ, Y>)` per class, times n.
 
     With `u = x/τ - λ` every term `φ(Y) - φ(p) - u (Y - p)` is a Bregman divergence, so nothing cancels; the
     multiplier pays for labels off the hypersimplex.
     """
-    return _fenchel_young_value(scores, k, temperature, weights, targets, regularizer, axis_name)[0]
+    return _fenchel_young_value(scores, k, temperature, weights, targets, groups, regularizer)[0]
 
 
-def _fenchel_young_value(scores, k, temperature, weights, targets, regularizer, axis_name):
-    found = thresholds.solve(scores, k, temperature, weights, 0, regularizer, axis_name)
+def _fenchel_young_value(scores, k, temperature, weights, targets, groups, regularizer):
+    found = thresholds.solve(scores, k, temperature, weights, groups, regularizer)
     u = thresholds.excess(scores, found, temperature)
     p = regularizer.link(u)
     missing = thresholds.weighted(targets - p, weights)
     change = thresholds.weighted(regularizer.penalty(targets) - regularizer.penalty(p), weights)
     divergence = change - jnp.where(missing == 0, 0, u * missing)
-    sum_ = partial(thresholds.total, axis=0, axis_name=axis_name)
+    sum_ = partial(total, groups=groups)
     multiplier = found.coarse + found.fine
     value = temperature * sum_(divergence) - multiplier * (sum_(thresholds.weighted(targets, weights)) - k)
     return value, (missing, sum_(change), multiplier)
 
 
 @_fenchel_young.defjvp
-def _fenchel_young_jvp(regularizer, axis_name, primals, tangents):
+def _fenchel_young_jvp(groups, regularizer, primals, tangents):
     dscores, dk, dtemperature, _, _ = tangents
-    value, (missing, change, multiplier) = _fenchel_young_value(*primals, regularizer, axis_name)
-    by_scores = thresholds.total(jnp.where(missing == 0, 0, -missing * dscores), 0, axis_name)
+    value, (missing, change, multiplier) = _fenchel_young_value(*primals, groups, regularizer)
+    by_scores = linear_total(-missing * dscores, groups)
     return value, by_scores + change * dtemperature + multiplier * dk
-
-
-def prepare_batch(logits, where, weights) -> Batch:
-    """Check a batch and flatten its examples."""
-    dtype = jnp.result_type(logits)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"logits must be floating point, got {dtype}: convert them, for example to float32")
-    shape = jnp.shape(logits)
-    if not shape:
-        raise ValueError("logits must have an axis of examples, got a scalar")
-    dtype = jnp.promote_types(dtype, jnp.float32)
-    examples, classes = (shape, 1) if len(shape) == 1 else (shape[:-1], shape[-1])
-    weights = _example_weights(where, weights, examples, dtype)
-    return Batch(jnp.reshape(jnp.asarray(logits, dtype), (-1, classes)), weights)
-
-
-def prepare_targets(labels, logits, batch: Batch) -> Float[Array, "n classes"]:
-    """Check the labels of a batch and write them as one row an example, zero where masked, NaN where out of range."""
-    shape, classes = jnp.shape(logits), batch.logits.shape[1]
-    _check_labels(labels, shape, classes, batch.weights)
-    if jnp.shape(labels) == shape:
-        targets = jnp.reshape(jnp.asarray(labels, batch.logits.dtype), (-1, classes))
-        targets = jnp.where((targets >= 0) & (targets <= 1), targets, jnp.nan)
-    else:
-        labels = jnp.reshape(jnp.asarray(labels), (-1, 1))
-        one_hot = (labels == jnp.arange(classes)).astype(batch.logits.dtype)
-        targets = jnp.where((labels >= 0) & (labels < classes), one_hot, jnp.nan)
-    return targets if batch.weights is None else jnp.where(batch.weights > 0, targets, 0)
-
-
-def batch_budget(batch: Batch, targets, budget, axis_name) -> Real[ArrayLike, "..."]:
-    """`k` of the whole batch, over all shards."""
-    if not callable(budget):
-        return budget
-    weights = jnp.ones_like(batch.logits[:, :1]) if batch.weights is None else batch.weights
-    k = budget(targets, weights[:, 0])
-    return k if axis_name is None else lax.psum(k, axis_name)
-
-
-def _check_labels(labels, shape, classes, weights):
-    kind = jnp.result_type(labels)
-    if not any(jnp.issubdtype(kind, allowed) for allowed in (jnp.bool_, jnp.integer, jnp.floating)):
-        raise TypeError(f"labels must be integer, boolean or floating point, got {kind}")
-    dense = jnp.shape(labels) == shape
-    if not dense and jnp.shape(labels) != shape[:-1]:
-        raise ValueError(
-            f"labels with shape {jnp.shape(labels)} do not fit logits with shape {shape}: "
-            f"expected integers of shape {shape[:-1]} or labels of shape {shape}"
-        )
-    if not dense and not jnp.issubdtype(kind, jnp.integer):
-        raise TypeError(f"labels of shape {shape[:-1]} are class numbers and must be integer, got {kind}")
-    if isinstance(labels, jax.core.Tracer) or isinstance(weights, jax.core.Tracer):
-        return
-    rows = np.reshape(np.asarray(labels), (-1, classes if dense else 1))
-    if weights is not None:
-        rows = rows[np.asarray(weights)[:, 0] > 0]
-    wrong = rows[~((rows >= 0) & (rows <= 1 if dense else rows < classes))]
-    if wrong.size:
-        allowed = "[0, 1]" if dense else f"[0, {classes})"
-        raise ValueError(f"label {wrong[0]} is outside {allowed}: correct it, or mask its example with where")
-
-
-def _example_weights(where, weights, examples, dtype):
-    """One weight per example, zero where masked; None where all count alike."""
-    for name, value in (("where", where), ("weights", weights)):
-        if value is not None and jnp.shape(value) != examples:
-            raise ValueError(f"{name} with shape {jnp.shape(value)} must have one entry per example: shape {examples}")
-    if weights is not None and not isinstance(weights, jax.core.Tracer) and not np.all(np.asarray(weights) >= 0):
-        raise ValueError(f"weights must not be negative, got a smallest of {np.min(weights)}")
-    if where is not None:
-        check_mask(where)
-        weights = jnp.where(where, 1 if weights is None else weights, 0)
-    return None if weights is None else jnp.reshape(jnp.asarray(weights, dtype), (-1, 1))
-
-
-def batch_mean(values: Float[Array, "n classes"], batch: Batch, axis_name=None) -> Float[Array, ""]:
-    """The mean over the examples of the sum over the classes; 0 for an empty batch."""
-    if batch.weights is not None:
-        values = jnp.where(batch.weights > 0, values * batch.weights, 0)
-    return jnp.sum(thresholds.total(values, 0, axis_name)) / batch_size(batch, axis_name)
-
-
-def batch_size(batch: Batch, axis_name):
-    """How many examples count, over all shards; 1 where none does."""
-    if batch.weights is None:
-        return len(batch.logits) * (1 if axis_name is None else lax.psum(1, axis_name))
-    size = thresholds.total(batch.weights, 0, axis_name)[0, 0]
-    return jnp.where(size > 0, size, 1)

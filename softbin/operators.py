@@ -11,17 +11,18 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from softbin import thresholds
+from softbin.groups import Groups, total
 from softbin.regularizers import Regularizer, euclidean
 
 
 class Problem(NamedTuple):
-    """Checked arguments in the form of the solver: one real dtype, group arrays with length one on the axis."""
+    """Checked arguments in the form of the solver: of one real dtype, `k` and temperature as group arrays."""
 
     scores: Array
     k: Array
     temperature: Array
     weights: Array | None
-    axis: int
+    groups: Groups
 
 
 def soft_binary_argmax(
@@ -83,9 +84,9 @@ def soft_binary_argmax(
       Gomez, Wang, Tang, `Differentiable Zero-One Loss via Hypersimplex Projections
       <https://arxiv.org/abs/2602.23336>`_, 2026, eq. 9 and Algorithm 1.
     """
-    problem, part = prepare(scores, k, temperature, axis, where, weights, axis_name)
+    problem, part = prepare(scores, k, temperature, Groups(axis, axis_name), where, weights)
     project = _project_forward_mode if forward_mode else _project
-    y = project(*problem, regularizer, axis_name)
+    y = project(*problem, regularizer)
     if part is not None:
         y = jnp.where(part, y, 0)
     return y.astype(jnp.result_type(scores))
@@ -123,11 +124,11 @@ def threshold(
       Gomez, Wang, Tang, `Differentiable Zero-One Loss via Hypersimplex Projections
       <https://arxiv.org/abs/2602.23336>`_, 2026.
     """
-    problem, _ = prepare(scores, k, temperature, axis, where, weights, axis_name)
-    found = thresholds.solve(*problem, regularizer, axis_name)
-    scores_, _, temperature_, weights_, axis_ = problem
-    centre = thresholds.centre(scores_, found, temperature_, weights_, axis_, regularizer, axis_name)
-    return jnp.squeeze(centre, axis_).astype(jnp.result_type(scores))
+    problem, _ = prepare(scores, k, temperature, Groups(axis, axis_name), where, weights)
+    found = thresholds.solve(*problem, regularizer)
+    scores_, _, temperature_, weights_, groups = problem
+    centre = thresholds.centre(scores_, found, temperature_, weights_, groups, regularizer)
+    return jnp.squeeze(centre, groups.axis).astype(jnp.result_type(scores))
 
 
 def project_hypersimplex(
@@ -179,7 +180,7 @@ def binary_argmax(
     known_k = _known(k)
     if known_k is not None and np.any(known_k != np.round(known_k)):
         raise ValueError(f"binary_argmax chooses exactly k entries: k must be whole, got {_show(k)}")
-    (scores_, k_, _, _, axis_), part = prepare(scores, k, 1.0, axis, where, None, None)
+    (scores_, k_, _, _, (axis_, *_)), part = prepare(scores, k, 1.0, Groups(axis), where, None)
     order = jnp.argsort(-lax.stop_gradient(scores_), axis_, stable=True)
     rank = jnp.argsort(order, axis_)
     chosen = (rank < k_).astype(scores_.dtype)
@@ -190,37 +191,44 @@ def binary_argmax(
     return y.astype(jnp.result_type(scores))
 
 
-def _project_forward_mode(scores, k, temperature, weights, axis, regularizer, axis_name):
-    found = thresholds.solve(scores, k, temperature, weights, axis, regularizer, axis_name)
+def _project_forward_mode(scores, k, temperature, weights, groups, regularizer):
+    found = thresholds.solve(scores, k, temperature, weights, groups, regularizer)
     return regularizer.link(thresholds.excess(scores, found, temperature))
 
 
-_project = jax.custom_vjp(_project_forward_mode, nondiff_argnums=(4, 5, 6))
+_project = jax.custom_vjp(_project_forward_mode, nondiff_argnums=(4, 5))
 
 
-def _project_fwd(scores, k, temperature, weights, axis, regularizer, axis_name):
-    found = thresholds.solve(scores, k, temperature, weights, axis, regularizer, axis_name)
+def _project_fwd(scores, k, temperature, weights, groups, regularizer):
+    found = thresholds.solve(scores, k, temperature, weights, groups, regularizer)
     y = regularizer.link(thresholds.excess(scores, found, temperature))
     return y, (scores, found, temperature, weights)
 
 
-def _project_bwd(axis, regularizer, axis_name, residuals, g):
-    """The transposed Jacobian: with `d = ψ'(u)`, `D = Σ w d` and `c = Σ d g / D`, by the scores `d (g - w c) / τ`."""
+def _project_bwd(groups, regularizer, residuals, g):
     scores, found, temperature, weights = residuals
-    sum_ = partial(thresholds.total, axis=axis, axis_name=axis_name)
-    u = thresholds.excess(scores, found, temperature)
-    whole, fraction, slope, _ = regularizer.parts(u)
-    by_k = thresholds.safe_ratio(sum_(slope * g), sum_(slope if weights is None else slope * weights))
-    by_scores = slope * (g - (by_k if weights is None else by_k * weights)) / temperature
-    by_temperature = -sum_(by_scores * jnp.where(jnp.isinf(u), 0, u))
-    by_weights = None if weights is None else -by_k * (whole + fraction)
-    return by_scores, by_k, by_temperature, by_weights
+    return pull_back(scores, found, temperature, weights, g, groups, regularizer)
 
 
 _project.defvjp(_project_fwd, _project_bwd)
 
 
-def prepare(scores, k, temperature, axis, where, weights, axis_name) -> tuple[Problem, Array | None]:
+def pull_back(scores, found: thresholds.Threshold, temperature, weights, g, groups, regularizer):
+    """The transposed Jacobian of `y`: `g` by the entries to that by scores, `k`, temperature and weights.
+
+    With `d = ψ'(u)`, `D = Σ w d` and `c = Σ d g / D`, by the scores it is `d (g - w c) / τ`.
+    """
+    sum_ = partial(total, groups=groups)
+    u = thresholds.excess(scores, found, temperature)
+    whole, fraction, slope, _ = regularizer.parts(u)
+    by_k = thresholds.safe_ratio(sum_(slope * g), sum_(thresholds.weighted(slope, weights)))
+    by_scores = slope * (g - thresholds.weighted(by_k, weights)) / temperature
+    by_temperature = -sum_(by_scores * jnp.where(jnp.isinf(u), 0, u))
+    by_weights = None if weights is None else -by_k * (whole + fraction)
+    return by_scores, by_k, by_temperature, by_weights
+
+
+def prepare(scores, k, temperature, groups: Groups, where, weights) -> tuple[Problem, Array | None]:
     """Check the arguments and bring them into the solver's form; also which entries exist, None for all."""
     dtype = jnp.result_type(scores)
     if not jnp.issubdtype(dtype, jnp.floating):
@@ -228,11 +236,11 @@ def prepare(scores, k, temperature, axis, where, weights, axis_name) -> tuple[Pr
     shape = jnp.shape(scores)
     if not shape:
         raise ValueError("scores must have an axis to choose along, got a scalar")
-    axis = _checked_axis(axis, shape)
+    axis = _checked_axis(groups.axis, shape)
+    groups = groups._replace(axis=axis)
     if shape[axis] == 0:
         raise ValueError(f"axis {axis} of scores with shape {shape} is empty: there is nothing to choose from")
-    group = (*shape[:axis], 1, *shape[axis + 1 :])
-    size = shape[axis] * (1 if axis_name is None else lax.psum(1, axis_name))
+    size = groups.size(shape)
     _check_numbers(k, temperature, None if weights is not None else size)
 
     dtype = jnp.promote_types(dtype, jnp.float32)
@@ -243,14 +251,14 @@ def prepare(scores, k, temperature, axis, where, weights, axis_name) -> tuple[Pr
     if part is not None:
         scores = jnp.where(part, scores, -jnp.inf)
         count = jnp.where(part, 1 if weights is None else weights, jnp.zeros((), dtype))
-        count = thresholds.total(count, axis, axis_name)
+        count = total(count, groups)
 
-    k = _per_group("k", k, group, axis, dtype)
-    temperature = _per_group("temperature", temperature, group, axis, dtype)
+    k = _per_group("k", k, groups, shape, dtype)
+    temperature = _per_group("temperature", temperature, groups, shape, dtype)
     slack = 1 + 1e-6  # a budget summed in another order may exceed the count by a rounding
     k = jnp.where((k >= 0) & (k <= count * slack), k, jnp.nan)
     temperature = jnp.where((temperature > 0) & jnp.isfinite(temperature), temperature, jnp.nan)
-    return Problem(scores, k, temperature, weights, axis), part
+    return Problem(scores, k, temperature, weights, groups), part
 
 
 def _checked_axis(axis, shape):
@@ -288,18 +296,20 @@ def _show(value) -> str:
     return np.array2string(np.asarray(value), threshold=8)
 
 
-def _per_group(name, value, group, axis, dtype):
+def _per_group(name, value, groups, shape, dtype):
     value = jnp.asarray(value)
     if not jnp.issubdtype(value.dtype, jnp.floating) and not jnp.issubdtype(value.dtype, jnp.integer):
         raise TypeError(f"{name} must be real, got {value.dtype}")
-    expected = (*group[:axis], *group[axis + 1 :])
+    axis, lanes = groups.axis, groups.lanes
+    expected = (*shape[:axis], *shape[axis + 1 :])
+    expected = expected if lanes == 1 else (*expected[:-1], expected[-1] // lanes)
     try:
         value = jnp.broadcast_to(value, expected)
     except ValueError:
         raise ValueError(
             f"{name} with shape {value.shape} does not broadcast to {expected}, the shape of scores without axis {axis}"
         ) from None
-    return jnp.expand_dims(value.astype(dtype), axis)
+    return groups.spread(jnp.expand_dims(value.astype(dtype), axis))
 
 
 def _weights(weights, dtype, shape):

@@ -5,6 +5,7 @@ link `ψ = (φ')⁻¹` increases from 0 to 1. The solver needs nothing of a regu
 that can be summed without losing digits.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -41,11 +42,14 @@ class Regularizer(NamedTuple):
       inverse_link: `φ' = ψ⁻¹` as a function of `y` and of `1 - y`, which near one has the digits that `y`
         has lost; infinite at an end that the link never reaches.
       parts: `u -> LinkParts`.
+      mean, variance: of the distribution whose distribution function `ψ` is.
     """
 
     penalty: Callable[[Array], Array]
     inverse_link: Callable[[Array, Array], Array]
     parts: Callable[[Array], LinkParts]
+    mean: float
+    variance: float
 
     def link(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """`ψ(u)`, in [0, 1]."""
@@ -75,6 +79,8 @@ euclidean = Regularizer(
     penalty=lambda y: y**2 / 2,
     inverse_link=lambda y, complement: y,
     parts=_euclidean_parts,
+    mean=1 / 2,
+    variance=1 / 12,
 )
 """`φ(y) = y²/2`, `ψ(u) = clip(u, 0, 1)`: the Euclidean projection (arXiv:2602.23336, eq. 9)."""
 
@@ -82,5 +88,7 @@ binary_entropy = Regularizer(
     penalty=lambda y: xlogy(y, y) + xlog1py(1 - y, -y),
     inverse_link=lambda y, complement: jnp.log(y) - jnp.log(complement),
     parts=_binary_entropy_parts,
+    mean=0,
+    variance=math.pi**2 / 3,
 )
 """`φ(y) = y log y + (1-y) log(1-y)`, `ψ(u) = sigmoid(u)`: the LML layer (Amos et al., arXiv:1906.08707)."""

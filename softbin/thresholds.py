@@ -1,13 +1,13 @@
 """The solver: the threshold at which the link sums to the budget.
 
-For scores `x`, temperature `τ`, weights `w` and budget `k`, along one axis, find the root of the decreasing
+For scores `x`, temperature `τ`, weights `w` and budget `k`, in each group, find the root of the decreasing
 function (design: one scalar equation)
 
     F(λ) = Σ_i w_i ψ(x_i/τ - λ) - k.
 
 `search` finds it, `solve` is the same with its implicit derivative, `centre` picks the middle where the
 root is an interval. All three work on any axis in place, without a sort and without a transposition, and
-keep that axis with length one. Entries with score `-inf` take no part; that is how a mask is expressed.
+return group arrays. Entries with score `-inf` take no part; that is how a mask is expressed.
 
 A float32 threshold cannot separate scores near 1e6, so it is carried in two parts and in the units of the
 scores: `τλ = coarse + fine`, and `u = ((x - coarse) - fine)/τ`, where the first difference is exact for the
@@ -24,9 +24,9 @@ from jax.scipy.special import ndtri
 from jax.scipy.stats import norm
 from jaxtyping import Array, Bool, Float, Int
 
+from softbin.groups import Groups, largest, linear_total, smallest, total
 from softbin.regularizers import Regularizer
 
-_BLOCK = 256
 _TOLERANCE = 8  # machine epsilons, relative to the sum of the fractions
 _PROGRESS = 0.25  # of the residual; in an exponential tail Newton's method leaves 1/e, which would take forever
 _FAR = 0.25  # of the budget, or of what it leaves
@@ -62,7 +62,7 @@ class _State(NamedTuple):
 @jax.custom_jvp
 def excess(scores, threshold: Threshold, temperature) -> Float[Array, "*shape"]:
     """`u = x/τ - λ`, without cancellation; an infinite one has zero derivatives, and not NaN."""
-    return ((scores - threshold.coarse) - threshold.fine) / temperature
+    return ((scores - threshold.coarse) - threshold.fine) * (1 / temperature)
 
 
 @excess.defjvp
@@ -75,35 +75,9 @@ def _excess_jvp(primals, tangents):
     return u, jnp.where(infinite, 0, change / temperature)
 
 
-def total(values, axis: int, axis_name=None) -> Float[Array, "*group"]:
-    """Sum along `axis`, kept with length one, and over the mapped axis `axis_name`.
-
-    Sums in blocks, since XLA's CPU backend adds one by one and would lose digits on long axes. The block
-    divides the length where it can, so that a sharded axis stays sharded.
-    """
-    while (n := values.shape[axis]) > _BLOCK:
-        block = next((b for b in range(_BLOCK, _BLOCK // 8, -1) if n % b == 0), _BLOCK)
-        full = n - n % block
-        blocks = lax.slice_in_dim(values, 0, full, axis=axis)
-        rest = lax.slice_in_dim(values, full, n, axis=axis)
-        sums = blocks.reshape(*values.shape[:axis], full // block, block, *values.shape[axis + 1 :]).sum(axis + 1)
-        values = sums if full == n else jnp.concatenate([sums, rest.sum(axis, keepdims=True)], axis)
-    result = values.sum(axis, keepdims=True)
-    return result if axis_name is None else lax.psum(result, axis_name)
-
-
 def weighted(values, weights):
     """`w v`, where no weights are weights of 1."""
     return values if weights is None else values * weights
-
-
-def _largest(values, axis, axis_name):
-    result = jnp.max(values, axis, keepdims=True)
-    return result if axis_name is None else lax.pmax(result, axis_name)
-
-
-def _smallest(values, axis, axis_name):
-    return -_largest(-values, axis, axis_name)
 
 
 def _ordered(bits):
@@ -145,27 +119,26 @@ def _shift(threshold: Threshold, by) -> Threshold:
     return Threshold(coarse, by - (coarse - threshold.coarse))
 
 
-@partial(jax.jit, static_argnums=(4, 5, 6))
+@partial(jax.jit, static_argnums=(4, 5))
 def search(
     scores: Float[Array, "*shape"],
     k: Float[Array, "*group"],
     temperature: Float[Array, "..."],
     weights: Float[Array, "*shape"] | None,
-    axis: int,
+    groups: Groups,
     regularizer: Regularizer,
-    axis_name=None,
 ) -> tuple[Threshold, Int[Array, ""]]:
     """The root of F, and the number of rounds (sums over the scores) that finding it took.
 
     Newton's method, which is exact as soon as the active set is right, inside a bracket that is bisected
     in the bits of a float whenever Newton leaves it or makes too little progress. Every array but the
-    scores and weights has length one along `axis`; a temperature as long as the scores gives each entry its own.
+    scores and weights is a group array; a temperature as long as the scores gives each entry its own.
     A group with NaN ends at once and stays NaN.
     """
-    sum_ = partial(total, axis=axis, axis_name=axis_name)
-    below, start, above, k, size, settled = _bracket(scores, k, temperature, weights, axis, regularizer, axis_name)
+    sum_ = partial(total, groups=groups)
+    below, start, above, k, size, settled = _bracket(scores, k, temperature, weights, groups, regularizer)
     epsilon = jnp.finfo(scores.dtype).eps
-    unit, slope_weights = _slope_units(temperature, weights, axis)
+    unit, slope_weights = _slope_units(temperature, weights, groups)
 
     def measure(threshold):
         parts = regularizer.parts(excess(scores, threshold, temperature))
@@ -217,62 +190,100 @@ def search(
     return final.trial, final.rounds
 
 
-def _slope_units(temperature, weights, axis):
+def _slope_units(temperature, weights, groups):
     """`r` and `v` such that `-dF/d(τλ) = Σ v ψ' / r`: with one temperature per group it comes out of the sum."""
-    if temperature.shape[axis] == 1:
+    if temperature.shape[groups.axis] == 1:
         return temperature, weights
     return jnp.ones((), temperature.dtype), (1 if weights is None else weights) / temperature
 
 
-def _bracket(scores, k, temperature, weights, axis, regularizer, axis_name):
+class _Summary(NamedTuple):
+    """Of the finite scores; the others are settled beforehand: `+inf` spends budget, `-inf` takes no part."""
+
+    lowest: Float[Array, "*group"]  # or less
+    highest: Float[Array, "*group"]  # or more
+    sum: Float[Array, "*group"]
+    squares: Float[Array, "*group"]  # their sum
+    n: Float[Array, "*group"]
+    settled: Float[Array, "*group"]  # how many are `+inf`
+
+
+def _summarize(scores, weights, groups) -> _Summary:
+    """Bounds, sums and counts; from two sums alone where all scores and their squares are finite."""
+    dtype, epsilon = scores.dtype, jnp.finfo(scores.dtype).eps
+    sum_ = partial(total, groups=groups)
+
+    def by_extremes():
+        finite = ~jnp.isinf(scores)  # or NaN, which must come through
+        known = jnp.where(finite, scores, 0)
+        return _Summary(
+            lowest=smallest(jnp.where(finite, scores, jnp.inf), groups),
+            highest=largest(jnp.where(finite, scores, -jnp.inf), groups),
+            sum=sum_(weighted(known, weights)),
+            squares=sum_(weighted(known**2, weights)),
+            n=sum_(weighted(finite.astype(dtype), weights)),
+            settled=sum_(weighted((scores == jnp.inf).astype(dtype), weights)),
+        )
+
+    if weights is not None:
+        return by_extremes()
+    n, values, squares = groups.size(scores.shape), sum_(scores), sum_(scores**2)
+
+    def by_moments():
+        mean, square = values / n, squares / n
+        variance = jnp.maximum(square - mean**2, 0) + 64 * epsilon * square
+        reach = jnp.sqrt(n * variance)  # Samuelson's inequality
+        return _Summary(mean - reach, mean + reach, values, squares, jnp.full_like(mean, n), jnp.zeros_like(mean))
+
+    return lax.cond(jnp.all(jnp.isfinite(squares)), by_moments, by_extremes)
+
+
+def _bracket(scores, k, temperature, weights, groups, regularizer):
     """Thresholds below, near and above the root, `k` as far as it can be spent, and the counts behind it.
 
     With q = k/n and the extremes of the scores, `n ψ(lowest/τ - λ) <= k <= n ψ(highest/τ - λ)` puts the root between
-    `lowest - τ ψ⁻¹(q)` and `highest - τ ψ⁻¹(q)`. The start, with the mean in place of the extremes, is the root
-    itself where all entries are active (euclidean) and share a temperature. Infinite scores are settled beforehand:
-    `+inf` spends budget, `-inf` takes no part.
+    `lowest - τ ψ⁻¹(q)` and `highest - τ ψ⁻¹(q)`. The start is the root for normal scores of the same moments: the link
+    is a distribution function, and so `Σ ψ(x/τ - λ) = n P(X - τ U >= τ λ)`, where U is distributed by it. But where U
+    spreads wider than the scores do, the start is the root for scores all at their mean.
     """
-    sum_ = partial(total, axis=axis, axis_name=axis_name)
     limit, epsilon = jnp.finfo(scores.dtype).max, jnp.finfo(scores.dtype).eps
-    finite = ~jnp.isinf(scores)  # or NaN, which must come through
-    n = sum_(weighted(finite.astype(scores.dtype), weights))
-    settled = sum_(weighted((scores == jnp.inf).astype(scores.dtype), weights))
-    k = jnp.clip(k, settled, settled + n)
-
-    divisor = jnp.where(n > 0, n, 1)
-    offset = temperature * regularizer.inverse_link((k - settled) / divisor, (n - (k - settled)) / divisor)
-    if temperature.shape[axis] > 1:
-        scores = scores - offset
-        offset, temperature = jnp.zeros_like(k), _largest(temperature, axis, axis_name)
-    lowest = _smallest(jnp.where(finite, scores, jnp.inf), axis, axis_name)
-    highest = _largest(jnp.where(finite, scores, -jnp.inf), axis, axis_name)
-    mean = sum_(weighted(jnp.where(finite, scores, 0), weights)) / divisor
+    finite = _summarize(scores, weights, groups)
+    k = jnp.clip(k, finite.settled, finite.settled + finite.n)
+    n = jnp.where(finite.n > 0, finite.n, 1)
+    q = (k - finite.settled) / n
+    offset = temperature * regularizer.inverse_link(q, (finite.n - (k - finite.settled)) / n)
+    if temperature.shape[groups.axis] > 1:
+        finite = _summarize(scores - offset, weights, groups)
+        offset, temperature = jnp.zeros_like(k), largest(temperature, groups)
 
     def threshold(score, direction):
         slack = jnp.minimum(4 * epsilon * (jnp.abs(score) + jnp.abs(offset) + temperature), limit)
         coarse = jnp.clip(score - offset + direction * slack, -limit, limit)
         # Without ends, a link chooses nothing or all at infinity only: out of reach of the largest score, then.
         fine = jnp.where(jnp.isinf(offset), -jnp.sign(offset) * limit, 0)
-        return Threshold(jnp.where(n > 0, coarse, 0), jnp.where(n > 0, fine, 0))
+        return Threshold(jnp.where(finite.n > 0, coarse, 0), jnp.where(finite.n > 0, fine, 0))
 
-    below, above = threshold(lowest, -1), threshold(highest, 1)
-    start = threshold(jnp.clip(mean, lowest, highest), 0)
-    return below, start, above, k, n, settled
+    mean = jnp.clip(finite.sum / n, finite.lowest, finite.highest)
+    variance, noise = finite.squares / n - mean**2, temperature**2 * regularizer.variance
+    quantile = mean - temperature * regularizer.mean - jnp.sqrt(variance + noise) * ndtri(q)
+    use_quantile = (variance > noise) & jnp.isfinite(quantile)
+    start = jnp.where(use_quantile, jnp.clip(quantile + offset, finite.lowest, finite.highest), mean)
+    below, start, above = threshold(finite.lowest, -1), threshold(start, 0), threshold(finite.highest, 1)
+    return below, start, above, k, finite.n, finite.settled
 
 
 def _select(condition, a: Threshold, b: Threshold) -> Threshold:
     return Threshold(*(jnp.where(condition, x, y) for x, y in zip(a, b, strict=True)))
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(4, 5, 6))
+@partial(jax.custom_jvp, nondiff_argnums=(4, 5))
 def solve(
     scores: Float[Array, "*shape"],
     k: Float[Array, "*group"],
     temperature: Float[Array, "*group"],
     weights: Float[Array, "*shape"] | None,
-    axis: int,
+    groups: Groups,
     regularizer: Regularizer,
-    axis_name=None,
 ) -> Threshold:
     """The root of F with its implicit derivative; arguments as for `search`.
 
@@ -282,22 +293,22 @@ def solve(
 
     and zero where D = 0: at a vertex of the hypersimplex the threshold is free to move.
     """
-    return search(scores, k, temperature, weights, axis, regularizer, axis_name)[0]
+    return search(scores, k, temperature, weights, groups, regularizer)[0]
 
 
 @solve.defjvp
-def _solve_jvp(axis, regularizer, axis_name, primals, tangents):
+def _solve_jvp(groups, regularizer, primals, tangents):
     scores, k, temperature, weights = primals
     dscores, dk, dtemperature, dweights = tangents
-    threshold = solve(scores, k, temperature, weights, axis, regularizer, axis_name)
+    threshold = solve(scores, k, temperature, weights, groups, regularizer)
     u = excess(scores, threshold, temperature)
     parts = regularizer.parts(u)
     change = dscores - jnp.where(jnp.isinf(u), 0, u) * dtemperature
     change = weighted(parts.slope * change, weights)
     if weights is not None:
         change = change + temperature * (parts.whole + parts.fraction) * dweights
-    slope = total(weighted(parts.slope, weights), axis, axis_name)
-    dfine = safe_ratio(total(change, axis, axis_name) - temperature * dk, slope)
+    slope = total(weighted(parts.slope, weights), groups)
+    dfine = safe_ratio(linear_total(change, groups) - temperature * dk, slope)
     return threshold, Threshold(jnp.zeros_like(threshold.coarse), dfine)
 
 
@@ -311,9 +322,8 @@ def centre(
     threshold: Threshold,
     temperature: Float[Array, "*group"],
     weights: Float[Array, "*shape"] | None,
-    axis: int,
+    groups: Groups,
     regularizer: Regularizer,
-    axis_name=None,
 ) -> Float[Array, "*group"]:
     """`λ`, and the middle of its interval where F vanishes on one, as between two separated clusters.
 
@@ -321,9 +331,9 @@ def centre(
     """
     scores = lax.stop_gradient(scores)
     parts = regularizer.parts(excess(scores, threshold, temperature))
-    vertex = total(weighted(parts.slope, weights), axis, axis_name) == 0
-    below = _largest(jnp.where(parts.whole == 0, scores, -jnp.inf), axis, axis_name)
-    above = _smallest(jnp.where(parts.whole == 1, scores, jnp.inf), axis, axis_name)
+    vertex = total(weighted(parts.slope, weights), groups) == 0
+    below = largest(jnp.where(parts.whole == 0, scores, -jnp.inf), groups)
+    above = smallest(jnp.where(parts.whole == 1, scores, jnp.inf), groups)
     one, half, zero = jnp.ones_like(below), jnp.full_like(below, 0.5), jnp.zeros_like(below)
     middle = (below / 2 + above / 2) / temperature - regularizer.inverse_link(half, half)
     middle = jnp.where(jnp.isfinite(above), middle, below / temperature - regularizer.inverse_link(zero, one))

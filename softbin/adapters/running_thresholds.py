@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from softbin.batches import batch_budget, batch_size, prepare_batch, prepare_targets
 from softbin.decisions import decision_thresholds
-from softbin.losses import batch_budget, batch_size, prepare_batch, prepare_targets
 from softbin.regularizers import Regularizer
 
 
@@ -46,10 +46,10 @@ def update_thresholds(
     shape = running.thresholds.shape
     if logits.shape[1:][-1:] != shape:
         raise ValueError(f"logits with shape {logits.shape} do not fit thresholds with shape {shape}")
-    batch = prepare_batch(logits, where, weights)
+    batch = prepare_batch(logits, where, weights, axis_name)
     targets = None if labels is None else prepare_targets(labels, logits, batch)
-    k = jnp.broadcast_to(batch_budget(batch, targets, budget, axis_name), batch.logits.shape[1:]).reshape(shape)
-    determined = (k > 0) & (k < batch_size(batch, axis_name))
+    k = jnp.broadcast_to(batch_budget(batch, targets, budget), shape or (1,)).reshape(shape)
+    determined = (k > 0) & (k < batch_size(batch))
     now = decision_thresholds(
         logits, labels, budget=budget, where=where, weights=weights, axis_name=axis_name, **keywords
     )

@@ -1,0 +1,125 @@
+"""Groups: which entries of an array share a threshold, and sums over them."""
+
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+_LONGEST_BLOCK = 256
+_LONG = 512
+
+SHARDS = 32
+"""Where lengths divide by powers of two, what they are cut into divides by this one: for so many devices."""
+
+
+class Groups(NamedTuple):
+    """Where the entries of each group lie.
+
+    What belongs to a group (its budget, its threshold) stands in a group array: of length one along the axis, and
+    the same in every lane.
+
+    Attributes:
+      axis: along this axis;
+      lanes: and side by side on the last axis, as so many copies of all groups;
+      axis_name: over these mapped axes.
+    """
+
+    axis: int
+    axis_name: Any = None
+    lanes: int = 1
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        """How many entries a group has in an array of this shape, over all shards."""
+        return shape[self.axis] * self.lanes * (1 if self.axis_name is None else lax.psum(1, self.axis_name))
+
+    def spread(self, values: Float[Array, "..."]) -> Float[Array, "..."]:
+        """A group array, from one number per group on the last axis."""
+        return values if self.lanes == 1 else jnp.concatenate([values] * self.lanes, -1)
+
+    def gather(self, group_array: Float[Array, "..."]) -> Float[Array, "..."]:
+        """One number per group, from a group array."""
+        return group_array[..., : group_array.shape[-1] // self.lanes]
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def total(values: Float[Array, "*shape"], groups: Groups) -> Float[Array, "*group"]:
+    """The sum over each group."""
+    axis = groups.axis
+    values = _reduce_blocks(values, axis, jnp.add, jnp.sum)
+    if block := _block_length(values.shape[axis]):
+        halved = _halve(_cut(values, axis, block), axis + 1, jnp.add, 3)
+        values = halved.reshape(*values.shape[:axis], -1, *values.shape[axis + 1 :])
+    # XLA's CPU backend starts a product with less delay than a sum, and never merges it with what comes before.
+    ones = jnp.ones(values.shape[axis], values.dtype)
+    sums = lax.dot_general(ones, values, (((0,), (axis,)), ((), ())), precision=lax.Precision.HIGHEST)
+    return _across(jnp.expand_dims(sums, axis), groups, jnp.sum, lax.psum)
+
+
+@total.defjvp
+def _total_jvp(groups, primals, tangents):
+    return total(*primals, groups), linear_total(*tangents, groups)
+
+
+def linear_total(values: Float[Array, "*shape"], groups: Groups) -> Float[Array, "*group"]:
+    """`total` for tangents: a plain sum, which has a plain transpose."""
+    return _across(values.sum(groups.axis, keepdims=True), groups, jnp.sum, lax.psum)
+
+
+def largest(values: Float[Array, "*shape"], groups: Groups) -> Float[Array, "*group"]:
+    """The largest entry of each group."""
+    values = _reduce_blocks(values, groups.axis, jnp.maximum, jnp.max)
+    return _across(values.max(groups.axis, keepdims=True), groups, jnp.max, lax.pmax)
+
+
+def smallest(values: Float[Array, "*shape"], groups: Groups) -> Float[Array, "*group"]:
+    """The smallest entry of each group."""
+    return -largest(-values, groups)
+
+
+def _across(group_array, groups, reduce, across):
+    """Combine the lanes, and the shards."""
+    if groups.lanes > 1:
+        lanes = group_array.reshape(*group_array.shape[:-1], groups.lanes, -1)
+        group_array = reduce(lanes, -2)
+    if groups.axis_name is not None:
+        group_array = across(group_array, groups.axis_name)
+    return groups.spread(group_array)
+
+
+def _reduce_blocks(values, axis, combine, reduce):
+    """Reduce a long axis by blocks, for the sake of the last digits."""
+    while (n := values.shape[axis]) > _LONG:
+        block = _block_length(n) or _LONGEST_BLOCK
+        full = n - n % block
+        blocks, rest = jnp.split(values, [full], axis)
+        values = reduce(_halve(_cut(blocks, axis, block), axis + 1, combine, 4), axis + 1)
+        if full < n:
+            values = jnp.concatenate([values, reduce(rest, axis, keepdims=True)], axis)
+    return values
+
+
+def _cut(values, axis, block):
+    return values.reshape(*values.shape[:axis], -1, block, *values.shape[axis + 1 :])
+
+
+def _halve(values, axis, combine, times):
+    """Combine the halves of an axis, and the halves of these.
+
+    Unlike a reduction, this happens in the same vectorised loop that computes the values, so that these are never
+    written to memory; were it done more often, XLA would find the loop too long and write them after all.
+    """
+    for _ in range(times):
+        if values.shape[axis] % 2 == 0:
+            values = combine(*jnp.split(values, 2, axis))
+    return values
+
+
+def _block_length(n: int) -> int | None:
+    """A length to cut an axis into, such that a sharded one stays sharded; halves well, if any does."""
+    shards = math.gcd(n, SHARDS)
+    lengths = [b for b in range(8, _LONGEST_BLOCK + 1) if n % b == 0 and n // b % shards == 0]
+    return max(lengths, key=lambda b: (math.gcd(b, 16), b), default=None)
