@@ -2,7 +2,7 @@
 
 Times are medians over rounds. A round times one warm call of every implementation, in a random order, and a ratio is
 the median of the rounds' ratios: a machine that slows down slows all of them. A pass forward and backward is
-`jax.value_and_grad` by the logits. `copy` reads the logits and writes as many bytes, the least that such a pass does.
+`jax.value_and_grad` by the logits. `copy` reads the logits and writes as many bytes, as any such pass must.
 
 Scale on paper
 --------------
