@@ -50,7 +50,7 @@ def total(values: Float[Array, "*shape"], groups: Groups) -> Float[Array, "*grou
     """The sum over each group."""
     axis = groups.axis
     values = _reduce_blocks(values, axis, jnp.add, jnp.sum)
-    if block := _block_length(values.shape[axis]):
+    if block := _block_length(values.shape, axis):
         halved = _halve(_cut(values, axis, block), axis + 1, jnp.add, 3)
         values = halved.reshape(*values.shape[:axis], -1, *values.shape[axis + 1 :])
     # XLA's CPU backend starts a product with less delay than a sum, and never merges it with what comes before.
@@ -93,7 +93,7 @@ def _across(group_array, groups, reduce, across):
 def _reduce_blocks(values, axis, combine, reduce):
     """Reduce a long axis by blocks, for the sake of the last digits."""
     while (n := values.shape[axis]) > _LONG:
-        block = _block_length(n) or _LONGEST_BLOCK
+        block = _block_length(values.shape, axis) or _LONGEST_BLOCK
         full = n - n % block
         blocks, rest = jnp.split(values, [full], axis)
         values = reduce(_halve(_cut(blocks, axis, block), axis + 1, combine, 4), axis + 1)
@@ -118,8 +118,12 @@ def _halve(values, axis, combine, times):
     return values
 
 
-def _block_length(n: int) -> int | None:
-    """A length to cut an axis into, such that a sharded one stays sharded; halves well, if any does."""
-    shards = math.gcd(n, SHARDS)
+def _block_length(shape: tuple[int, ...], axis: int) -> int | None:
+    """A length to cut an axis into, such that a sharded one stays sharded; halves well, if any does.
+
+    The last of several axes is not taken to be sharded: along it only long blocks vectorise.
+    """
+    n = shape[axis]
+    shards = 1 if 0 < axis == len(shape) - 1 else math.gcd(n, SHARDS)
     lengths = [b for b in range(8, _LONGEST_BLOCK + 1) if n % b == 0 and n // b % shards == 0]
     return max(lengths, key=lambda b: (math.gcd(b, 16), b), default=None)
