@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Real
 
-from softbin.groups import SHARDS, Groups, total
+from softbin.groups import SHARDS, Groups
 from softbin.operators import check_mask
 
 Budget = Callable[..., Array] | Real[ArrayLike, "..."]
@@ -91,14 +91,14 @@ def batch_mean(values: Float[Array, "rows row"], batch: Batch) -> Float[Array, "
     """The mean over the examples of the sum over the classes; 0 for an empty batch."""
     if batch.weights is not None:
         values = jnp.where(batch.weights > 0, values * batch.weights, 0)
-    return jnp.sum(batch.groups.gather(total(values, batch.groups))) / batch_size(batch)
+    return jnp.sum(batch.groups.gather(batch.groups.total(values))) / batch_size(batch)
 
 
 def batch_size(batch: Batch) -> Real[ArrayLike, ""]:
     """How many examples count, over all shards; 1 where none does."""
     if batch.weights is None:
         return batch.groups.size(batch.logits.shape)
-    size = total(batch.weights, batch.groups)[0, 0]
+    size = batch.groups.total(batch.weights)[0, 0]
     return jnp.where(size > 0, size, 1)
 
 

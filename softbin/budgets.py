@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from softbin.groups import Groups, total
+from softbin.groups import Groups
 
 Targets = Float[Array, "n classes"] | None
 Weights = Float[Array, " n"]
@@ -29,7 +29,7 @@ class _Prior:
             raise ValueError(f"shares of a batch must be in [0, 1], got {self.shares}")
 
     def __call__(self, targets: Targets, weights: Weights) -> Float[Array, "..."]:
-        return jnp.asarray(self.shares, weights.dtype) * total(weights, Groups(0))[0]
+        return jnp.asarray(self.shares, weights.dtype) * Groups(0).total(weights)[0]
 
 
 def fraction(share: float):
@@ -79,4 +79,4 @@ def label_count(targets: Targets, weights: Weights) -> Float[Array, " classes"]:
     """
     if targets is None:
         raise ValueError("the budget label_count counts labels, and none were given: pass labels or another budget")
-    return total(targets * weights[:, None], Groups(0))[0]
+    return Groups(0).total(targets * weights[:, None])[0]

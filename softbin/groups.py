@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 _LONGEST_BLOCK = 256
 _LONG = 512
@@ -44,10 +44,40 @@ class Groups(NamedTuple):
         """One number per group, from a group array."""
         return group_array[..., : group_array.shape[-1] // self.lanes]
 
+    def total(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
+        """The sum over each group."""
+        return _total(values, self)
+
+    def linear_total(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
+        """`total` for tangents: a plain sum, which has a plain transpose."""
+        return self._across(values.sum(self.axis, keepdims=True), jnp.sum, lax.psum)
+
+    def largest(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
+        """The largest entry of each group."""
+        values = _reduce_blocks(values, self.axis, jnp.maximum, jnp.max)
+        return self._across(values.max(self.axis, keepdims=True), jnp.max, lax.pmax)
+
+    def any(self, group_array: Bool[Array, "..."]) -> Bool[Array, ""]:
+        """Whether something holds for any group."""
+        return jnp.any(group_array)
+
+    def _across(self, group_array, reduce, across):
+        """Combine the lanes, and the shards."""
+        if self.lanes > 1:
+            lanes = group_array.reshape(*group_array.shape[:-1], self.lanes, -1)
+            group_array = reduce(lanes, -2)
+        if self.axis_name is not None:
+            group_array = across(group_array, self.axis_name)
+        return self.spread(group_array)
+
+
+def weighted(values, weights):
+    """`w v`, where no weights are weights of 1."""
+    return values if weights is None else values * weights
+
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
-def total(values: Float[Array, "*shape"], groups: Groups) -> Float[Array, "*group"]:
-    """The sum over each group."""
+def _total(values, groups):
     axis = groups.axis
     values = _reduce_blocks(values, axis, jnp.add, jnp.sum)
     if block := _block_length(values.shape, axis):
@@ -56,38 +86,12 @@ def total(values: Float[Array, "*shape"], groups: Groups) -> Float[Array, "*grou
     # XLA's CPU backend starts a product with less delay than a sum, and never merges it with what comes before.
     ones = jnp.ones(values.shape[axis], values.dtype)
     sums = lax.dot_general(ones, values, (((0,), (axis,)), ((), ())), precision=lax.Precision.HIGHEST)
-    return _across(jnp.expand_dims(sums, axis), groups, jnp.sum, lax.psum)
+    return groups._across(jnp.expand_dims(sums, axis), jnp.sum, lax.psum)
 
 
-@total.defjvp
+@_total.defjvp
 def _total_jvp(groups, primals, tangents):
-    return total(*primals, groups), linear_total(*tangents, groups)
-
-
-def linear_total(values: Float[Array, "*shape"], groups: Groups) -> Float[Array, "*group"]:
-    """`total` for tangents: a plain sum, which has a plain transpose."""
-    return _across(values.sum(groups.axis, keepdims=True), groups, jnp.sum, lax.psum)
-
-
-def largest(values: Float[Array, "*shape"], groups: Groups) -> Float[Array, "*group"]:
-    """The largest entry of each group."""
-    values = _reduce_blocks(values, groups.axis, jnp.maximum, jnp.max)
-    return _across(values.max(groups.axis, keepdims=True), groups, jnp.max, lax.pmax)
-
-
-def smallest(values: Float[Array, "*shape"], groups: Groups) -> Float[Array, "*group"]:
-    """The smallest entry of each group."""
-    return -largest(-values, groups)
-
-
-def _across(group_array, groups, reduce, across):
-    """Combine the lanes, and the shards."""
-    if groups.lanes > 1:
-        lanes = group_array.reshape(*group_array.shape[:-1], groups.lanes, -1)
-        group_array = reduce(lanes, -2)
-    if groups.axis_name is not None:
-        group_array = across(group_array, groups.axis_name)
-    return groups.spread(group_array)
+    return _total(*primals, groups), groups.linear_total(*tangents)
 
 
 def _reduce_blocks(values, axis, combine, reduce):

@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 
 from softbin import budgets, thresholds
 from softbin.batches import Budget, batch_budget, batch_size, prepare_batch, prepare_targets
-from softbin.groups import linear_total, total
+from softbin.groups import weighted
 from softbin.operators import prepare, pull_back
 from softbin.regularizers import Regularizer, euclidean
 
@@ -98,7 +98,7 @@ def _squared_error(scores, k, temperature, weights, targets, groups, regularizer
 def _squared_error_value(scores, k, temperature, weights, targets, groups, regularizer):
     found = thresholds.solve(scores, k, temperature, weights, groups, regularizer)
     wrong = regularizer.link(thresholds.excess(scores, found, temperature)) - targets
-    value = jnp.sum(groups.gather(total(thresholds.weighted(wrong**2 / 2, weights), groups)))
+    value = jnp.sum(groups.gather(groups.total(weighted(wrong**2 / 2, weights))))
     return value, wrong, found
 
 
@@ -107,14 +107,14 @@ def _squared_error_jvp(groups, regularizer, primals, tangents):
     scores, _, temperature, weights, _ = primals
     dscores, dk, dtemperature, dweights, dtargets = tangents
     value, wrong, found = _squared_error_value(*primals, groups, regularizer)
-    by_p = thresholds.weighted(wrong, weights)
+    by_p = weighted(wrong, weights)
     by_scores, by_k, by_temperature, by_weights = pull_back(
         scores, found, temperature, weights, by_p, groups, regularizer
     )
     over_batch = [(by_scores, dscores), (-by_p, dtargets)]
     if weights is not None:
         over_batch.append((by_weights + wrong**2 / 2, dweights))
-    changes = [linear_total(by * d, groups) for by, d in over_batch if not _is_zero(d)]
+    changes = [groups.linear_total(by * d) for by, d in over_batch if not _is_zero(d)]
     changes += [by * d for by, d in ((by_k, dk), (by_temperature, dtemperature)) if not _is_zero(d)]
     return value, sum((jnp.sum(groups.gather(change)) for change in changes), jnp.zeros_like(value))
 
@@ -181,18 +181,17 @@ def _fenchel_young_value(scores, k, temperature, weights, targets, groups, regul
     found = thresholds.solve(scores, k, temperature, weights, groups, regularizer)
     u = thresholds.excess(scores, found, temperature)
     p = regularizer.link(u)
-    missing = thresholds.weighted(targets - p, weights)
-    change = thresholds.weighted(regularizer.penalty(targets) - regularizer.penalty(p), weights)
+    missing = weighted(targets - p, weights)
+    change = weighted(regularizer.penalty(targets) - regularizer.penalty(p), weights)
     divergence = change - jnp.where(missing == 0, 0, u * missing)
-    sum_ = partial(total, groups=groups)
     multiplier = found.coarse + found.fine
-    value = temperature * sum_(divergence) - multiplier * (sum_(thresholds.weighted(targets, weights)) - k)
-    return value, (missing, sum_(change), multiplier)
+    value = temperature * groups.total(divergence) - multiplier * (groups.total(weighted(targets, weights)) - k)
+    return value, (missing, groups.total(change), multiplier)
 
 
 @_fenchel_young.defjvp
 def _fenchel_young_jvp(groups, regularizer, primals, tangents):
     dscores, dk, dtemperature, _, _ = tangents
     value, (missing, change, multiplier) = _fenchel_young_value(*primals, groups, regularizer)
-    by_scores = linear_total(-missing * dscores, groups)
+    by_scores = groups.linear_total(-missing * dscores)
     return value, by_scores + change * dtemperature + multiplier * dk

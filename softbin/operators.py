@@ -1,7 +1,6 @@
 """Soft-Binary-Argmax and its relatives: choosing k of n, softly and hard."""
 
 import operator
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from softbin import thresholds
-from softbin.groups import Groups, total
+from softbin.groups import Groups, weighted
 from softbin.regularizers import Regularizer, euclidean
 
 
@@ -218,12 +217,11 @@ def pull_back(scores, found: thresholds.Threshold, temperature, weights, g, grou
 
     With `d = ψ'(u)`, `D = Σ w d` and `c = Σ d g / D`, by the scores it is `d (g - w c) / τ`.
     """
-    sum_ = partial(total, groups=groups)
     u = thresholds.excess(scores, found, temperature)
     whole, fraction, slope, _ = regularizer.parts(u)
-    by_k = thresholds.safe_ratio(sum_(slope * g), sum_(thresholds.weighted(slope, weights)))
-    by_scores = slope * (g - thresholds.weighted(by_k, weights)) / temperature
-    by_temperature = -sum_(by_scores * jnp.where(jnp.isinf(u), 0, u))
+    by_k = thresholds.safe_ratio(groups.total(slope * g), groups.total(weighted(slope, weights)))
+    by_scores = slope * (g - weighted(by_k, weights)) / temperature
+    by_temperature = -groups.total(by_scores * jnp.where(jnp.isinf(u), 0, u))
     by_weights = None if weights is None else -by_k * (whole + fraction)
     return by_scores, by_k, by_temperature, by_weights
 
@@ -251,7 +249,7 @@ def prepare(scores, k, temperature, groups: Groups, where, weights) -> tuple[Pro
     if part is not None:
         scores = jnp.where(part, scores, -jnp.inf)
         count = jnp.where(part, 1 if weights is None else weights, jnp.zeros((), dtype))
-        count = total(count, groups)
+        count = groups.total(count)
 
     k = _per_group("k", k, groups, shape, dtype)
     temperature = _per_group("temperature", temperature, groups, shape, dtype)

@@ -10,7 +10,7 @@ import numpy as np
 from softbin import binary_entropy, euclidean, soft_binary_argmax
 from softbin.groups import Groups
 from softbin.operators import prepare
-from softbin.thresholds import search
+from softbin.search import search
 from tests import exact
 
 REGULARIZERS = {"euclidean": euclidean, "binary_entropy": binary_entropy}

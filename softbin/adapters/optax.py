@@ -8,12 +8,14 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import ArrayLike, PyTree, Real
 
-from softbin import groups, thresholds
+from softbin import thresholds
+from softbin.groups import Groups
 from softbin.operators import project_hypersimplex
 from softbin.regularizers import euclidean
+from softbin.search import search
 
 _SLACK = 1e-6  # relative; sums of bounds round
-_ALL = groups.Groups(0)  # one group: the whole tree
+_ALL = Groups(0)  # one group: the whole tree
 
 
 def projection_hypersimplex(tree: PyTree, k: Real[ArrayLike, ""]) -> PyTree:
@@ -185,7 +187,7 @@ def _project_box_section(x, lower, upper, weights, total):
         return jnp.clip((x - weights * found.coarse) - weights * fine, lower, upper)
 
     def residual(fine):
-        return groups.total(weights * point(fine), _ALL) - total
+        return _ALL.total(weights * point(fine)) - total
 
     def divide(by_fine, value):
         return -thresholds.safe_ratio(value, -by_fine(jnp.ones_like(value)))
@@ -206,16 +208,16 @@ def _search_box_section(x, lower, upper, weights, total):
     lower, upper = jnp.where(sign < 0, -upper, lower), jnp.where(sign < 0, -lower, upper)
 
     least, _ = _ends(lower, upper, weights)
-    k = total - groups.total(least, _ALL)
+    k = total - _ALL.total(least)
     free = (weights > 0) & (lower < upper)
     weights = jnp.where(free, weights, 1)
     # No feasible point is above `l + k/w`; twice that never binds.
     width = jnp.where(free, jnp.where(jnp.isinf(upper), 2 * k / weights, upper - lower), 1)
     copies = jnp.where(free, weights * width, 0)
-    most = groups.total(copies, _ALL)
+    most = _ALL.total(copies)
     slack = _SLACK * (most + jnp.abs(total) + jnp.abs(total - k))
     feasible = jnp.all(lower <= upper) & jnp.isfinite(k) & (k >= -slack) & (k <= most + slack)
 
     scores = jnp.where(free, (x - lower) / weights, -jnp.inf)
-    found, _ = thresholds.search(scores, k, width / weights, copies, _ALL, euclidean)
+    found, _ = search(scores, k, width / weights, copies, _ALL, euclidean)
     return thresholds.Threshold(*(direction * part for part in found)), feasible

@@ -101,7 +101,10 @@ class TestProjectionBoxSection:
         point = np.asarray(projection_box_section(jnp.asarray(x), lower, upper, weights, total), float)
         assert np.all((point >= lower - 1e-5) & (point <= upper + 1e-5))
         np.testing.assert_allclose(np.sum(weights * point), total, atol=1e-4)
-        np.testing.assert_allclose(point, exact_box_section(x, lower, upper, weights, total), atol=2e-4)
+        # A rounding of the sum in its last digit may all fall to the entry of the least weight.
+        rounding = np.spacing(np.float32(np.abs(ends).max())) / np.abs(weights).min(initial=1, where=weights != 0)
+        expected = exact_box_section(x, lower, upper, weights, total)
+        np.testing.assert_allclose(point, expected, atol=max(2e-4, 2 * rounding))
 
     def test_contains_the_hypersimplex_and_the_simplex(self):
         x = jax.random.normal(jax.random.key(1), (50,))
