@@ -26,6 +26,7 @@ def loss(
     weights: Real[ArrayLike, "..."] | None = None,
     regularizer: Regularizer = euclidean,
     axis_name: Any = None,
+    implementation: str | None = None,
 ) -> Float[Array, ""]:
     r"""The HyperSimplex loss: the squared error of the projected batch.
 
@@ -60,6 +61,7 @@ def loss(
       weights: non-negative, shape (...); an example of weight 2 acts as two.
       regularizer: `softbin.euclidean` or `softbin.binary_entropy`.
       axis_name: mapped axes over which the examples are split; every shard gets the loss of the whole batch.
+      implementation: as for :func:`softbin.soft_binary_argmax`.
 
     Returns:
       A scalar of at least float32 precision; 0 for an empty batch, NaN where a traced label that counts is out
@@ -83,30 +85,30 @@ def loss(
     targets = prepare_targets(labels, logits, batch)
     k = batch_budget(batch, targets, budget)
     problem, _ = prepare(batch.logits, k, temperature, batch.groups, None, batch.weights)
-    return _squared_error(*problem[:4], targets, batch.groups, regularizer) / batch_size(batch)
+    return _squared_error(*problem[:4], targets, batch.groups, regularizer, implementation) / batch_size(batch)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(5, 6))
-def _squared_error(scores, k, temperature, weights, targets, groups, regularizer):
+@partial(jax.custom_jvp, nondiff_argnums=(5, 6, 7))
+def _squared_error(scores, k, temperature, weights, targets, groups, regularizer, implementation):
     """`Σ w (p - Y)²/2`, with the derivatives in closed form once the threshold is known.
 
     The gradient by the scores is worked out with the value, so that what reverse mode keeps is that one array.
     """
-    return _squared_error_value(scores, k, temperature, weights, targets, groups, regularizer)[0]
+    return _squared_error_value(scores, k, temperature, weights, targets, groups, regularizer, implementation)[0]
 
 
-def _squared_error_value(scores, k, temperature, weights, targets, groups, regularizer):
-    found = thresholds.solve(scores, k, temperature, weights, groups, regularizer)
+def _squared_error_value(scores, k, temperature, weights, targets, groups, regularizer, implementation):
+    found = thresholds.solve(scores, k, temperature, weights, groups, regularizer, implementation)
     wrong = regularizer.link(thresholds.excess(scores, found, temperature)) - targets
     value = jnp.sum(groups.gather(groups.total(weighted(wrong**2 / 2, weights))))
     return value, wrong, found
 
 
 @partial(_squared_error.defjvp, symbolic_zeros=True)
-def _squared_error_jvp(groups, regularizer, primals, tangents):
+def _squared_error_jvp(groups, regularizer, implementation, primals, tangents):
     scores, _, temperature, weights, _ = primals
     dscores, dk, dtemperature, dweights, dtargets = tangents
-    value, wrong, found = _squared_error_value(*primals, groups, regularizer)
+    value, wrong, found = _squared_error_value(*primals, groups, regularizer, implementation)
     by_p = weighted(wrong, weights)
     by_scores, by_k, by_temperature, by_weights = pull_back(
         scores, found, temperature, weights, by_p, groups, regularizer
@@ -133,6 +135,7 @@ def fenchel_young_loss(
     weights: Real[ArrayLike, "..."] | None = None,
     regularizer: Regularizer = euclidean,
     axis_name: Any = None,
+    implementation: str | None = None,
 ) -> Float[Array, ""]:
     r"""The Fenchel-Young loss of the hypersimplex: convex in the logits, with gradient `(p - Y) / n`.
 
@@ -163,22 +166,22 @@ def fenchel_young_loss(
     k = batch_budget(batch, targets, budget)
     problem, _ = prepare(batch.logits, k, temperature, batch.groups, None, batch.weights)
     targets, weights = lax.stop_gradient((targets, problem.weights))
-    values = _fenchel_young(*problem[:3], weights, targets, batch.groups, regularizer)
+    values = _fenchel_young(*problem[:3], weights, targets, batch.groups, regularizer, implementation)
     return jnp.sum(batch.groups.gather(values)) / batch_size(batch)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(5, 6))
-def _fenchel_young(scores, k, temperature, weights, targets, groups, regularizer):
+@partial(jax.custom_jvp, nondiff_argnums=(5, 6, 7))
+def _fenchel_young(scores, k, temperature, weights, targets, groups, regularizer, implementation):
     """`τ (Ω*(x/τ) + Ω(Y) - <x/τ, Y>)` per class, times n.
 
     With `u = x/τ - λ` every term `φ(Y) - φ(p) - u (Y - p)` is a Bregman divergence, so nothing cancels; the
     multiplier pays for labels off the hypersimplex.
     """
-    return _fenchel_young_value(scores, k, temperature, weights, targets, groups, regularizer)[0]
+    return _fenchel_young_value(scores, k, temperature, weights, targets, groups, regularizer, implementation)[0]
 
 
-def _fenchel_young_value(scores, k, temperature, weights, targets, groups, regularizer):
-    found = thresholds.solve(scores, k, temperature, weights, groups, regularizer)
+def _fenchel_young_value(scores, k, temperature, weights, targets, groups, regularizer, implementation):
+    found = thresholds.solve(scores, k, temperature, weights, groups, regularizer, implementation)
     u = thresholds.excess(scores, found, temperature)
     p = regularizer.link(u)
     missing = weighted(targets - p, weights)
@@ -190,8 +193,8 @@ def _fenchel_young_value(scores, k, temperature, weights, targets, groups, regul
 
 
 @_fenchel_young.defjvp
-def _fenchel_young_jvp(groups, regularizer, primals, tangents):
+def _fenchel_young_jvp(groups, regularizer, implementation, primals, tangents):
     dscores, dk, dtemperature, _, _ = tangents
-    value, (missing, change, multiplier) = _fenchel_young_value(*primals, groups, regularizer)
+    value, (missing, change, multiplier) = _fenchel_young_value(*primals, groups, regularizer, implementation)
     by_scores = groups.linear_total(-missing * dscores)
     return value, by_scores + change * dtemperature + multiplier * dk

@@ -35,6 +35,7 @@ def soft_binary_argmax(
     regularizer: Regularizer = euclidean,
     axis_name: Any = None,
     forward_mode: bool = False,
+    implementation: str | None = None,
 ) -> Float[Array, "*shape"]:
     r"""Choose `k` of `n`, differentiably: project the scores onto the hypersimplex.
 
@@ -63,6 +64,9 @@ def soft_binary_argmax(
       regularizer: `softbin.euclidean` or `softbin.binary_entropy`.
       axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split.
       forward_mode: use `jax.custom_jvp` in place of `jax.custom_vjp`, as `jax.jvp` and `jax.jacfwd` need.
+      implementation: of the search for the threshold. "xla", which None stands for, runs everywhere. "pallas" is a
+        kernel for TPUs, and for GPUs from Hopper on, that reads the scores once; it takes float32 groups of up to
+        8,192 entries on one device, and leaves all else to "xla".
 
     Returns:
       `y`, with the shape and dtype of `scores`. NaN where a traced `k` is outside [0, n] or a traced
@@ -85,7 +89,7 @@ def soft_binary_argmax(
     """
     problem, part = prepare(scores, k, temperature, Groups(axis, axis_name), where, weights)
     project = _project_forward_mode if forward_mode else _project
-    y = project(*problem, regularizer)
+    y = project(*problem, regularizer, implementation)
     if part is not None:
         y = jnp.where(part, y, 0)
     return y.astype(jnp.result_type(scores))
@@ -190,21 +194,21 @@ def binary_argmax(
     return y.astype(jnp.result_type(scores))
 
 
-def _project_forward_mode(scores, k, temperature, weights, groups, regularizer):
-    found = thresholds.solve(scores, k, temperature, weights, groups, regularizer)
+def _project_forward_mode(scores, k, temperature, weights, groups, regularizer, implementation):
+    found = thresholds.solve(scores, k, temperature, weights, groups, regularizer, implementation)
     return regularizer.link(thresholds.excess(scores, found, temperature))
 
 
-_project = jax.custom_vjp(_project_forward_mode, nondiff_argnums=(4, 5))
+_project = jax.custom_vjp(_project_forward_mode, nondiff_argnums=(4, 5, 6))
 
 
-def _project_fwd(scores, k, temperature, weights, groups, regularizer):
-    found = thresholds.solve(scores, k, temperature, weights, groups, regularizer)
+def _project_fwd(scores, k, temperature, weights, groups, regularizer, implementation):
+    found = thresholds.solve(scores, k, temperature, weights, groups, regularizer, implementation)
     y = regularizer.link(thresholds.excess(scores, found, temperature))
     return y, (scores, found, temperature, weights)
 
 
-def _project_bwd(groups, regularizer, residuals, g):
+def _project_bwd(groups, regularizer, implementation, residuals, g):
     scores, found, temperature, weights = residuals
     return pull_back(scores, found, temperature, weights, g, groups, regularizer)
 

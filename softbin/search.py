@@ -14,7 +14,7 @@ scores that matter.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +22,30 @@ from jax import lax
 from jax.scipy.stats import norm
 from jaxtyping import Array, Bool, Float, Int
 
-from softbin.groups import Groups, weighted
+from softbin.groups import weighted
 from softbin.regularizers import Regularizer
 
 _TOLERANCE = 8  # machine epsilons, relative to the sum of the fractions
 _PROGRESS = 0.25  # of the residual; in an exponential tail Newton's method leaves 1/e, which would take forever
 _FAR = 0.25  # of the budget, or of what it leaves
 _ROUNDS_PER_BIT = 4  # a bound that no input comes near; see tests/test_thresholds.py
+
+
+@runtime_checkable
+class Reductions(Protocol):
+    """What the search asks of groups; see :class:`softbin.groups.Groups`."""
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        """How many entries a group has."""
+
+    def total(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
+        """The sum over each group."""
+
+    def largest(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
+        """The largest entry of each group."""
+
+    def any(self, group_array: Bool[Array, "..."]) -> Bool[Array, ""]:
+        """Whether something holds for any group."""
 
 
 class Threshold(NamedTuple):
@@ -119,7 +136,7 @@ def search(
     k: Float[Array, "*group"],
     temperature: Float[Array, "..."],
     weights: Float[Array, "*shape"] | None,
-    groups: Groups,
+    groups: Reductions,
     regularizer: Regularizer,
 ) -> tuple[Threshold, Int[Array, ""]]:
     """The root of F, and the number of rounds (sums over the scores) that finding it took.

@@ -33,7 +33,7 @@ def _excess_jvp(primals, tangents):
     return u, jnp.where(infinite, 0, change / temperature)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(4, 5))
+@partial(jax.custom_jvp, nondiff_argnums=(4, 5, 6))
 def solve(
     scores: Float[Array, "*shape"],
     k: Float[Array, "*group"],
@@ -41,6 +41,7 @@ def solve(
     weights: Float[Array, "*shape"] | None,
     groups: Groups,
     regularizer: Regularizer,
+    implementation: str | None = None,
 ) -> Threshold:
     """The root of F with its implicit derivative; arguments as for `search`.
 
@@ -49,15 +50,25 @@ def solve(
         ds = (Σ w d (dx - u dτ) + τ (Σ ψ dw - dk)) / D,
 
     and zero where D = 0: at a vertex of the hypersimplex the threshold is free to move.
+
+    Raises:
+      ValueError: there is no such implementation.
     """
+    if implementation not in (None, "xla", "pallas"):
+        raise ValueError(f'implementation must be None, "xla" or "pallas", got {implementation!r}')
+    if implementation == "pallas":
+        from softbin.kernels import search as kernel  # loads Pallas
+
+        if kernel.fits(scores, temperature, groups):
+            return kernel.search(scores, k, temperature, weights, groups, regularizer)[0]
     return search(scores, k, temperature, weights, groups, regularizer)[0]
 
 
 @solve.defjvp
-def _solve_jvp(groups, regularizer, primals, tangents):
+def _solve_jvp(groups, regularizer, implementation, primals, tangents):
     scores, k, temperature, weights = primals
     dscores, dk, dtemperature, dweights = tangents
-    threshold = solve(scores, k, temperature, weights, groups, regularizer)
+    threshold = solve(scores, k, temperature, weights, groups, regularizer, implementation)
     u = excess(scores, threshold, temperature)
     parts = regularizer.parts(u)
     change = dscores - jnp.where(jnp.isinf(u), 0, u) * dtemperature

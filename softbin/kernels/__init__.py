@@ -1,0 +1,1 @@
+"""Kernels for accelerators: the solver of `softbin.search`, run on chip."""

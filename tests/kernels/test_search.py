@@ -1,0 +1,125 @@
+"""The kernels find the thresholds of the solver, where they run and where they do not."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+import softbin
+from softbin import budgets
+from softbin.batches import prepare_batch
+from softbin.groups import Groups
+from softbin.kernels.search import MOSAIC_GPU, on_gpu, on_tpu
+from softbin.operators import prepare
+from softbin.search import excess, search
+from tests.hard_cases import CASES, REGULARIZERS
+
+KERNELS = {
+    platform: jax.jit(partial(kernel, interpret=True), static_argnums=(4, 5))
+    for platform, kernel in (("tpu", on_tpu), ("cuda", on_gpu))
+}
+CUSTOM_CALLS = {"tpu": "tpu_custom_call", "cuda": "mosaic_gpu"}
+LOGITS = 2 * np.random.default_rng(0).standard_normal((192, 3), np.float32)
+WEIGHTS = np.random.default_rng(1).integers(0, 3, (192, 3)).astype(np.float32)
+
+each_kernel = pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+old_jax = pytest.mark.skipif(
+    jax.__version_info__ < MOSAIC_GPU, reason="left to the solver: this Mosaic GPU lacks operations"
+)
+each_platform = pytest.mark.parametrize("platform", ["tpu", pytest.param("cuda", marks=old_jax)])
+each_regularizer = pytest.mark.parametrize("regularizer", REGULARIZERS.values(), ids=REGULARIZERS)
+
+
+def assert_same_selection(kernel, problem, regularizer):
+    expected, _ = search(*problem, regularizer)
+    actual, rounds = kernel(*problem, regularizer)
+    assert rounds >= 1
+    y, exact_y = (regularizer.link(excess(problem.scores, found, problem.temperature)) for found in (actual, expected))
+    np.testing.assert_allclose(y, exact_y, atol=1e-6)
+
+
+@each_kernel
+@each_regularizer
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.scores.size <= 8192])
+def test_hard_cases_agree(kernel, regularizer, name):
+    case = CASES[name]
+    problem, _ = prepare(case.scores, np.float32(case.k), np.float32(case.temperature), Groups(0), None, None)
+    problem = problem._replace(
+        scores=problem.scores[:, None], k=problem.k[:, None], temperature=problem.temperature[:, None]
+    )
+    assert_same_selection(kernel, problem, regularizer)
+
+
+@each_kernel
+@each_regularizer
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["alike", "weighted"])
+def test_groups_lie_on_any_axis(kernel, regularizer, axis, weights):
+    shape = (2, 96, 3)
+    weights = None if weights is None else weights.reshape(shape)
+    problem, _ = prepare(LOGITS.reshape(shape), 0.7, 1.5, Groups(axis), None, weights)
+    assert_same_selection(kernel, problem, regularizer)
+
+
+@each_kernel
+def test_lanes_are_put_together(kernel):
+    batch = prepare_batch(jnp.asarray(LOGITS), None, None)
+    assert batch.groups.lanes > 1
+    problem, _ = prepare(batch.logits, np.float32([20, 100, 70.5]), 1.5, batch.groups, None, None)
+    assert_same_selection(kernel, problem, softbin.euclidean)
+
+
+@each_kernel
+def test_kernels_map(kernel):
+    def thresholds(scores):
+        problem, _ = prepare(scores, 10, 1.5, Groups(0), None, None)
+        found, _ = kernel(*problem, softbin.euclidean)
+        return found.coarse + found.fine
+
+    scores = jnp.asarray(LOGITS.reshape(4, 48, 3))
+    np.testing.assert_allclose(jax.vmap(thresholds)(scores), jnp.stack([thresholds(s) for s in scores]), rtol=1e-6)
+
+
+def lowered(function, platform, *arguments) -> str:
+    return export.export(jax.jit(function), platforms=[platform])(*arguments).mlir_module()
+
+
+@each_platform
+@each_regularizer
+@pytest.mark.parametrize("loss_fn", [softbin.loss, softbin.fenchel_young_loss])
+def test_losses_lower_for_accelerators(platform, regularizer, loss_fn):
+    loss_fn = partial(loss_fn, budget=budgets.fraction(0.5), regularizer=regularizer, implementation="pallas")
+    labels = np.zeros(192, np.int32)
+    assert CUSTOM_CALLS[platform] in lowered(jax.value_and_grad(loss_fn), platform, LOGITS, labels)
+    assert CUSTOM_CALLS[platform] not in lowered(partial(loss_fn, implementation="xla"), platform, LOGITS, labels)
+
+
+@each_platform
+def test_long_groups_are_left_to_the_solver(platform):
+    project = partial(softbin.soft_binary_argmax, k=2, implementation="pallas")
+    assert CUSTOM_CALLS[platform] in lowered(project, platform, jnp.zeros(8192))
+    assert CUSTOM_CALLS[platform] not in lowered(project, platform, jnp.zeros(8193))
+
+
+@each_platform
+def test_float64_is_left_to_the_solver(platform, x64):
+    project = partial(softbin.soft_binary_argmax, k=2, implementation="pallas")
+    assert CUSTOM_CALLS[platform] not in lowered(project, platform, jnp.zeros(8192))
+
+
+def test_other_platforms_run_the_solver():
+    for function in (softbin.loss, softbin.fenchel_young_loss):
+        value, gradient = jax.value_and_grad(partial(function, implementation="pallas"))(
+            LOGITS, np.zeros(192, np.int32)
+        )
+        expected_value, expected = jax.value_and_grad(function)(LOGITS, np.zeros(192, np.int32))
+        np.testing.assert_allclose(value, expected_value, rtol=1e-6)
+        np.testing.assert_allclose(gradient, expected, atol=1e-8)
+
+
+def test_unknown_implementation_is_named():
+    with pytest.raises(ValueError, match='must be None, "xla" or "pallas", got \'cuda\''):
+        softbin.soft_binary_argmax(LOGITS, 2, implementation="cuda")
