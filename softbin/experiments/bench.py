@@ -7,19 +7,20 @@ the median of the rounds' ratios: a machine that slows down slows all of them. A
 Scale on paper
 --------------
 
-With a batch of n examples over P devices, a step of `softbin.loss` takes 2 all-reduces to bracket the thresholds, one
-for each round of the solver (about 3 with k = n/2, 7 with label counts) and 1 after it, each of at most 4 numbers per
-class in float32. A projection that sorts gathers the logits first, 4 n C (P - 1)/P bytes into each device, and then
-holds and sorts the whole batch on every one. For C = 10 classes, bytes per device and step:
+With a batch of n examples over P devices, a step of `softbin.loss` takes an all-reduce before the search, one for each
+of its rounds (about 3 with k = n/2, 4 or 5 with label counts) and one after it, each of at most 4 numbers per class in
+float32; under `jax.jit`, which leaves the order to the compiler, of 4 numbers for each of about a hundred entries
+where the classes are fewer. A projection that sorts gathers the logits first, 4 n C (P - 1)/P bytes into each device,
+and then holds and sorts the whole batch on every one. For C = 10 classes and k = n/2, bytes per device and step:
 
-    ==========  =============  =================  =======================  =============================
-    examples n  gather, P = 8  gather, P = 1,024  k = n/2: 6 all-reduces   label counts: 10 all-reduces
-    ==========  =============  =================  =======================  =============================
-    1e6         35 MB          40 MB              960 B                    1,600 B
-    1e7         350 MB         400 MB             960 B                    1,600 B
-    1e8         3.5 GB         4.0 GB             960 B                    1,600 B
-    1e9         35 GB          40 GB              960 B                    1,600 B
-    ==========  =============  =================  =======================  =============================
+    ==========  =============  =================  =======================  ============================
+    examples n  gather, P = 8  gather, P = 1,024  5 all-reduces, jax.jit   5 all-reduces, jax.shard_map
+    ==========  =============  =================  =======================  ============================
+    1e6         35 MB          40 MB              11 kB                    560 B
+    1e7         350 MB         400 MB             11 kB                    560 B
+    1e8         3.5 GB         4.0 GB             11 kB                    560 B
+    1e9         35 GB          40 GB              11 kB                    560 B
+    ==========  =============  =================  =======================  ============================
 
 The all-reduces cost their latency alone, and it does not grow with the batch. (On the wire, a ring moves up to twice
 an all-reduce's bytes.)
@@ -42,7 +43,15 @@ from rich.console import Console
 
 from softbin.experiments import bench_report as report
 from softbin.experiments import workdir as folder
-from softbin.experiments.bench_cases import BASELINES, IMPLEMENTATIONS, Program, Size, make_batch, missing_packages
+from softbin.experiments.bench_cases import (
+    BASELINES,
+    IMPLEMENTATIONS,
+    Program,
+    Size,
+    make_batch,
+    missing_packages,
+    runnable,
+)
 from softbin.experiments.bench_report import Record
 from softbin.experiments.errors import UserError, exit_on_user_error
 
@@ -114,7 +123,7 @@ def bench(plan: Plan, workdir: Path, console: Console) -> dict[str, Any]:
 
 def measure(size: Size, plan: Plan) -> list[Record]:
     """A record for each implementation whose packages are installed; where it was not measured, with the reason."""
-    implementations = {name: each for name, each in IMPLEMENTATIONS[size.case].items() if not missing_packages(each)}
+    implementations = runnable(size.case)
     records = {name: Record(*size, name, jax.devices()[0].device_kind) for name in implementations}
     needed, available = size.n * size.classes * _MEMORY_PER_LOGIT, available_bytes()
     if available is not None and needed > available:

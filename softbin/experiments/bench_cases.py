@@ -55,6 +55,7 @@ class Implementation(NamedTuple):
 
     build: Callable[[Batch], Program]
     needs: tuple[str, ...] = ()  # optional packages
+    needs_accelerator: bool = False
     may_be_slow: bool = False  # then it is left out where one call takes too long
 
 
@@ -240,18 +241,18 @@ def _copy(batch: Batch) -> Program:
     return Program(forward=None, forward_backward=lambda: jax.block_until_ready(copy(batch.logits)))
 
 
-@jax.jit
-def _select(scores):
-    return softbin.soft_binary_argmax(scores, SELECTED, SELECTION_TEMPERATURE)
+def _selection(**keywords) -> Callable[[Batch], Program]:
+    """The sum of squares of a selection of ours."""
 
+    @jax.jit
+    def select(scores):
+        return softbin.soft_binary_argmax(scores, SELECTED, SELECTION_TEMPERATURE, **keywords)
 
-def _selection(scores, labels):
-    return jnp.sum(_select(scores) ** 2)
+    def error(batch: Batch) -> float:
+        scores, y = np.asarray(batch.logits), np.asarray(select(batch.logits))
+        return max_error(scores.T, y.T, np.full(len(y), SELECTED), SELECTION_TEMPERATURE)
 
-
-def _selection_error(batch: Batch) -> float:
-    scores, y = np.asarray(batch.logits), np.asarray(_select(batch.logits))
-    return max_error(scores.T, y.T, np.full(len(y), SELECTED), SELECTION_TEMPERATURE)
+    return _compiled(lambda scores, labels: jnp.sum(select(scores) ** 2), error)
 
 
 def _top_k(scores, labels):
@@ -265,6 +266,9 @@ IMPLEMENTATIONS: Mapping[str, Mapping[str, Implementation]] = {
         "softbin.loss": Implementation(_softbin(softbin.loss, _half, TEMPERATURE)),
         "softbin.loss, label counts": Implementation(_softbin(_label_count_loss, _label_counts, TEMPERATURE)),
         "softbin.fenchel_young_loss": Implementation(_softbin(softbin.fenchel_young_loss, _label_counts, 1.0)),
+        "softbin.loss, pallas": Implementation(
+            _softbin(softbin.loss, _half, TEMPERATURE, implementation="pallas"), needs_accelerator=True
+        ),
         "optax cross-entropy": Implementation(_compiled(_cross_entropy)),
         "optax squared error": Implementation(_compiled(_squared_error)),
         "copy": Implementation(_copy),
@@ -273,9 +277,22 @@ IMPLEMENTATIONS: Mapping[str, Mapping[str, Implementation]] = {
         "entmax budget_bisect": Implementation(_entmax, ("torch", "entmax"), may_be_slow=True),
     },
     "selection": {
-        "softbin.soft_binary_argmax": Implementation(_compiled(_selection, _selection_error)),
+        "softbin.soft_binary_argmax": Implementation(_selection()),
+        "softbin.soft_binary_argmax, pallas": Implementation(
+            _selection(implementation="pallas"), needs_accelerator=True
+        ),
         "jax.lax.top_k": Implementation(_compiled(_top_k)),
     },
 }
 BASELINES: Mapping[str, str] = {"loss": "optax cross-entropy", "selection": "jax.lax.top_k"}
 """What each ratio is over."""
+
+
+def runnable(case: str) -> dict[str, Implementation]:
+    """The implementations of a case that this machine can run."""
+    accelerated = jax.default_backend() != "cpu"
+    return {
+        name: implementation
+        for name, implementation in IMPLEMENTATIONS[case].items()
+        if not missing_packages(implementation) and (accelerated or not implementation.needs_accelerator)
+    }
