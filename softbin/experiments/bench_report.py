@@ -48,7 +48,7 @@ def environment() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": jax.devices()[0].device_kind,
-        "platform": platform.platform(),
+        "platform": platform.system(),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
