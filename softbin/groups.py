@@ -83,15 +83,21 @@ def _total(values, groups):
     if block := _block_length(values.shape, axis):
         halved = _halve(_cut(values, axis, block), axis + 1, jnp.add, 3)
         values = halved.reshape(*values.shape[:axis], -1, *values.shape[axis + 1 :])
-    # XLA's CPU backend starts a product with less delay than a sum, and never merges it with what comes before.
-    ones = jnp.ones(values.shape[axis], values.dtype)
-    sums = lax.dot_general(ones, values, (((0,), (axis,)), ((), ())), precision=lax.Precision.HIGHEST)
-    return groups._across(jnp.expand_dims(sums, axis), jnp.sum, lax.psum)
+    sums = lax.platform_dependent(
+        values, cpu=partial(_dot_with_ones, axis=axis), default=lambda values: values.sum(axis, keepdims=True)
+    )
+    return groups._across(sums, jnp.sum, lax.psum)
 
 
 @_total.defjvp
 def _total_jvp(groups, primals, tangents):
     return _total(*primals, groups), groups.linear_total(*tangents)
+
+
+def _dot_with_ones(values, axis):
+    """A sum that XLA's CPU backend starts with less delay, and does not merge with what comes before."""
+    ones = jnp.ones(values.shape[axis], values.dtype)
+    return jnp.expand_dims(lax.dot_general(ones, values, (((0,), (axis,)), ((), ()))), axis)
 
 
 def _reduce_blocks(values, axis, combine, reduce):

@@ -26,7 +26,7 @@ from softbin.groups import weighted
 from softbin.regularizers import Regularizer
 
 _TOLERANCE = 8  # machine epsilons, relative to the sum of the fractions
-_PROGRESS = 0.25  # of the residual; in an exponential tail Newton's method leaves 1/e, which would take forever
+_PROGRESS = 0.35  # of the residual; in an exponential tail Newton's method leaves 1/e, which would take forever
 _FAR = 0.25  # of the budget, or of what it leaves
 _ROUNDS_PER_BIT = 4  # a bound that no input comes near; see tests/test_thresholds.py
 
@@ -76,7 +76,7 @@ class _State(NamedTuple):
 
 def excess(scores, threshold: Threshold, temperature) -> Float[Array, "*shape"]:
     """`u = x/τ - λ`, without cancellation."""
-    return ((scores - threshold.coarse) - threshold.fine) * (1 / temperature)
+    return ((scores - threshold.coarse) - threshold.fine) / temperature
 
 
 def _ordered(bits):
@@ -85,16 +85,23 @@ def _ordered(bits):
 
 
 def _middle(a, b):
-    """The float halfway between two floats in the count of floats: 32 halvings reach any float32."""
+    """The float halfway between two floats in the count of floats: the one between them, if there is one."""
     integer = jnp.int32 if a.dtype == jnp.float32 else jnp.int64
     a_bits, b_bits = (_ordered(lax.bitcast_convert_type(x, integer)) for x in (a, b))
     return lax.bitcast_convert_type(_ordered((a_bits & b_bits) + ((a_bits ^ b_bits) >> 1)), a.dtype)
 
 
-def _bisect(below: Threshold, above: Threshold) -> Threshold:
-    """Halve the coarse part until its ends are neighbours, then the gap between them, then the fine part."""
+def _bisect(below: Threshold, above: Threshold, start, scale) -> Threshold:
+    """Divide the coarse part until its ends are neighbours, then the gap between them, then the fine part.
+
+    While the ends are further apart than the scale, divides their distances from the start, by the geometric mean.
+    """
     half = (above.coarse - below.coarse) / 2
-    coarse = _middle(below.coarse, above.coarse)
+    a, b = below.coarse - start, above.coarse - start
+    distance = _sqrt(jnp.maximum(jnp.abs(a), scale)) * _sqrt(jnp.maximum(jnp.abs(b), scale))
+    guess = jnp.where(half > scale, start + jnp.where(a + b < 0, -distance, distance), below.coarse + half)
+    inside = (below.coarse < guess) & (guess < above.coarse)
+    coarse = jnp.where(inside, guess, _middle(below.coarse, above.coarse))
     neighbours = (coarse == below.coarse) & (coarse != above.coarse)
     # The middle of the gap may be written from either end; as the upper end it is written from below.
     from_below = neighbours & (above.fine == -half)
@@ -141,10 +148,9 @@ def search(
 ) -> tuple[Threshold, Int[Array, ""]]:
     """The root of F, and the number of rounds (sums over the scores) that finding it took.
 
-    Newton's method, which is exact as soon as the active set is right, inside a bracket that is bisected
-    in the bits of a float whenever Newton leaves it or makes too little progress. Every array but the
-    scores and weights is a group array; a temperature as long as the scores gives each entry its own.
-    A group with NaN ends at once and stays NaN.
+    Newton's method, which is exact as soon as the active set is right, inside a bracket that is bisected whenever
+    Newton leaves it or makes too little progress. Every array but the scores and weights is a group array; a
+    temperature as long as the scores gives each entry its own. A group with NaN ends at once and stays NaN.
     """
     below, start, above, k, size, settled = _bracket(scores, k, temperature, weights, groups, regularizer)
     epsilon = jnp.finfo(scores.dtype).eps
@@ -171,7 +177,7 @@ def search(
         newton = _select(far & (below < probit) & (probit < above), probit, newton)
         inside = (below < newton) & (newton < above)
         progress = state.bisected | (jnp.abs(sums.residual) <= jnp.abs(state.residual) * _PROGRESS)
-        middle = _bisect(below, above)
+        middle = _bisect(below, above, start.coarse, unit / 8)
         exhausted = ~((below < middle) & (middle < above))
         use_newton = inside & (progress | converged | exhausted)
 

@@ -38,8 +38,8 @@ def projection_hypersimplex(tree: PyTree, k: Real[ArrayLike, ""]) -> PyTree:
       ValueError: a `k` that is known when traced is out of range.
 
     Example:
-      >>> print(projection_hypersimplex({"a": jnp.array([0.9, 0.3]), "b": jnp.array(2.0)}, k=2))
-      {'a': Array([0.79999995, 0.20000002], dtype=float32), 'b': Array(1., dtype=float32)}
+      >>> print(projection_hypersimplex({"a": jnp.array([1.0, 0.5]), "b": jnp.array(2.5)}, k=2))
+      {'a': Array([0.75, 0.25], dtype=float32), 'b': Array(1., dtype=float32)}
 
     References:
       Gomez, Wang, Tang, `Differentiable Zero-One Loss via Hypersimplex Projections
