@@ -124,6 +124,7 @@ def test_derivatives_match_finite_differences(function, regularizer, budget, x64
 def test_squared_error_has_derivatives_by_soft_labels_and_weights(regularizer, x64):
     soft_labels, weights = RNG.uniform(0.1, 0.9, (N, C)), RNG.uniform(0.5, 2, N)
 
+    @jax.jit
     def run(labels, weights):
         return softbin.loss(LOGITS.astype(float), labels, weights=weights, budget=5, regularizer=regularizer)
 
