@@ -28,7 +28,7 @@ from softbin.regularizers import Regularizer
 _TOLERANCE = 8  # machine epsilons, relative to the sum of the fractions
 _PROGRESS = 0.35  # of the residual; in an exponential tail Newton's method leaves 1/e, which would take forever
 _FAR = 0.25  # of the budget, or of what it leaves
-_ROUNDS_PER_BIT = 4  # a bound that no input comes near; see tests/test_thresholds.py
+_ROUNDS_PER_BIT = 4  # a bound that no input comes near; see tests/test_search.py
 
 
 @runtime_checkable
