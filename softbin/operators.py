@@ -74,7 +74,8 @@ def soft_binary_argmax(
 
     Raises:
       TypeError: `scores` is not floating point, or `where` is not boolean.
-      ValueError: a `k` or temperature that is known when traced is out of range, or shapes do not fit.
+      ValueError: a `k` or temperature that is known when traced is out of range, shapes do not fit, or there is no such
+        implementation.
 
     Example:
       >>> scores = jnp.array([3.0, 1.0, 2.0, 0.0])

@@ -1,7 +1,6 @@
 """The solver: the threshold at which the link sums to the budget.
 
-For scores `x`, temperature `τ`, weights `w` and budget `k`, in each group, find the root of the decreasing
-function (design: one scalar equation)
+For scores `x`, temperature `τ`, weights `w` and budget `k`, in each group, find the root of the decreasing function
 
     F(λ) = Σ_i w_i ψ(x_i/τ - λ) - k.
 
