@@ -9,7 +9,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 
-from softbin import budgets, thresholds
+from softbin import budgets, search, thresholds
 from softbin.batches import Budget, batch_budget, batch_size, prepare_batch, prepare_targets
 from softbin.groups import weighted
 from softbin.operators import prepare, pull_back
@@ -61,7 +61,8 @@ def loss(
       weights: non-negative, shape (...); an example of weight 2 acts as two.
       regularizer: `softbin.euclidean` or `softbin.binary_entropy`.
       axis_name: mapped axes over which the examples are split; every shard gets the loss of the whole batch.
-      implementation: as for :func:`softbin.soft_binary_argmax`.
+      implementation: as for :func:`softbin.soft_binary_argmax`; with "pallas" the value and the gradient by the
+        logits leave the kernel together.
 
     Returns:
       A scalar of at least float32 precision; 0 for an empty batch, NaN where a traced label that counts is out
@@ -94,31 +95,86 @@ def _squared_error(scores, k, temperature, weights, targets, groups, regularizer
 
     The gradient by the scores is worked out with the value, so that what reverse mode keeps is that one array.
     """
-    return _squared_error_value(scores, k, temperature, weights, targets, groups, regularizer, implementation)[0]
-
-
-def _squared_error_value(scores, k, temperature, weights, targets, groups, regularizer, implementation):
-    found = thresholds.solve(scores, k, temperature, weights, groups, regularizer, implementation)
-    wrong = regularizer.link(thresholds.excess(scores, found, temperature)) - targets
-    value = jnp.sum(groups.gather(groups.total(weighted(wrong**2 / 2, weights))))
-    return value, wrong, found
+    u = _excess(scores, k, temperature, weights, groups, regularizer, implementation)
+    return _sum(_half_squares(u, targets, weights, groups, regularizer)[0], groups)
 
 
 @partial(_squared_error.defjvp, symbolic_zeros=True)
 def _squared_error_jvp(groups, regularizer, implementation, primals, tangents):
-    scores, _, temperature, weights, _ = primals
+    scores, k, temperature, weights, targets = primals
     dscores, dk, dtemperature, dweights, dtargets = tangents
-    value, wrong, found = _squared_error_value(*primals, groups, regularizer, implementation)
+    others = (dk, dtemperature, dtargets) if weights is None else (dk, dtemperature, dtargets, dweights)
+    if not _is_zero(dscores) and all(_is_zero(d) for d in others):
+        value, by_scores = _value_and_gradient(*primals, groups, regularizer, implementation)
+        return _sum(value, groups), _sum(groups.linear_total(by_scores * dscores), groups)
+
+    u = _excess(scores, k, temperature, weights, groups, regularizer, implementation)
+    values, wrong = _half_squares(u, targets, weights, groups, regularizer)
     by_p = weighted(wrong, weights)
-    by_scores, by_k, by_temperature, by_weights = pull_back(
-        scores, found, temperature, weights, by_p, groups, regularizer
-    )
+    by_scores, by_k, by_temperature, by_weights = pull_back(u, temperature, weights, by_p, groups, regularizer)
     over_batch = [(by_scores, dscores), (-by_p, dtargets)]
     if weights is not None:
         over_batch.append((by_weights + wrong**2 / 2, dweights))
     changes = [groups.linear_total(by * d) for by, d in over_batch if not _is_zero(d)]
     changes += [by * d for by, d in ((by_k, dk), (by_temperature, dtemperature)) if not _is_zero(d)]
-    return value, sum((jnp.sum(groups.gather(change)) for change in changes), jnp.zeros_like(value))
+    value = _sum(values, groups)
+    return value, sum((_sum(change, groups) for change in changes), jnp.zeros_like(value))
+
+
+def _value_and_gradient(scores, k, temperature, weights, targets, groups, regularizer, implementation):
+    """The value per class, and the gradient by the scores."""
+    if thresholds.chosen_kernels(implementation, scores, temperature, groups):
+        return _value_and_gradient_on_chip(scores, k, temperature, weights, targets, groups, regularizer)
+    u = _excess(scores, k, temperature, weights, groups, regularizer, implementation)
+    return _half_squares_and_gradient(u, temperature, weights, targets, groups, regularizer)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(5, 6))
+def _value_and_gradient_on_chip(scores, k, temperature, weights, targets, groups, regularizer):
+    from softbin.kernels import on_chip  # loads Pallas
+
+    def compute(group_arrays, entries, reductions):
+        k, temperature = group_arrays
+        scores, weights = entries[0][...], None if len(entries) < 3 else entries[2][...]
+        found, _ = search.search(scores, k, temperature, weights, reductions, regularizer)
+        u = search.excess(scores, found, temperature)
+        values, by_scores = _half_squares_and_gradient(
+            u, temperature, weights, entries[1][...], reductions, regularizer
+        )
+        return [values], [by_scores]
+
+    entries = [scores, targets] if weights is None else [scores, targets, weights]
+    (values,), (by_scores,) = on_chip.run(compute, [k, temperature], entries, groups)
+    return values, by_scores
+
+
+@_value_and_gradient_on_chip.defjvp
+def _value_and_gradient_on_chip_jvp(groups, regularizer, primals, tangents):
+    def by_xla(*primals):
+        return _value_and_gradient(*primals, groups, regularizer, "xla")
+
+    return jax.jvp(by_xla, primals, tangents)
+
+
+def _excess(scores, k, temperature, weights, groups, regularizer, implementation):
+    found = thresholds.solve(scores, k, temperature, weights, groups, regularizer, implementation)
+    return thresholds.excess(scores, found, temperature)
+
+
+def _half_squares(u, targets, weights, groups, regularizer):
+    """Per class, and what is wrong with each entry."""
+    wrong = regularizer.link(u) - targets
+    return groups.total(weighted(wrong**2 / 2, weights)), wrong
+
+
+def _half_squares_and_gradient(u, temperature, weights, targets, groups, regularizer):
+    values, wrong = _half_squares(u, targets, weights, groups, regularizer)
+    by_scores, *_ = pull_back(u, temperature, weights, weighted(wrong, weights), groups, regularizer)
+    return values, by_scores
+
+
+def _sum(group_array, groups):
+    return jnp.sum(groups.gather(group_array))
 
 
 def _is_zero(tangent):

@@ -64,9 +64,9 @@ def soft_binary_argmax(
       regularizer: `softbin.euclidean` or `softbin.binary_entropy`.
       axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split.
       forward_mode: use `jax.custom_jvp` in place of `jax.custom_vjp`, as `jax.jvp` and `jax.jacfwd` need.
-      implementation: of the search for the threshold. "xla", which None stands for, runs everywhere. "pallas" is a
-        kernel for TPUs, and for GPUs from Hopper on, that reads the scores once; it takes float32 groups of up to
-        8,192 entries on one device, and leaves all else to "xla".
+      implementation: "xla", which None stands for, runs everywhere. "pallas" searches for the threshold in a kernel
+        for TPUs, and for GPUs from Hopper on, that reads the scores once; it takes float32 groups of up to 8,192
+        entries on one device, and leaves all else to "xla".
 
     Returns:
       `y`, with the shape and dtype of `scores`. NaN where a traced `k` is outside [0, n] or a traced
@@ -211,18 +211,17 @@ def _project_fwd(scores, k, temperature, weights, groups, regularizer, implement
 
 def _project_bwd(groups, regularizer, implementation, residuals, g):
     scores, found, temperature, weights = residuals
-    return pull_back(scores, found, temperature, weights, g, groups, regularizer)
+    return pull_back(thresholds.excess(scores, found, temperature), temperature, weights, g, groups, regularizer)
 
 
 _project.defvjp(_project_fwd, _project_bwd)
 
 
-def pull_back(scores, found: thresholds.Threshold, temperature, weights, g, groups, regularizer):
-    """The transposed Jacobian of `y`: `g` by the entries to that by scores, `k`, temperature and weights.
+def pull_back(u, temperature, weights, g, groups, regularizer):
+    """The transposed Jacobian of `y` at `u = x/τ - λ`: `g` by the entries to that by scores, `k`, temperature, weights.
 
     With `d = ψ'(u)`, `D = Σ w d` and `c = Σ d g / D`, by the scores it is `d (g - w c) / τ`.
     """
-    u = thresholds.excess(scores, found, temperature)
     whole, fraction, slope, _ = regularizer.parts(u)
     by_k = thresholds.safe_ratio(groups.total(slope * g), groups.total(weighted(slope, weights)))
     by_scores = slope * (g - weighted(by_k, weights)) / temperature

@@ -5,6 +5,7 @@ an interval. Both work on any axis in place, without a sort and without a transp
 """
 
 from functools import partial
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -54,14 +55,17 @@ def solve(
     Raises:
       ValueError: there is no such implementation.
     """
-    if implementation not in (None, "xla", "pallas"):
-        raise ValueError(f'implementation must be None, "xla" or "pallas", got {implementation!r}')
-    if implementation == "pallas":
-        from softbin.kernels import search as kernel  # loads Pallas
+    kernels = chosen_kernels(implementation, scores, temperature, groups)
+    if kernels is None:
+        return search(scores, k, temperature, weights, groups, regularizer)[0]
 
-        if kernel.fits(scores, temperature, groups):
-            return kernel.search(scores, k, temperature, weights, groups, regularizer)[0]
-    return search(scores, k, temperature, weights, groups, regularizer)[0]
+    def compute(group_arrays, entries, reductions):
+        scores, weights = [entry[...] for entry in entries] if len(entries) > 1 else (entries[0][...], None)
+        return search(scores, *group_arrays, weights, reductions, regularizer)[0], ()
+
+    entries = [scores] if weights is None else [scores, weights]
+    (coarse, fine), _ = kernels.run(compute, [k, temperature], entries, groups)
+    return Threshold(coarse, fine)
 
 
 @solve.defjvp
@@ -78,6 +82,21 @@ def _solve_jvp(groups, regularizer, implementation, primals, tangents):
     slope = groups.total(weighted(parts.slope, weights))
     dfine = safe_ratio(groups.linear_total(change) - temperature * dk, slope)
     return threshold, Threshold(jnp.zeros_like(threshold.coarse), dfine)
+
+
+def chosen_kernels(implementation: str | None, scores, temperature, groups: Groups) -> ModuleType | None:
+    """`softbin.kernels.on_chip` where it is chosen and can take these groups, else None.
+
+    Raises:
+      ValueError: there is no such implementation.
+    """
+    if implementation not in (None, "xla", "pallas"):
+        raise ValueError(f'implementation must be None, "xla" or "pallas", got {implementation!r}')
+    if implementation == "pallas":
+        from softbin.kernels import on_chip  # loads Pallas
+
+        return on_chip if on_chip.fits(scores, temperature, groups) else None
+    return None
 
 
 def safe_ratio(numerator, slope):

@@ -123,7 +123,7 @@ def bench(plan: Plan, workdir: Path, console: Console) -> dict[str, Any]:
 
 def measure(size: Size, plan: Plan) -> list[Record]:
     """A record for each implementation whose packages are installed; where it was not measured, with the reason."""
-    implementations = runnable(size.case)
+    implementations = runnable(size)
     records = {name: Record(*size, name, jax.devices()[0].device_kind) for name in implementations}
     needed, available = size.n * size.classes * _MEMORY_PER_LOGIT, available_bytes()
     if available is not None and needed > available:

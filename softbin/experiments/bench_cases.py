@@ -16,6 +16,7 @@ import optax
 
 import softbin
 from softbin.experiments.numpy_projections import exact_projection, isotonic_projection
+from softbin.kernels.on_chip import LONGEST
 
 TEMPERATURE = 1.5  # of the squared losses; the default of softbin.loss
 SELECTION_TEMPERATURE = 0.1
@@ -55,7 +56,7 @@ class Implementation(NamedTuple):
 
     build: Callable[[Batch], Program]
     needs: tuple[str, ...] = ()  # optional packages
-    needs_accelerator: bool = False
+    on_chip: bool = False  # by kernels for accelerators, as far as groups fit
     may_be_slow: bool = False  # then it is left out where one call takes too long
 
 
@@ -267,7 +268,7 @@ IMPLEMENTATIONS: Mapping[str, Mapping[str, Implementation]] = {
         "softbin.loss, label counts": Implementation(_softbin(_label_count_loss, _label_counts, TEMPERATURE)),
         "softbin.fenchel_young_loss": Implementation(_softbin(softbin.fenchel_young_loss, _label_counts, 1.0)),
         "softbin.loss, pallas": Implementation(
-            _softbin(softbin.loss, _half, TEMPERATURE, implementation="pallas"), needs_accelerator=True
+            _softbin(softbin.loss, _half, TEMPERATURE, implementation="pallas"), on_chip=True
         ),
         "optax cross-entropy": Implementation(_compiled(_cross_entropy)),
         "optax squared error": Implementation(_compiled(_squared_error)),
@@ -278,9 +279,7 @@ IMPLEMENTATIONS: Mapping[str, Mapping[str, Implementation]] = {
     },
     "selection": {
         "softbin.soft_binary_argmax": Implementation(_selection()),
-        "softbin.soft_binary_argmax, pallas": Implementation(
-            _selection(implementation="pallas"), needs_accelerator=True
-        ),
+        "softbin.soft_binary_argmax, pallas": Implementation(_selection(implementation="pallas"), on_chip=True),
         "jax.lax.top_k": Implementation(_compiled(_top_k)),
     },
 }
@@ -288,11 +287,12 @@ BASELINES: Mapping[str, str] = {"loss": "optax cross-entropy", "selection": "jax
 """What each ratio is over."""
 
 
-def runnable(case: str) -> dict[str, Implementation]:
-    """The implementations of a case that this machine can run."""
-    accelerated = jax.default_backend() != "cpu"
+def runnable(size: Size) -> dict[str, Implementation]:
+    """The implementations that can run here, and at this size."""
+    longest = LONGEST if jax.default_backend() != "cpu" else 0
+    length = size.n if size.case == "loss" else size.classes
     return {
         name: implementation
-        for name, implementation in IMPLEMENTATIONS[case].items()
-        if not missing_packages(implementation) and (accelerated or not implementation.needs_accelerator)
+        for name, implementation in IMPLEMENTATIONS[size.case].items()
+        if not missing_packages(implementation) and (length <= longest or not implementation.on_chip)
     }

@@ -1,1 +1,1 @@
-"""Kernels for accelerators: the solver of `softbin.search`, run on chip."""
+"""Kernels for accelerators: the solver and the losses, run on chip."""

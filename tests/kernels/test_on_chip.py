@@ -1,6 +1,7 @@
-"""The kernels find the thresholds of the solver, where they run and where they do not."""
+"""What runs on chip gives what XLA gives, where kernels run and where they do not."""
 
 from functools import partial
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -12,31 +13,44 @@ import softbin
 from softbin import budgets
 from softbin.batches import prepare_batch
 from softbin.groups import Groups
-from softbin.kernels.search import MOSAIC_GPU, on_gpu, on_tpu
+from softbin.kernels import on_chip
 from softbin.operators import prepare
 from softbin.search import excess, search
+from softbin.thresholds import solve
 from tests.hard_cases import CASES, REGULARIZERS
 
-KERNELS = {
-    platform: jax.jit(partial(kernel, interpret=True), static_argnums=(4, 5))
-    for platform, kernel in (("tpu", on_tpu), ("cuda", on_gpu))
-}
+KERNELS = {"tpu": on_chip.on_tpu, "cuda": on_chip.on_gpu}
 CUSTOM_CALLS = {"tpu": "tpu_custom_call", "cuda": "mosaic_gpu"}
+LABELS = np.random.default_rng(2).integers(0, 3, 192)
 LOGITS = 2 * np.random.default_rng(0).standard_normal((192, 3), np.float32)
 WEIGHTS = np.random.default_rng(1).integers(0, 3, (192, 3)).astype(np.float32)
 
-each_kernel = pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+each_kernel = pytest.mark.parametrize("platform", KERNELS)
 old_jax = pytest.mark.skipif(
-    jax.__version_info__ < MOSAIC_GPU, reason="left to the solver: this Mosaic GPU lacks operations"
+    jax.__version_info__ < on_chip.MOSAIC_GPU, reason="left to the solver: this Mosaic GPU lacks operations"
 )
 each_platform = pytest.mark.parametrize("platform", ["tpu", pytest.param("cuda", marks=old_jax)])
 each_regularizer = pytest.mark.parametrize("regularizer", REGULARIZERS.values(), ids=REGULARIZERS)
 
 
-def assert_same_selection(kernel, problem, regularizer):
+def interpreted(platform, function):
+    """The function, with kernels interpreted as for the platform."""
+
+    def run(*arguments, **keywords):
+        with mock.patch.object(on_chip, "run", partial(KERNELS[platform], interpret=True)):
+            return function(*arguments, implementation="pallas", **keywords)
+
+    return run
+
+
+SOLVERS = {
+    platform: jax.jit(interpreted(platform, solve), static_argnames=("groups", "regularizer")) for platform in KERNELS
+}
+
+
+def assert_same_selection(platform, problem, regularizer):
+    actual = SOLVERS[platform](**problem._asdict(), regularizer=regularizer)
     expected, _ = search(*problem, regularizer)
-    actual, rounds = kernel(*problem, regularizer)
-    assert rounds >= 1
     y, exact_y = (regularizer.link(excess(problem.scores, found, problem.temperature)) for found in (actual, expected))
     np.testing.assert_allclose(y, exact_y, atol=1e-6)
 
@@ -44,43 +58,64 @@ def assert_same_selection(kernel, problem, regularizer):
 @each_kernel
 @each_regularizer
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.scores.size <= 8192])
-def test_hard_cases_agree(kernel, regularizer, name):
+def test_hard_cases_agree(platform, regularizer, name):
     case = CASES[name]
     problem, _ = prepare(case.scores, np.float32(case.k), np.float32(case.temperature), Groups(0), None, None)
     problem = problem._replace(
         scores=problem.scores[:, None], k=problem.k[:, None], temperature=problem.temperature[:, None]
     )
-    assert_same_selection(kernel, problem, regularizer)
+    assert_same_selection(platform, problem, regularizer)
 
 
 @each_kernel
 @each_regularizer
 @pytest.mark.parametrize("axis", [0, 1, -1])
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["alike", "weighted"])
-def test_groups_lie_on_any_axis(kernel, regularizer, axis, weights):
+def test_groups_lie_on_any_axis(platform, regularizer, axis, weights):
     shape = (2, 96, 3)
     weights = None if weights is None else weights.reshape(shape)
     problem, _ = prepare(LOGITS.reshape(shape), 0.7, 1.5, Groups(axis), None, weights)
-    assert_same_selection(kernel, problem, regularizer)
+    assert_same_selection(platform, problem, regularizer)
 
 
 @each_kernel
-def test_lanes_are_put_together(kernel):
+def test_lanes_are_put_together(platform):
     batch = prepare_batch(jnp.asarray(LOGITS), None, None)
     assert batch.groups.lanes > 1
     problem, _ = prepare(batch.logits, np.float32([20, 100, 70.5]), 1.5, batch.groups, None, None)
-    assert_same_selection(kernel, problem, softbin.euclidean)
+    assert_same_selection(platform, problem, softbin.euclidean)
 
 
 @each_kernel
-def test_kernels_map(kernel):
+def test_kernels_map(platform):
     def thresholds(scores):
         problem, _ = prepare(scores, 10, 1.5, Groups(0), None, None)
-        found, _ = kernel(*problem, softbin.euclidean)
+        found = SOLVERS[platform](**problem._asdict(), regularizer=softbin.euclidean)
         return found.coarse + found.fine
 
     scores = jnp.asarray(LOGITS.reshape(4, 48, 3))
     np.testing.assert_allclose(jax.vmap(thresholds)(scores), jnp.stack([thresholds(s) for s in scores]), rtol=1e-6)
+
+
+@each_kernel
+@each_regularizer
+@pytest.mark.parametrize("weights", [None, WEIGHTS[:, 0]], ids=["alike", "weighted"])
+def test_the_loss_leaves_the_chip_with_its_gradient(platform, regularizer, weights):
+    arguments, keywords = (LOGITS, LABELS), {"weights": weights, "regularizer": regularizer}
+    value, gradient = interpreted(platform, jax.value_and_grad(softbin.loss))(*arguments, **keywords)
+    expected_value, expected = jax.value_and_grad(softbin.loss)(*arguments, **keywords)
+    np.testing.assert_allclose(value, expected_value, rtol=1e-6)
+    np.testing.assert_allclose(gradient, expected, atol=1e-8)
+
+
+@each_kernel
+def test_the_loss_has_second_derivatives_and_forward_mode(platform):
+    loss = partial(softbin.loss, labels=LABELS[:12])
+    on_chip_loss = interpreted(platform, loss)
+    logits, direction = LOGITS[:12], np.ones_like(LOGITS[:12]) * np.arange(12, dtype=np.float32)[:, None]
+    np.testing.assert_allclose(jax.hessian(on_chip_loss)(logits), jax.hessian(loss)(logits), atol=1e-7)
+    for actual, expected in zip(*(jax.jvp(f, (logits,), (direction,)) for f in (on_chip_loss, loss)), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
 def lowered(function, platform, *arguments) -> str:

@@ -1,0 +1,196 @@
+"""Functions of groups, run on chip: what they read comes from device memory once, however many rounds they take.
+
+Each step of the grid copies some groups into fast memory and runs the function on them there. On TPU these are the
+columns of a block (VMEM), with group arrays of one row; on GPU it is a single group (shared memory and registers of a
+block of threads), with scalars for group arrays.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+from jaxtyping import Array, Float
+
+from softbin.groups import Groups
+from softbin.search import Reductions
+
+LONGEST = 8192  # entries of a group that fit on chip, in as many copies as the solver works with
+MOSAIC_GPU = (0, 10, 2)  # the JAX whose Mosaic GPU has all operations of the solver
+_HOPPER = 9.0  # its compute capability, the least that Mosaic GPU supports
+_LANES = 128  # of a vector register on TPU, of a warpgroup on GPU
+
+Compute = Callable[[Sequence[Array], Sequence[Array], Reductions], tuple[Sequence[Array], Sequence[Array]]]
+"""From group arrays and entries, and sums over groups, to group arrays and entries.
+
+It reads entries as `entries[i][...]`, when it needs them: registers are few.
+"""
+
+
+class _Columns:
+    """Every column of a block is a group."""
+
+    def size(self, shape):
+        return shape[0]
+
+    def total(self, values):
+        return values.sum(0, keepdims=True)
+
+    def largest(self, values):
+        return values.max(0, keepdims=True)
+
+    def any(self, group_array):
+        return jnp.any(group_array)
+
+
+class _Block:
+    """A block is a group."""
+
+    def size(self, shape):
+        return math.prod(shape)
+
+    def total(self, values):
+        return values.sum()
+
+    def largest(self, values):
+        return values.max()
+
+    def any(self, group_array):
+        return group_array
+
+
+def fits(scores: Float[Array, "*shape"], temperature: Float[Array, "..."], groups: Groups) -> bool:
+    """Whether the kernels can search these groups: in float32, not sharded, short, and with a temperature each."""
+    if jax.default_backend() == "gpu" and float(getattr(jax.devices()[0], "compute_capability", 0)) < _HOPPER:
+        return False
+    return (
+        scores.dtype == jnp.float32
+        and groups.axis_name is None
+        and groups.size(scores.shape) <= LONGEST
+        and temperature.shape != scores.shape
+    )
+
+
+def run(
+    compute: Compute,
+    group_arrays: Sequence[Float[Array, "*group"]],
+    entries: Sequence[Float[Array, "*shape"]],
+    groups: Groups,
+) -> tuple[list[Float[Array, "*group"]], list[Float[Array, "*shape"]]]:
+    """`compute(group_arrays, entries, groups)`: in a kernel on TPU and on GPUs from Hopper on, by XLA elsewhere.
+
+    The first entries are scores: where a kernel pads a group, they are `-inf`, which takes no part, and the others 0.
+    """
+    kernels = {"tpu": on_tpu, "cuda": on_gpu}
+    if jax.__version_info__ < MOSAIC_GPU:
+        del kernels["cuda"]
+    return lax.platform_dependent(
+        group_arrays,
+        entries,
+        default=lambda group_arrays, entries: tuple(map(list, compute(group_arrays, entries, groups))),
+        **{name: partial(kernel, compute, groups=groups) for name, kernel in kernels.items()},
+    )
+
+
+def on_tpu(compute, group_arrays, entries, groups, interpret=False):
+    """`run` in Mosaic TPU."""
+    n, count = _sizes(entries, groups)
+    missing = -count % _LANES
+    columns = [jnp.pad(_columns(array, groups), ((0, 0), (0, missing))) for array in entries]
+    rows = [jnp.pad(_row(array, groups), (0, missing), constant_values=1)[None] for array in group_arrays]
+    row_shape, column_shape = ((length, count + missing) for length in (1, n))
+    row, column = (pl.BlockSpec((length, _LANES), lambda i: (0, i)) for length in (1, n))
+    of_groups, of_entries = _count_outputs(compute, rows, columns, _Columns())
+
+    def kernel(*refs):
+        inputs, outputs = refs[: len(rows) + len(columns)], refs[len(rows) + len(columns) :]
+        results = compute([ref[...] for ref in inputs[: len(rows)]], inputs[len(rows) :], _Columns())
+        for ref, result in zip(outputs, (*results[0], *results[1]), strict=True):
+            ref[...] = result
+
+    found = pl.pallas_call(
+        kernel,
+        grid=((count + missing) // _LANES,),
+        in_specs=[row] * len(rows) + [column] * len(columns),
+        out_specs=[row] * of_groups + [column] * of_entries,
+        out_shape=_float32(row_shape, of_groups) + _float32(column_shape, of_entries),
+        interpret=interpret,
+    )(*rows, *columns)
+    found = [array[:, :count] for array in found]
+    return (
+        [_group_array(row, group_arrays[0].shape, groups) for row in found[:of_groups]],
+        [_entries(columns, entries[0].shape, groups) for columns in found[of_groups:]],
+    )
+
+
+def on_gpu(compute, group_arrays, entries, groups, interpret=False):
+    """`run` in Mosaic GPU."""
+    n, count = _sizes(entries, groups)
+    missing, takes_no_part = -n % _LANES, [-jnp.inf] + [0] * (len(entries) - 1)
+    blocks = [
+        jnp.pad(_columns(array, groups), ((0, missing), (0, 0)), constant_values=fill).T.reshape(count, -1, _LANES)
+        for array, fill in zip(entries, takes_no_part, strict=True)
+    ]
+    rows = [_row(array, groups) for array in group_arrays]
+    of_groups, of_entries = _count_outputs(compute, [row[0] for row in rows], [block[0] for block in blocks], _Block())
+    outputs = _float32((count,), of_groups) + _float32(blocks[0].shape, of_entries)
+
+    def kernel(group, *refs):
+        inputs, outputs = refs[: len(rows) + len(blocks)], refs[len(rows) + len(blocks) :]
+        entries = [ref.at[group] for ref in inputs[len(rows) :]]
+        results = compute([ref[group] for ref in inputs[: len(rows)]], entries, _Block())
+        for ref, result in zip(outputs, (*results[0], *results[1]), strict=True):
+            ref[group] = result
+
+    if interpret:
+        call = pl.pallas_call(
+            lambda *refs: kernel(pl.program_id(0), *refs), outputs, grid=(count,), interpret=True,
+            in_specs=[pl.BlockSpec()] * (len(rows) + len(blocks)), out_specs=[pl.BlockSpec()] * len(outputs),
+        )  # fmt: skip
+    else:
+        call = plgpu.kernel(
+            lambda *refs: kernel(lax.axis_index("group"), *refs), out_type=outputs, grid=(count,), grid_names=("group",)
+        )
+    found = call(*rows, *blocks)
+    return (
+        [_group_array(row, group_arrays[0].shape, groups) for row in found[:of_groups]],
+        [_entries(block.reshape(count, -1).T[:n], entries[0].shape, groups) for block in found[of_groups:]],
+    )
+
+
+def _sizes(entries, groups):
+    """The length and the number of the groups."""
+    n = groups.size(entries[0].shape)
+    return n, entries[0].size // n
+
+
+def _columns(array, groups):
+    """Entries as a matrix with groups as columns, and back."""
+    return jnp.moveaxis(array, groups.axis, 0).reshape(groups.size(array.shape), -1)
+
+
+def _entries(columns, shape, groups):
+    others = (*shape[: groups.axis], *shape[groups.axis + 1 :])
+    return jnp.moveaxis(columns.reshape(shape[groups.axis], *others), 0, groups.axis)
+
+
+def _row(group_array, groups):
+    """A group array as a vector, and back."""
+    return groups.gather(group_array).ravel()
+
+
+def _group_array(row, shape, groups):
+    return groups.spread(row.reshape(*shape[:-1], shape[-1] // groups.lanes))
+
+
+def _count_outputs(compute, rows, columns, reductions):
+    of_groups, of_entries = jax.eval_shape(lambda *arrays: compute(*arrays, reductions), rows, columns)
+    return len(of_groups), len(of_entries)
+
+
+def _float32(shape, count):
+    return [jax.ShapeDtypeStruct(shape, jnp.float32)] * count
