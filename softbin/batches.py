@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Real
 
-from softbin.groups import SHARDS, Groups
+from softbin.groups import Groups, halvings, shards
 from softbin.operators import check_mask
 
 Budget = Callable[..., Array] | Real[ArrayLike, "..."]
@@ -56,9 +56,9 @@ def prepare_batch(logits, where, weights, axis_name=None) -> Batch:
 def _lanes(n: int, classes: int) -> int:
     """How many examples to put into a row: a divisor of `n`, 1 where the classes alone make a row."""
     enough = -(-_ROW // max(classes, 1))
-    shards = math.gcd(n, SHARDS)
-    divisors = [d for d in range(1, min(4 * enough, n) + 1) if n % d == 0 and n // d % shards == 0]
-    return max(divisors, key=lambda d: (min(d, enough), -d), default=1)
+    parts = shards(n)
+    divisors = [d for d in range(1, min(4 * enough, n) + 1) if n % d == 0 and n // d % parts == 0]
+    return max(divisors, key=lambda d: (min(d, enough), halvings(n // d), -d), default=1)
 
 
 def prepare_targets(labels, logits, batch: Batch) -> Float[Array, "rows row"]:

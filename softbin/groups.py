@@ -12,9 +12,6 @@ from jaxtyping import Array, Bool, Float
 _LONGEST_BLOCK = 256
 _LONG = 512
 
-SHARDS = 32
-"""Where lengths divide by powers of two, what they are cut into divides by this one: for so many devices."""
-
 
 class Groups(NamedTuple):
     """Where the entries of each group lie.
@@ -69,6 +66,16 @@ class Groups(NamedTuple):
         if self.axis_name is not None:
             group_array = across(group_array, self.axis_name)
         return self.spread(group_array)
+
+
+def shards(n: int) -> int:
+    """The most devices that an axis of length `n` can be sharded over evenly; what it is cut into divides by it."""
+    return math.gcd(n, jax.device_count())
+
+
+def halvings(n: int) -> int:
+    """The largest power of two, up to 16, in `n`: sums by halves want a large one."""
+    return math.gcd(n, 16)
 
 
 def weighted(values, weights):
@@ -134,6 +141,6 @@ def _block_length(shape: tuple[int, ...], axis: int) -> int | None:
     The last of several axes is not taken to be sharded: along it only long blocks vectorise.
     """
     n = shape[axis]
-    shards = 1 if 0 < axis == len(shape) - 1 else math.gcd(n, SHARDS)
-    lengths = [b for b in range(8, _LONGEST_BLOCK + 1) if n % b == 0 and n // b % shards == 0]
-    return max(lengths, key=lambda b: (math.gcd(b, 16), b), default=None)
+    parts = 1 if 0 < axis == len(shape) - 1 else shards(n)
+    lengths = [b for b in range(8, _LONGEST_BLOCK + 1) if n % b == 0 and n // b % parts == 0]
+    return max(lengths, key=lambda b: (halvings(b), b), default=None)
