@@ -5,26 +5,24 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 import ml_collections
-from absl import app, flags, logging
+from absl import flags
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from ml_collections import config_flags
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 import softbin
+from softbin.experiments import command_line, tasks
 from softbin.experiments import learner as learning
-from softbin.experiments import tasks
 from softbin.experiments import workdir as folder
 from softbin.experiments.checkpoints import Checkpoints
 from softbin.experiments.curves import save_curves
-from softbin.experiments.errors import UserError, exit_on_user_error
+from softbin.experiments.errors import UserError
 
 _SHOWN = ("loss", "test_accuracy", "test_accuracy_thresholded", "active")
 _ACCURACIES = tuple(
@@ -126,37 +124,19 @@ def _max_and_last(history: Sequence[Mapping[str, Any]], name: str) -> dict[str, 
     return {f"max_{name}": max(values, default=None), f"last_{name}": values[-1] if values else None}
 
 
-def _parse(arguments: list[str]) -> list[str]:
-    """Absl's parser, with ml_collections' errors about the config made ours."""
-    try:
-        return app.parse_flags_with_usage(arguments)
-    except AttributeError as error:
-        raise UserError(f"the config has no field {_one_line(error)}") from None
-
-
-def _one_line(error: BaseException) -> str:
-    cause = error.args[0]
-    return _one_line(cause) if isinstance(cause, BaseException) else " ".join(str(cause).split())
-
-
-def _run(arguments: Sequence[str], config, workdir) -> None:
-    logging.set_verbosity(logging.WARNING)
-    if len(arguments) > 1:
-        raise UserError(f"unexpected arguments {' '.join(arguments[1:])}: settings are given as --config.field=value")
-    try:
-        settings = config.value.copy_and_resolve_references()
-    except OSError as error:
-        raise UserError(f"cannot read the config: {_one_line(error)}") from None
+def _run(config: ml_collections.ConfigDict, workdir: str) -> None:
+    if "grid" in config:
+        raise UserError("the config is a sweep, with a run and a grid: give it to softbin-sweep")
     if flags.FLAGS.coordinator_address:
         _join_processes()
-    summary = train(settings, workdir.value)
+    summary = train(config, workdir)
     if jax.process_index() > 0:
         return
     decisions = summary["last_test_accuracy_thresholded"]
     print(
         f"{summary['dataset']}, {summary['loss']}: test accuracy {summary['last_test_accuracy']:.4f}"
         + (f", with thresholds {decisions:.4f}" if decisions is not None else "")
-        + f"; results in {workdir.value}"
+        + f"; results in {workdir}"
     )
 
 
@@ -170,13 +150,9 @@ def _join_processes() -> None:
 
 def main() -> None:
     """The command."""
-    config = config_flags.DEFINE_config_file("config", help_string="A file with get_config(), as configs/digits.py.")
-    workdir = flags.DEFINE_string("workdir", None, "Where the results go.")
     flags.DEFINE_string(
         "coordinator_address", "", "To train with several processes: host:port of the first one, or auto."
     )
     flags.DEFINE_integer("num_processes", None, "How many processes there are; with host:port.")
     flags.DEFINE_integer("process_id", None, "Which of them this is, from 0; with host:port.")
-    flags.mark_flags_as_required(["config", "workdir"])
-    command = partial(app.run, lambda arguments: _run(arguments, config, workdir), flags_parser=_parse)
-    exit_on_user_error(command)
+    command_line.run(_run, example="configs/digits.py")
