@@ -13,6 +13,10 @@ def save_curves(history: Sequence[Mapping[str, Any]], title: str, path: Path) ->
     panels = {
         "training loss": {"loss": "loss"},
         "test accuracy": {"test_accuracy": "argmax of logits", "test_accuracy_thresholded": "with thresholds"},
+        "validation accuracy": {
+            "validation_accuracy": "argmax of logits",
+            "validation_accuracy_thresholded": "with thresholds",
+        },
         "share of the batch": {
             "active": "active",
             "saturated_right": "saturated, right",

@@ -1,14 +1,54 @@
-"""Classifiers, as Flax modules from flat images to logits."""
+"""Classifiers, as Flax modules from images of shape (n, height, width, channels) to logits."""
 
+import math
 from collections.abc import Sequence
+from functools import partial
 
+import jax.numpy as jnp
 from flax import nnx
 
+MODELS = ("mlp", "cnn")
 
-def mlp(features: int, hidden: Sequence[int], classes: int, rngs: nnx.Rngs) -> nnx.Sequential:
+
+def build(name: str, image_shape: Sequence[int], hidden: Sequence[int], classes: int, dtype, seed: int) -> nnx.Module:
+    """A model by its name in `MODELS`, which computes in `dtype`; `hidden` are the widths of the mlp."""
+    rngs = nnx.Rngs(seed)
+    if name == "mlp":
+        return mlp(math.prod(image_shape), hidden, classes, dtype, rngs)
+    return cnn(image_shape, classes, dtype, rngs)
+
+
+def mlp(features: int, hidden: Sequence[int], classes: int, dtype, rngs: nnx.Rngs) -> nnx.Sequential:
     """A multilayer perceptron with ReLU."""
-    layers: list = []
+    layers: list = [_flatten]
     for width in hidden:
-        layers += [nnx.Linear(features, width, rngs=rngs), nnx.relu]
+        layers += [nnx.Linear(features, width, dtype=dtype, rngs=rngs), nnx.relu]
         features = width
-    return nnx.Sequential(*layers, nnx.Linear(features, classes, rngs=rngs))
+    return nnx.Sequential(*layers, nnx.Linear(features, classes, dtype=dtype, rngs=rngs))
+
+
+def cnn(image_shape: Sequence[int], classes: int, dtype, rngs: nnx.Rngs) -> nnx.Sequential:
+    """The network of the paper's experiments; its momentum and epsilon are PyTorch's, its initial weights Flax's.
+
+    References:
+      Gomez, Wang, Tang, `Differentiable Zero-One Loss via Hypersimplex Projections
+      <https://arxiv.org/abs/2602.23336>`_, 2026, section 5.
+    """
+    height, width, channels = image_shape
+    layers: list = []
+    for index in range(4):
+        layers += [
+            nnx.Conv(channels, 64, (3, 3), dtype=dtype, rngs=rngs),
+            nnx.BatchNorm(64, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs),
+            nnx.relu,
+        ]
+        channels = 64
+        if index % 2:
+            layers.append(partial(nnx.max_pool, window_shape=(2, 2), strides=(2, 2)))
+    features = (height // 4) * (width // 4) * channels
+    layers += [_flatten, nnx.Linear(features, 512, dtype=dtype, rngs=rngs), nnx.relu]
+    return nnx.Sequential(*layers, nnx.Linear(512, classes, dtype=dtype, rngs=rngs))
+
+
+def _flatten(images: jnp.ndarray) -> jnp.ndarray:
+    return images.reshape(len(images), -1)

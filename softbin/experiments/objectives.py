@@ -15,6 +15,7 @@ DEFAULT_BUDGETS = {"hypersimplex": "0.5", "fenchel_young": "label_count"}
 """The losses with a projection, and the budget that each has in the library."""
 
 Objective = Callable[[Float[Array, "n classes"], Int[Array, " n"]], Float[Array, ""]]
+Thresholds = Callable[[Float[Array, "n classes"], Int[Array, " n"]], Float[Array, " classes"]]
 
 
 def budget(name: str, train_labels: np.ndarray, classes: int):
@@ -48,6 +49,20 @@ def objective(name: str, budget, temperature: float) -> Objective:
     return OBJECTIVES[name](budget, temperature)
 
 
+def thresholds(name: str, budget, temperature: float) -> Thresholds | None:
+    """What to subtract from `logits / temperature` before an argmax, from the logits and labels of a data set.
+
+    None for a loss that sees a constant added to the logits of a class: plain argmax is right for it.
+    """
+    if name in DEFAULT_BUDGETS:
+        return lambda logits, labels: softbin.decision_thresholds(
+            logits, labels, budget=budget, temperature=temperature
+        )
+    if name == "centred_scaled_mse":
+        return lambda logits, labels: jnp.mean(logits / temperature, 0) - 0.5
+    return None
+
+
 def _hypersimplex(budget, temperature):
     return lambda logits, labels: softbin.loss(logits, labels, budget=budget, temperature=temperature)
 
@@ -69,6 +84,21 @@ def _scaled_mse(budget, temperature):
     return lambda logits, labels: _squared_error(logits / temperature, labels)
 
 
+def _centred_scaled_mse(budget, temperature):
+    """`scaled_mse` of `logits / temperature` minus their mean over the batch, per class, plus one half.
+
+    The half makes the scores of a class add up to `n/2`: they are then the projection onto `{y : sum(y) = n/2}`,
+    without the bounds 0 and 1, so that only these bounds tell this loss from hypersimplex with budget 0.5. It changes
+    the value, and not the gradient, which has mean 0 over the batch with any constant in its place.
+    """
+
+    def loss(logits, labels):
+        scores = logits / temperature
+        return _squared_error(scores - jnp.mean(scores, 0) + 0.5, labels)
+
+    return loss
+
+
 def _cross_entropy(budget, temperature):
     return lambda logits, labels: jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
@@ -83,5 +113,6 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "cross_entropy": _cross_entropy,
     "mse": _mse,
     "scaled_mse": _scaled_mse,
+    "centred_scaled_mse": _centred_scaled_mse,
     "hinge": _hinge,
 }

@@ -34,16 +34,25 @@ def check(workdir: Path, config: dict[str, Any]) -> None:
         raise UserError(f"{workdir} holds a run of another config ({differences}): choose another --workdir")
 
 
+def make(workdir: Path) -> None:
+    """Make the folder where there is none.
+
+    Raises:
+      UserError: it cannot be made.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {workdir} ({error.strerror}): choose another --workdir") from None
+
+
 def start(workdir: Path, config: dict[str, Any]) -> None:
     """Make the folder and write the config into it.
 
     Raises:
       UserError: the folder cannot be made.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {workdir} ({error.strerror}): choose another --workdir") from None
+    make(workdir)
     write(workdir / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
 
 

@@ -1,6 +1,3 @@
-import gzip
-import struct
-
 import numpy as np
 import pytest
 
@@ -8,95 +5,111 @@ from softbin.experiments import data
 from softbin.experiments.errors import UserError
 
 
-def idx(array: np.ndarray) -> bytes:
-    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
 
 
-@pytest.fixture
-def fashion_folder(tmp_path):
-    rng = np.random.default_rng(0)
-    for part, size in (("train", 20), ("t10k", 10)):
-        images = rng.integers(0, 256, (size, 28, 28), np.uint8)
-        labels = rng.integers(0, 10, size).astype(np.uint8)
-        (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
-        (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(idx(labels))
-    return tmp_path
+def balanced(examples: int) -> data.Dataset:
+    """As many examples of each class, whose images are their numbers."""
+    images = np.arange(examples, dtype=np.float32).reshape(-1, 1, 1, 1)
+    labels = np.arange(examples, dtype=np.int32) % 10
+    return data.Dataset(images, labels, images[:0], labels[:0], images[:5], labels[:5])
 
 
-def test_digits_have_ten_classes_and_pixels_in_the_unit_interval():
-    dataset = data.load("digits")
-    assert dataset.train_images.shape == (1437, 64)
-    assert dataset.test_images.shape == (360, 64)
-    assert dataset.train_images.dtype == np.float32
-    assert (dataset.train_images.min(), dataset.train_images.max()) == (0, 1)
-    assert set(dataset.test_labels) == set(range(10))
+def test_digits_have_ten_classes_and_pixels_in_the_unit_interval(digits):
+    assert digits.train_images.shape == (1437, 8, 8, 1)
+    assert digits.validation_images.shape == (0, 8, 8, 1)
+    assert digits.test_images.shape == (360, 8, 8, 1)
+    assert digits.train_images.dtype == np.float32
+    assert (digits.train_images.min(), digits.train_images.max()) == (0, 1)
+    assert set(digits.test_labels) == set(range(10))
 
 
-def test_train_examples_takes_the_first():
-    assert np.array_equal(data.load("digits", train_examples=100).train_images, data.load("digits").train_images[:100])
+def test_train_examples_takes_the_first_and_validation_examples_the_last(digits):
+    dataset = data.load("digits", train_examples=100, validation_examples=37)
+    assert np.array_equal(dataset.train_images, digits.train_images[:100])
+    assert np.array_equal(dataset.train_labels, digits.train_labels[:100])
+    assert np.array_equal(dataset.validation_images, digits.train_images[1400:])
+    assert np.array_equal(dataset.validation_labels, digits.train_labels[1400:])
 
 
-@pytest.mark.parametrize("train_examples", [-1, 1438])
-def test_train_examples_outside_the_data_set_are_refused(train_examples):
-    with pytest.raises(UserError, match=rf"train_examples {train_examples} is outside \[0, 1437\]"):
-        data.load("digits", train_examples=train_examples)
-
-
-def test_fashion_mnist_is_read_from_plain_and_gzipped_files(fashion_folder):
-    dataset = data.load("fashion_mnist", str(fashion_folder))
-    raw = np.frombuffer(gzip.decompress((fashion_folder / "train-images-idx3-ubyte.gz").read_bytes()), np.uint8)[16:]
-    assert np.allclose(dataset.train_images, raw.reshape(20, 784) / 255)
-    assert dataset.test_images.shape == (10, 784)
-
-
-def test_the_environment_variable_names_the_folder(fashion_folder, monkeypatch):
-    monkeypatch.setenv(data.DATA_VARIABLE, str(fashion_folder))
-    assert len(data.load("fashion_mnist").train_labels) == 20
-
-
-def test_missing_files_are_explained_in_two_lines(tmp_path):
-    with pytest.raises(UserError, match=r"(?s)dataset-fashion-mnist.*--config.data_dir or SOFTBIN_DATA") as raised:
-        data.load("fashion_mnist", str(tmp_path))
-    assert len(str(raised.value).splitlines()) == 2
-
-
-def test_an_unknown_data_set_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match="unknown dataset 'mnist': choose one of digits, fashion_mnist"):
-        data.load("mnist")
-
-
-GOOD = idx(np.arange(12, dtype=np.uint8).reshape(3, 4))
-
-
-def test_idx_round_trip(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(GOOD)
-    assert np.array_equal(data.read_idx(path), np.arange(12).reshape(3, 4))
+def test_what_is_for_validation_is_not_for_training(digits):
+    dataset = data.load("digits", validation_examples=37)
+    assert np.array_equal(dataset.train_images, digits.train_images[:1400])
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("examples", "message"),
     [
-        ("file", GOOD[:-1], "truncated or damaged, 23 bytes where its header promises 24"),
-        ("file", GOOD + b"x", "truncated or damaged, 25 bytes"),
-        ("file", GOOD[:9], "truncated in its header"),
-        ("file", b"", "not an idx file"),
-        ("file", b"<html>not found</html>", "not an idx file"),
-        ("file.gz", gzip.compress(GOOD)[:-5], "is damaged"),
-        ("file.gz", b"\x1f\x8b\x08 rubbish", "is damaged"),
-        ("file.gz", GOOD, "is damaged"),
+        ({"train_examples": -1}, r"train_examples -1 is outside \[0, 1437\], the size of digits; 0 takes all"),
+        ({"train_examples": 1438}, r"train_examples 1438 is outside \[0, 1437\]"),
+        ({"train_examples": 1401, "validation_examples": 37}, r"\[0, 1400\], the size of digits less 37 validation"),
+        ({"validation_examples": 1437}, r"validation_examples 1437 is outside \[0, 1436\]: digits has 1437"),
+        ({"validation_examples": -1}, r"validation_examples -1 is outside"),
     ],
 )
-def test_damaged_files_are_named(tmp_path, name, content, message):
-    path = tmp_path / name
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=message) as raised:
-        data.read_idx(path)
-    assert str(path) in str(raised.value)
-    assert "fetch it again" in str(raised.value)
+def test_more_examples_than_there_are_are_refused(examples, message):
+    with pytest.raises(UserError, match=message):
+        data.load("digits", **examples)
 
 
-def test_labels_that_do_not_fit_the_images_are_refused(fashion_folder):
-    (fashion_folder / "t10k-labels-idx1-ubyte").write_bytes(idx(np.zeros(9, np.uint8)))
-    with pytest.raises(UserError, match=r"t10k has images of shape \(10, 28, 28\) and labels of shape \(9,\)"):
-        data.load("fashion_mnist", str(fashion_folder))
+def test_an_unknown_data_set_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match="unknown dataset 'mnist': choose one of digits, fashion_mnist, cifar10"):
+        data.load("mnist")
+
+
+def test_label_noise_replaces_its_share_by_uniformly_random_classes():
+    before = balanced(20_000)
+    noisy = data.with_label_noise(before, 0.4, seed=0)
+    changed = noisy.train_labels != before.train_labels
+    assert changed.mean() == pytest.approx(0.4 * 0.9, abs=0.01)  # a tenth of what is replaced keeps its class
+    assert np.allclose(np.bincount(noisy.train_labels[changed]) / changed.sum(), 0.1, atol=0.01)
+    assert np.array_equal(before.train_labels, np.arange(20_000) % 10)
+    assert noisy.test_labels is before.test_labels
+
+
+def test_all_labels_can_be_noise():
+    noisy = data.with_label_noise(balanced(20_000), 1.0, seed=0)
+    assert (noisy.train_labels == balanced(20_000).train_labels).mean() == pytest.approx(0.1, abs=0.01)
+
+
+@pytest.mark.parametrize("change", [data.with_label_noise, data.with_imbalance])
+def test_a_seed_determines_noise_and_imbalance(change):
+    dataset = balanced(1000)
+    first, again, other = (change(dataset, 0.4, seed) for seed in (0, 0, 1))
+    for a, b in zip(first, again, strict=True):
+        assert np.array_equal(a, b)
+    assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_imbalance_is_the_rarest_class_over_the_commonest_on_an_exponential_profile():
+    counts = np.bincount(data.with_imbalance(balanced(10_000), 0.01, seed=0).train_labels)
+    assert (counts[0], counts[9]) == (1000, 10)
+    assert np.allclose(counts[1:] / counts[:-1], 0.01 ** (1 / 9), rtol=0.05)
+
+
+def test_imbalance_is_right_also_where_a_class_had_few_examples():
+    dataset = balanced(1000)
+    few = data.with_imbalance(dataset, 0.1, seed=0)
+    reversed_labels = few._replace(train_labels=9 - few.train_labels)
+    counts = np.bincount(data.with_imbalance(reversed_labels, 0.5, seed=0).train_labels)
+    assert (counts[0], counts[9]) == (10, 5)
+
+
+def test_imbalance_leaves_the_test_set_and_pairs_of_image_and_label():
+    dataset = balanced(1000)
+    few = data.with_imbalance(dataset, 0.1, seed=0)
+    assert np.array_equal(few.train_images.ravel() % 10, few.train_labels)
+    assert len(np.unique(few.train_images)) == len(few.train_images)
+    assert few.test_images is dataset.test_images
+
+
+def test_standardised_pixels_have_mean_0_and_variance_1_in_every_channel():
+    images = np.random.default_rng(0).random((50, 4, 4, 3), np.float32) * np.array([1, 0.1, 0.5], np.float32) + 0.3
+    labels = np.zeros(50, np.int32)
+    result = data.standardised(data.Dataset(images, labels, images[:0], labels[:0], images[:10], labels[:10]))
+    np.testing.assert_allclose(result.train_images.mean((0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(result.train_images.std((0, 1, 2)), 1, atol=1e-5)
+    assert np.array_equal(result.test_images, result.train_images[:10])
+    assert result.train_images.dtype == np.float32

@@ -27,6 +27,31 @@ def test_scaled_mse_is_the_squared_loss_without_its_projection():
     assert value("mse") == pytest.approx(value("scaled_mse", temperature=1.0), rel=1e-6)
 
 
+def test_centred_scaled_mse_projects_onto_the_hyperplane_of_budget_one_half():
+    scores = np.asarray(LOGITS) / 2
+    projected = scores - scores.mean(0) + 0.5
+    assert np.allclose(projected.sum(0), 12 / 2)
+    expected = np.sum((projected - np.eye(3)[LABELS]) ** 2) / 2 / 12
+    assert value("centred_scaled_mse") == pytest.approx(expected, rel=1e-6)
+
+
+def test_centred_scaled_mse_is_hypersimplex_where_nothing_is_saturated():
+    assert value("centred_scaled_mse", temperature=100.0) == pytest.approx(
+        value("hypersimplex", budget=softbin.budgets.fraction(0.5), temperature=100.0), rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", ["hypersimplex", "centred_scaled_mse"])
+def test_thresholds_put_the_scores_of_every_class_on_the_hyperplane(name):
+    thresholds = objectives.thresholds(name, softbin.budgets.fraction(0.5), 100.0)(LOGITS, LABELS)
+    assert np.allclose(np.mean(LOGITS / 100 - thresholds, 0), 0.5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "mse", "scaled_mse", "hinge"])
+def test_a_loss_that_sees_constants_has_no_thresholds(name):
+    assert objectives.thresholds(name, None, 1.0) is None
+
+
 def test_cross_entropy_is_the_mean_negative_log_likelihood():
     log_p = np.asarray(jax.nn.log_softmax(LOGITS))
     assert value("cross_entropy") == pytest.approx(-log_p[np.arange(12), LABELS].mean(), rel=1e-6)

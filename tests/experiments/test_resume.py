@@ -10,9 +10,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from softbin.experiments.checkpoints import Checkpoints
 from softbin.experiments.errors import UserError
 from softbin.experiments.train import train
-from tests.experiments.test_train import COMMAND, CONFIGS, config, losses
+from tests.experiments.test_train import CNN, COMMAND, CONFIGS, config, losses, metrics, without_times
 
 EPOCHS = 200
 CHANGES = {"epochs": EPOCHS, "checkpoint_every": 5, "hidden": (32,), "budget": "label_count"}
@@ -25,20 +26,19 @@ def start(workdir: Path) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def final_state(workdir: Path) -> list[np.ndarray]:
+def final_state(workdir: Path, epochs: int = EPOCHS) -> list[np.ndarray]:
     one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     arguments = ocp.args.StandardRestore(fallback_sharding=one_device)
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-        state = checkpointer.restore((workdir / "checkpoints" / str(EPOCHS) / "state").absolute(), args=arguments)
+        state = checkpointer.restore((workdir / "checkpoints" / str(epochs) / "state").absolute(), args=arguments)
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 
-def without_times(workdir: Path):
-    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    summary = json.loads((workdir / "summary.json").read_text())
-    for record in (*records, summary):
+def results(workdir: Path):
+    records = metrics(workdir)
+    for record in records:
         del record["train_seconds"]
-    return records, summary
+    return records, without_times(json.loads((workdir / "summary.json").read_text()))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,27 @@ def test_a_run_killed_ten_times_ends_with_the_bits_of_an_undisturbed_one(undistu
 
     for actual, expected in zip(final_state(tmp_path), final_state(undisturbed), strict=True):
         np.testing.assert_array_equal(actual, expected)
-    assert without_times(tmp_path) == without_times(undisturbed)
+    assert results(tmp_path) == results(undisturbed)
+
+
+def test_batch_statistics_and_augmentation_go_on_where_they_were(tmp_path, monkeypatch):
+    settings = config(**CNN, augment=True, checkpoint_every=1, evaluate_every=3)
+    train(settings, tmp_path / "whole")
+
+    class Interrupted(Checkpoints):
+        def save(self, epoch, state):
+            super().save(epoch, state)
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("softbin.experiments.train.Checkpoints", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings, tmp_path / "cut")
+    train(settings, tmp_path / "cut")
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+    for actual, expected in zip(*(final_state(tmp_path / name, 4) for name in ("cut", "whole")), strict=True):
+        np.testing.assert_array_equal(actual, expected)
 
 
 def flip_bit(path: Path) -> None:
@@ -104,13 +124,13 @@ def truncate(path: Path) -> None:
 @pytest.mark.parametrize("damage", [flip_bit, truncate, Path.unlink])
 def test_a_damaged_checkpoint_is_named_and_set_aside_and_the_one_before_it_used(damage, tmp_path, capfd):
     changes = {**CHANGES, "epochs": 12}
-    expected = {**train(config(**changes), tmp_path / "whole"), "train_seconds": 0}
+    expected = without_times(train(config(**changes), tmp_path / "whole"))
     train(config(**changes), tmp_path / "run")
     (tmp_path / "run" / "summary.json").unlink()
     newest = tmp_path / "run" / "checkpoints" / "12"
     damage(max((newest / "state").rglob("d/*"), key=lambda path: path.stat().st_size))  # where tensorstore keeps arrays
 
-    assert {**train(config(**changes), tmp_path / "run"), "train_seconds": 0} == expected
+    assert without_times(train(config(**changes), tmp_path / "run")) == expected
     assert f"checkpoint {newest} is damaged, moved to damaged-12" in capfd.readouterr().err
     assert (tmp_path / "run" / "checkpoints" / "damaged-12").is_dir()
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")

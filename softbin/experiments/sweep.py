@@ -1,0 +1,97 @@
+"""`softbin-sweep`: many training runs, one after the other, from a config with a grid to a folder for each."""
+
+import gc
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+from jax.experimental.compilation_cache import compilation_cache
+from tqdm import tqdm
+
+from softbin.experiments import command_line, grids
+from softbin.experiments import workdir as folder
+from softbin.experiments.train import train
+
+RUNS_FOLDER = "runs"
+FAILED_FILE = "failed.json"
+_COMPILED_FOLDER = "compiled"
+
+
+def sweep(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list[dict[str, str]]:
+    """Run what is not finished, each run in `workdir/runs/NAME`, and go on past those that fail.
+
+    Runs that differ in the seed alone are one program, so what XLA compiles is kept in `workdir/compiled`.
+
+    Args:
+      config: with a `run` and a `grid`, as :func:`softbin.experiments.grids.expand` describes.
+      workdir: a folder for the results; it must not hold runs of the same names with other configs.
+
+    Returns:
+      The failed runs and their errors, which are also in `workdir/failed.json`; a further sweep tries them again.
+
+    Raises:
+      UserError: the config is not a sweep, or the folder is taken or cannot be made. Nothing has been run then.
+    """
+    workdir = Path(workdir)
+    runs = {workdir / RUNS_FOLDER / name: settings for name, settings in grids.expand(config).items()}
+    for path, settings in runs.items():
+        folder.check(path, settings.to_dict())
+    folder.make(workdir)
+    (workdir / FAILED_FILE).unlink(missing_ok=True)
+    failed: list[dict[str, str]] = []
+    bar = tqdm(runs.items(), desc="sweep", unit="run", smoothing=0)
+    with _keep_compiled(workdir / _COMPILED_FOLDER), bar as progress:
+        for path, settings in progress:
+            progress.set_postfix_str(path.name)
+            if (path / folder.SUMMARY_FILE).exists():
+                continue
+            try:
+                train(settings, path)
+            except Exception as error:
+                failed.append({"run": path.name, "error": f"{type(error).__name__}: {error}"})
+                folder.write(workdir / FAILED_FILE, json.dumps(failed, indent=2) + "\n")
+            gc.collect()  # a run's data are part of reference cycles
+    return failed
+
+
+@contextmanager
+def _keep_compiled(path: Path) -> Iterator[None]:
+    """Let JAX keep compiled programs in a folder, and find them there."""
+    settings = {
+        "jax_compilation_cache_dir": str(path.absolute()),
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    try:
+        _configure(settings)
+        yield
+    finally:
+        _configure(before)
+
+
+def _configure(settings: Mapping[str, Any]) -> None:
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()  # JAX looks at these settings once
+
+
+def _run(config: ml_collections.ConfigDict, workdir: str) -> None:
+    failed = sweep(config, workdir)
+    for failure in failed:
+        print(f"failed: {failure['run']}: {failure['error'].splitlines()[0]}", file=sys.stderr)
+    count = len(grids.expand(config))
+    print(f"{count - len(failed)} of {count} runs are finished; results in {workdir}")
+    if failed:
+        sys.exit(1)
+
+
+def main() -> None:
+    """The command."""
+    command_line.run(_run, example="configs/large_batch_cpu.py")

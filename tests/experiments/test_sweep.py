@@ -1,0 +1,144 @@
+import json
+import subprocess
+import sys
+
+import jax
+import ml_collections
+import pytest
+
+from softbin.experiments import sweep as module
+from softbin.experiments.checkpoints import Checkpoints
+from softbin.experiments.errors import UserError
+from softbin.experiments.sweep import sweep
+from softbin.experiments.train import train
+from tests.experiments.test_train import config, metrics, without_times
+
+RUN = {"epochs": 4, "hidden": (8,), "train_examples": 512, "checkpoint_every": 1}
+BLOCK = {"variants": ({"loss": "mse"}, {"loss": "centred_scaled_mse", "temperature": 5.0}), "seed": (0, 1)}
+NAMES = ["mse-s0", "centred_scaled_mse-t5-s0", "mse-s1", "centred_scaled_mse-t5-s1"]
+
+
+def sweep_config(block=BLOCK, **changes):
+    return ml_collections.ConfigDict({"run": config(**{**RUN, **changes}), "grid": {"block": block}})
+
+
+def results(workdir):
+    """Of every run of a sweep its summary and its metrics, without times."""
+    return {
+        path.name: (
+            without_times(json.loads((path / "summary.json").read_text())),
+            [without_times(record) for record in metrics(path)],
+        )
+        for path in (workdir / "runs").iterdir()
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    assert sweep(sweep_config(), workdir) == []
+    return workdir
+
+
+def test_a_sweep_has_a_folder_for_each_run_as_training_alone_writes_it(undisturbed, tmp_path):
+    assert sorted(path.name for path in (undisturbed / "runs").iterdir()) == sorted(NAMES)
+    assert not (undisturbed / "failed.json").exists()
+    alone = config(
+        epochs=4,
+        hidden=(8,),
+        train_examples=512,
+        checkpoint_every=1,
+        loss="centred_scaled_mse",
+        temperature=5.0,
+        seed=1,
+    )
+    train(alone, tmp_path / "runs" / NAMES[3])
+    assert results(tmp_path)[NAMES[3]] == results(undisturbed)[NAMES[3]]
+    written = {path.name for path in (undisturbed / "runs" / NAMES[3]).iterdir() if "tfevents" not in path.name}
+    assert written == {"config.json", "metrics.jsonl", "summary.json", "curves.png", "checkpoints"}
+
+
+def test_an_interrupted_sweep_ends_with_the_results_of_one_that_was_not(undisturbed, tmp_path, monkeypatch):
+    saved = []
+
+    class Interrupted(Checkpoints):
+        def save(self, epoch, state):
+            super().save(epoch, state)
+            saved.append(epoch)
+            if len(saved) == 6:  # in the middle of the second run
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("softbin.experiments.train.Checkpoints", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(sweep_config(), tmp_path)
+    assert {path.parent.name for path in tmp_path.rglob("summary.json")} == {NAMES[0]}
+    assert sweep(sweep_config(), tmp_path) == []
+    assert results(tmp_path) == results(undisturbed)
+
+
+def test_finished_runs_are_skipped(undisturbed, monkeypatch):
+    monkeypatch.setattr(module, "train", None)
+    assert sweep(sweep_config(), undisturbed) == []
+
+
+def test_a_sweep_goes_on_past_a_failed_run_and_tries_it_again_next_time(undisturbed, tmp_path, monkeypatch):
+    def fail_in_one(settings, workdir):
+        if workdir.name == NAMES[1]:
+            raise RuntimeError("out of memory")
+        return train(settings, workdir)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "train", fail_in_one)
+        failed = sweep(sweep_config(), tmp_path)
+    assert failed == [{"run": NAMES[1], "error": "RuntimeError: out of memory"}]
+    assert json.loads((tmp_path / "failed.json").read_text()) == failed
+    assert {path.parent.name for path in tmp_path.rglob("summary.json")} == {NAMES[0], *NAMES[2:]}
+    assert sweep(sweep_config(), tmp_path) == []
+    assert not (tmp_path / "failed.json").exists()
+    assert results(tmp_path) == results(undisturbed)
+
+
+def test_the_folder_of_another_sweep_is_refused_before_anything_is_run(undisturbed):
+    before = results(undisturbed)
+    with pytest.raises(UserError, match=r"mse-s0 holds a run of another config \(epochs is 4 there and 5 here\)"):
+        sweep(sweep_config(epochs=5, block={**BLOCK, "seed": (7, 0)}), undisturbed)
+    assert results(undisturbed) == before
+
+
+def test_compiled_programs_are_kept_for_the_sweep_alone(undisturbed):
+    assert any((undisturbed / "compiled").iterdir())
+    assert jax.config.jax_compilation_cache_dir is None
+
+
+SWEEP = """
+import ml_collections
+from configs.digits import get_config as run
+def get_config():
+    grid = {"block": {"loss": ("cross_entropy", "focal", "mse")}}
+    return ml_collections.ConfigDict({"run": run(), "grid": grid})
+"""
+
+
+def command(module_name, *arguments):
+    code = f"from softbin.experiments.{module_name} import main; main()"
+    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_the_command_lists_what_failed_and_exits_with_1(tmp_path):
+    (tmp_path / "sweep.py").write_text(SWEEP)
+    done = command(
+        "sweep", f"--config={tmp_path / 'sweep.py'}", f"--workdir={tmp_path / 'out'}", "--config.run.epochs=2"
+    )
+    assert done.returncode == 1
+    assert "failed: focal: UserError: unknown loss 'focal'" in done.stderr
+    assert done.stdout == f"2 of 3 runs are finished; results in {tmp_path / 'out'}\n"
+    assert "sweep" in done.stderr  # the bars
+    assert "cross_entropy" in done.stderr
+
+
+def test_training_refuses_a_sweep_and_names_the_other_command(tmp_path):
+    (tmp_path / "sweep.py").write_text(SWEEP)
+    done = command("train", f"--config={tmp_path / 'sweep.py'}", f"--workdir={tmp_path / 'out'}")
+    assert done.returncode == 2
+    assert done.stderr == "error: the config is a sweep, with a run and a grid: give it to softbin-sweep\n"
