@@ -5,6 +5,7 @@ tables; their columns `mean`, `difference` and so on are test accuracies.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -73,14 +74,14 @@ def compared(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[~by_class | (rows["decision"] == "thresholds")]
 
 
-def paired_test(values: pd.Series, baseline: pd.Series) -> dict[str, float]:
+def paired_test(values: pd.Series, baseline: pd.Series) -> dict[str, Any]:
     """The t-test of two accuracies by seed, paired by the seeds that both have.
 
     Returns:
       `pairs`, the mean `difference`, `t` and `p`; NaN where there is no test, for want of two seeds or because all
       differences are the same.
     """
-    both = pd.concat([values, baseline], axis=1, join="inner").astype(float)
+    both = pd.concat([values, baseline], axis=1, join="inner")
     difference = (both.iloc[:, 0] - both.iloc[:, 1]).to_numpy()
     result = {"pairs": len(both), "difference": np.nan, "t": np.nan, "p": np.nan}
     if len(both):
@@ -132,12 +133,12 @@ def comparison_table(rows: pd.DataFrame, baseline: Callable[[pd.Series], str | N
     return table.assign(p_holm=holm(table["p"].astype(float)))
 
 
-def summary(cell: pd.DataFrame) -> dict[str, float]:
+def summary(cell: pd.DataFrame) -> dict[str, Any]:
     """Seeds, mean and sd of the accuracy, and the mean of the last accuracy."""
     return {
         "seeds": len(cell),
         "mean": cell["accuracy"].mean(),
-        "sd": cell["accuracy"].astype(float).std(),
+        "sd": cell["accuracy"].std(),
         "last": cell["last"].mean(),
     }
 
@@ -181,7 +182,7 @@ def rate_search(rows: pd.DataFrame) -> pd.DataFrame:
     """
     records = []
     for (batch_size, variant), cell in rows.groupby(["batch_size", "variant"], sort=False):
-        means = cell.groupby("learning_rate")["validation"].mean().astype(float)
+        means = cell.groupby("learning_rate")["validation"].mean()
         if len(means) > 1:
             chosen = means.idxmax() if means.notna().any() else np.nan
             records.append({"batch_size": batch_size, "variant": variant, "means": means, "chosen": chosen})

@@ -83,6 +83,7 @@ def report(runs: Runs, source: str, workdir: Path) -> list[str]:
         text.departures(runs.table),
         *chapters,
         "## Figures",
+        "" if runs.curves is not None else "None over epochs: a table of runs has no curves.",
         *(f"![{caption}]({file})\n\n{caption}" for file, caption in figures.items()),
     ]
     folder.write(workdir / REPORT_FILE, "\n\n".join(filter(None, chapters)) + "\n")
@@ -95,9 +96,9 @@ def _section(name: str, rows: pd.DataFrame) -> _Section:
         question: comparisons.comparison_table(rows if baseline is comparisons.argmax_of_same else compared, baseline)
         for question, baseline in _QUESTIONS.items()
     }
-    return _Section(
-        name, rows, {question: table for question, table in tables.items() if table["baseline"].notna().any()}
-    )
+    always = next(iter(_QUESTIONS))
+    shown = {name: table for name, table in tables.items() if name == always or table["baseline"].notna().any()}
+    return _Section(name, rows, shown if len(rows) else {})
 
 
 def _headlines(sections: Sequence[_Section]) -> list[str]:

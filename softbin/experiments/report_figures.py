@@ -93,7 +93,7 @@ def _with_epochs(rows: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
 def _draw(axes: Axes, rows: pd.DataFrame, x: str, styles: Styles, marker: str = "") -> None:
     """The mean over seeds of each variant against x, with a band of one standard deviation to either side."""
     for variant, style in styles.items():
-        part = rows.loc[rows["variant"] == variant, [x, "accuracy"]].astype(float).groupby(x)["accuracy"]
+        part = rows.loc[rows["variant"] == variant, [x, "accuracy"]].groupby(x)["accuracy"]
         if part.ngroups:
             mean, sd = part.mean(), part.std().fillna(0)
             axes.plot(
@@ -129,7 +129,7 @@ def _label_outer(panels: np.ndarray) -> None:
 def _above_warm_up(axes: Axes, rows: pd.DataFrame) -> None:
     """Cut the picture off below what the lines pass in their first epochs."""
     late = rows[rows["epoch"] >= _WARM_UP * rows["epoch"].max()]
-    means = late.astype({"accuracy": float}).groupby(["variant", "epoch"])["accuracy"].mean()
+    means = late.groupby(["variant", "epoch"])["accuracy"].mean()
     margin = 0.05 * (means.max() - means.min()) + 1e-3
     axes.set_ylim(means.min() - margin, means.max() + margin)
 
@@ -153,31 +153,32 @@ def _largest_batch(
     settings: Mapping[str, pd.DataFrame], curves: pd.DataFrame, published: Runs | None
 ) -> tuple[Figure, str]:
     """The paper's figure, and the same of the first setting."""
-    parts: list[tuple[str, pd.DataFrame]] = []
     if published is None:
-        parts += [(name, _with_epochs(rows, curves)) for name, rows in settings.items()]
+        parts = [(name, rows, curves) for name, rows in settings.items()]
     else:
-        for rows in comparisons.by_setting(comparisons.decisions(published.table)):
-            parts.append((f"the paper's runs: {rows['dataset'].iloc[0]}", _with_epochs(rows, published.curves)))
+        of_datasets = comparisons.by_setting(comparisons.decisions(published.table))
+        parts = [(f"the paper's runs: {rows['dataset'].iloc[0]}", rows, published.curves) for rows in of_datasets]
         name, rows = next(iter(settings.items()))
-        parts.append((f"these runs: {name}", _with_epochs(rows, curves)))
-    shown = [
-        (name, rows[(rows["decision"] == "argmax") & rows["loss"].isin([*paper.LOSSES, "scaled_mse"])])
-        for name, rows in parts
-    ]
-    styles = _styles(pd.concat(rows for _, rows in shown))
-    figure, panels = _grid(len(parts), 1, width=4, height=3.4)
-    for axes, (name, rows) in zip(panels[:, 0], shown, strict=True):
-        largest = rows[rows["batch_size"] == rows["batch_size"].max()]
-        _draw(axes, largest, "epoch", styles)
-        _above_warm_up(axes, largest)
-        seeds = largest["seed"].nunique()
+        parts.append((f"these runs: {name}", rows, curves))
+    parts = [(name, rows[_is_of_the_papers_figure(rows)], curves) for name, rows, curves in parts]
+    styles = _styles(pd.concat(rows for _, rows, _ in parts))
+    figure, panels = _grid(len(parts), 1, width=4.0, height=3.4)
+    for axes, (name, rows, curves) in zip(panels[:, 0], parts, strict=True):
+        lines = _with_epochs(rows, curves)
+        _draw(axes, lines, "epoch", styles)
+        _above_warm_up(axes, lines)
         axes.set_xlabel("epoch")
-        axes.set_title(f"{name}\nbatch {largest['batch_size'].max():,}, seeds: {seeds}", fontsize=10)
+        axes.set_title(f"{name}\nbatch {rows['batch_size'].max():,}, seeds: {rows['seed'].nunique()}", fontsize=10)
     panels[0, 0].set_ylabel("test accuracy")
     _legend(figure)
     caption = "Test accuracy against the epoch at the largest batch size, mean ± standard deviation over seeds."
     return figure, caption
+
+
+def _is_of_the_papers_figure(rows: pd.DataFrame) -> pd.Series:
+    """The paper's losses and scaled_mse, by argmax, at the largest batch size."""
+    losses = rows["loss"].isin([*paper.LOSSES, "scaled_mse"])
+    return losses & (rows["decision"] == "argmax") & (rows["batch_size"] == rows["batch_size"].max())
 
 
 def _epochs(name: str, rows: pd.DataFrame, curves: pd.DataFrame, styles: Styles) -> tuple[Figure, str]:
@@ -186,7 +187,7 @@ def _epochs(name: str, rows: pd.DataFrame, curves: pd.DataFrame, styles: Styles)
         sizes = [sizes[0], sizes[len(sizes) // 2], sizes[-1]]
     groups = _panels(styles, rows)
     lines = _with_epochs(rows, curves)
-    figure, panels = _grid(len(sizes), len(groups), width=3.9, height=3, sharex=True, sharey="row")
+    figure, panels = _grid(len(sizes), len(groups), width=3.9, height=3.0, sharex=True, sharey="row")
     for row, size in zip(panels, sizes, strict=True):
         of_size = lines[lines["batch_size"] == size]
         for axes, (kind, members) in zip(row, groups.items(), strict=True):
@@ -204,7 +205,7 @@ def _epochs(name: str, rows: pd.DataFrame, curves: pd.DataFrame, styles: Styles)
 
 def _batch_sizes(settings: Mapping[str, pd.DataFrame], styles: Styles) -> tuple[Figure, str]:
     groups = _panels(styles, pd.concat(settings.values()))
-    figure, panels = _grid(len(settings), len(groups), width=3.9, height=3, sharex=True, sharey="row")
+    figure, panels = _grid(len(settings), len(groups), width=3.9, height=3.0, sharex=True, sharey="row")
     for row, (name, rows) in zip(panels, settings.items(), strict=True):
         for axes, (kind, members) in zip(row, groups.items(), strict=True):
             _draw(axes, rows, "batch_size", members, marker="o")
@@ -222,7 +223,7 @@ def _batch_sizes(settings: Mapping[str, pd.DataFrame], styles: Styles) -> tuple[
 
 
 def _gaps(settings: Mapping[str, pd.DataFrame]) -> tuple[Figure, str]:
-    gaps = {name: comparisons.gaps(rows).astype({"accuracy": float}) for name, rows in settings.items()}
+    gaps = {name: comparisons.gaps(rows) for name, rows in settings.items()}
     together = pd.concat(gaps.values())
     sizes = sorted(together["batch_size"].unique())
     largest = together[together["batch_size"] == sizes[-1]].groupby("variant")["accuracy"].mean()
@@ -255,7 +256,7 @@ def _decisions(settings: Mapping[str, pd.DataFrame]) -> tuple[Figure, str]:
         variants = list(both.sort_values(list(VARIANT), ascending=False)["variant"].unique())
         heights = {variant: height for height, variant in enumerate(variants)}
         for axes, size in zip(row, sizes, strict=True):
-            of_size = both[both["batch_size"] == size].astype({"accuracy": float})
+            of_size = both[both["batch_size"] == size]
             means = of_size.pivot_table(index=["loss", "variant"], columns="decision", values="accuracy")
             for (loss, variant), mean in means.iterrows():
                 height, color = heights[variant], _COLORS[loss]

@@ -11,7 +11,7 @@ from softbin.experiments.comparisons import ALPHA, variant_name
 from softbin.experiments.run_table import SETTING, Runs
 
 NO_VALUE = "–"
-NO_TEST = "no test can be made; it takes two seeds that both have, and differences that vary."
+NO_TEST = "no test can be made; it takes both losses, two seeds that both have, and differences that vary."
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -29,8 +29,10 @@ SETTING = (
 """The fields in which runs that are compared agree."""
 VARIANT = ("loss", "budget", "temperature")
 _ACCURACIES = ("test_accuracy", "test_accuracy_thresholded", "validation_accuracy", "validation_accuracy_thresholded")
+_BEST_AND_LAST = [f"{which}_{name}" for name in _ACCURACIES for which in ("max", "last")]
+_DECIMALS = 6  # of an accuracy; float32 has no more
 _REQUIRED = ("dataset", "loss", "batch_size", "learning_rate", "epochs", "seed", "max_test_accuracy")
-_TEXT, _INTEGER, _NUMBER, _FLAG = "string", "Int64", "Float64", "boolean"
+_TEXT, _INTEGER, _NUMBER, _FLAG = "string", "Int64", "float64", "boolean"
 COLUMNS = {
     "run": _TEXT,
     "dataset": _TEXT,
@@ -52,7 +54,7 @@ COLUMNS = {
     "learning_rate": _NUMBER,
     "seed": _INTEGER,
     "epoch_of_max": _INTEGER,
-    **{f"{which}_{name}": _NUMBER for name in _ACCURACIES for which in ("max", "last")},
+    **dict.fromkeys(_BEST_AND_LAST, _NUMBER),
     "train_seconds": _NUMBER,
     "softbin": _TEXT,
     "jax": _TEXT,
@@ -87,7 +89,7 @@ def read_workdir(workdir: Path) -> Runs:
     return Runs(
         table=_typed(pd.DataFrame([_row(path) for path in finished]), str(workdir)),
         curves=pd.concat([_curve(path) for path in finished], ignore_index=True),
-        failed=tuple(_read_json(failed)) if failed.exists() else (),
+        failed=tuple(_read_json(failed, list)) if failed.exists() else (),
         unfinished=tuple(path.name for path in folders if path not in finished),
     )
 
@@ -110,7 +112,7 @@ def read_results(name: str) -> Runs:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path, float_precision="round_trip", dtype={"hidden": "string", "budget": "string"})
+        table = pd.read_csv(path, dtype=COLUMNS)
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}): give the runs.csv of a softbin-report") from None
     except ValueError as error:
@@ -121,8 +123,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 
 def _row(path: Path) -> dict[str, Any]:
-    summary = _read_json(path / folder.SUMMARY_FILE)
-    fields = {**_read_json(path / folder.CONFIG_FILE), **summary, **summary.get("versions", {})}
+    config, summary = (_read_json(path / file, dict) for file in (folder.CONFIG_FILE, folder.SUMMARY_FILE))
+    fields = {**config, **summary, **summary.get("versions", {})}
     missing = [name for name in _REQUIRED if fields.get(name) is None]
     if missing:
         raise _damaged(path / folder.SUMMARY_FILE, f"no {', '.join(missing)}")
@@ -141,11 +143,14 @@ def _curve(path: Path) -> pd.DataFrame:
         raise _damaged(metrics, error) from None
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path, kind: type) -> Any:
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise _damaged(path, error) from None
+    if not isinstance(content, kind):
+        raise _damaged(path, f"not a {kind.__name__}")
+    return content
 
 
 def _typed(table: pd.DataFrame, source: str) -> pd.DataFrame:
@@ -157,7 +162,9 @@ def _typed(table: pd.DataFrame, source: str) -> pd.DataFrame:
     except (ValueError, TypeError) as error:
         raise UserError(f"{source} is damaged ({_one_line(error)}): give the runs.csv of a softbin-report") from None
     text = [name for name, kind in COLUMNS.items() if kind == _TEXT]
-    return table.assign(**{name: table[name].fillna("") for name in text})
+    table[text] = table[text].fillna("")
+    table[_BEST_AND_LAST] = table[_BEST_AND_LAST].round(_DECIMALS)
+    return table
 
 
 def _damaged(path: Path, reason) -> UserError:
