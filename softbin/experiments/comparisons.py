@@ -74,6 +74,11 @@ def compared(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[~by_class | (rows["decision"] == "thresholds")]
 
 
+def after_last_epoch(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that stand in the tables, with the accuracy after the last epoch in place of the maximum."""
+    return compared(rows.assign(accuracy=rows["last"]))
+
+
 def paired_test(values: pd.Series, baseline: pd.Series) -> dict[str, Any]:
     """The t-test of two accuracies by seed, paired by the seeds that both have.
 

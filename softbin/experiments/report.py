@@ -22,10 +22,24 @@ paper: that choice of the epoch sees the test set, so compare `last`, the mean a
 t-tests paired by the seeds that both have; with fewer than two there is none. `p (Holm)` is corrected over all tests
 of the table it stands in, and bold below {comparisons.ALPHA}; `p` is not corrected. k is the budget, τ the temperature.
 With thresholds the decision is argmax of logits/τ − λ, otherwise argmax of the logits."""
-_QUESTIONS: dict[str, Callable[[pd.Series], str | None]] = {
-    "Against cross_entropy": comparisons.cross_entropy,
-    "Against scaled_mse at the same temperature": comparisons.same_temperature,
-    "Thresholds against argmax": comparisons.argmax_of_same,
+
+
+class _Question(NamedTuple):
+    """What is compared with what."""
+
+    baseline: Callable[[pd.Series], str | None]
+    rows: Callable[[pd.DataFrame], pd.DataFrame]
+    summary: tuple[str, ...] = ("mean", "sd", "last")
+    when: str = ""  # for sentences, where it is not the maximum over the epochs
+
+
+_QUESTIONS = {
+    "against cross_entropy": _Question(comparisons.cross_entropy, comparisons.compared),
+    "against scaled_mse at the same temperature": _Question(comparisons.same_temperature, comparisons.compared),
+    "thresholds against argmax": _Question(comparisons.argmax_of_same, lambda rows: rows),
+    "after the last epoch, against cross_entropy": _Question(
+        comparisons.cross_entropy, comparisons.after_last_epoch, ("mean", "sd"), ", after the last epoch"
+    ),
 }
 
 
@@ -66,7 +80,8 @@ def report(runs: Runs, source: str, workdir: Path) -> list[str]:
         chosen = comparisons.at_chosen_rates(setting, search) if (search["chosen"] != rate).any() else setting[:0]
         tuned.append(_section(f"{name}, chosen learning rates", chosen))
         chapters += [_chapter(common[-1], rate), _rates(search, tuned[-1])]
-    headlines = _headlines(common) + [f"At chosen learning rates: {headline}" for headline in _headlines(tuned)]
+    headlines = _headlines(common) + [f"with chosen learning rates, {headline}" for headline in _headlines(tuned)]
+    headlines = [headline[0].upper() + headline[1:] for headline in headlines]
     published = None if source == PAPER else run_table.read_results(PAPER)
     figures = report_figures.save({each.name: each.rows for each in common}, runs.curves, published, workdir)
     chapters = [
@@ -91,13 +106,12 @@ def report(runs: Runs, source: str, workdir: Path) -> list[str]:
 
 
 def _section(name: str, rows: pd.DataFrame) -> _Section:
-    compared = comparisons.compared(rows)
     tables = {
-        question: comparisons.comparison_table(rows if baseline is comparisons.argmax_of_same else compared, baseline)
-        for question, baseline in _QUESTIONS.items()
+        each: comparisons.comparison_table(question.rows(rows), question.baseline)
+        for each, question in _QUESTIONS.items()
     }
     always = next(iter(_QUESTIONS))
-    shown = {name: table for name, table in tables.items() if name == always or table["baseline"].notna().any()}
+    shown = {each: table for each, table in tables.items() if each == always or table["baseline"].notna().any()}
     return _Section(name, rows, shown if len(rows) else {})
 
 
@@ -111,7 +125,7 @@ def _findings(sections: Sequence[_Section]) -> list[str]:
         sentence
         for section in sections
         for question, table in section.tables.items()
-        for sentence in text.findings(table, section.name, question)
+        for sentence in text.findings(table, section.name, question, _QUESTIONS[question].when)
     ]
 
 
@@ -139,7 +153,11 @@ def _chapter(section: _Section, rate: float) -> str:
 
 
 def _comparisons(section: _Section) -> list[str]:
-    return [part for question, table in section.tables.items() for part in (f"### {question}", text.comparison(table))]
+    return [
+        part
+        for question, table in section.tables.items()
+        for part in (f"### {question.capitalize()}", text.comparison(table, _QUESTIONS[question].summary))
+    ]
 
 
 def _rates(search: pd.DataFrame, tuned: _Section) -> str:

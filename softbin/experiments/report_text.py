@@ -8,7 +8,7 @@ import pandas as pd
 
 from softbin.experiments import comparisons, paper
 from softbin.experiments.comparisons import ALPHA, variant_name
-from softbin.experiments.run_table import SETTING, Runs
+from softbin.experiments.run_table import SETTING, VARIANT, Runs
 
 NO_VALUE = "–"
 NO_TEST = "no test can be made; it takes both losses, two seeds that both have, and differences that vary."
@@ -91,9 +91,9 @@ def departures(table: pd.DataFrame) -> str:
         compare(name, [value], _found(table[name]))
     compare("batch_size", paper.BATCH_SIZES, _found(table["batch_size"]))
     compare("seed", paper.SEEDS, _found(table["seed"]))
-    published = [variant_name(loss, paper.BUDGET, paper.TEMPERATURE) for loss in paper.LOSSES]
-    fields = table[["loss", "budget", "temperature"]].drop_duplicates()
-    compare("variant", published, sorted({variant_name(*row) for row in fields.itertuples(index=False)}))
+    published = {variant_name(loss, paper.BUDGET, paper.TEMPERATURE) for loss in paper.LOSSES}
+    found = {variant_name(*row) for row in table[list(VARIANT)].drop_duplicates().itertuples(index=False)}
+    compare("variants that the other has not", sorted(published - found), sorted(found - published))
     if not rows:
         return "Nothing in the configs differs from the paper's protocol."
     return markdown(["field", "the paper's", "here"], rows).replace("---:", "---")
@@ -189,14 +189,14 @@ def _counts(table: pd.DataFrame) -> str:
     if not tests:
         return NO_TEST
     if significant.empty:
-        return f"none of {tests} differences is significant."
+        return f"significant differences: none of {tests}."
     directions = {"higher": significant["difference"] > 0, "lower": significant["difference"] < 0}
     parts = [
         f"{name} in {is_so.sum()}, by {_range(significant.loc[is_so, 'difference'])}"
         for name, is_so in directions.items()
         if is_so.any()
     ]
-    return f"{len(significant)} of {tests} differences are significant; {' and '.join(parts)}."
+    return f"significant differences: {len(significant)} of {tests}; {' and '.join(parts)}."
 
 
 def _range(differences: pd.Series) -> str:
@@ -204,7 +204,7 @@ def _range(differences: pd.Series) -> str:
     return " to ".join(dict.fromkeys(ends))
 
 
-def findings(table: pd.DataFrame, setting: str, question: str) -> list[str]:
+def findings(table: pd.DataFrame, setting: str, question: str, when: str) -> list[str]:
     """A sentence for each variant and direction in which a difference is significant, over its batch sizes.
 
     Where no difference is, or where there is no test, one sentence says so.
@@ -216,21 +216,22 @@ def findings(table: pd.DataFrame, setting: str, question: str) -> list[str]:
     if significant.empty:
         smallest = table["p"].min()
         return [
-            f"{setting}, {question}: no difference is significant ({tests} tests; smallest p {probability(smallest)} "
+            f"{setting}, {question}: no difference is significant (tests: {tests}; smallest p {probability(smallest)} "
             f"before and {probability(table['p_holm'].min())} after the correction)."
         ]
     groups = significant.groupby(["variant", "baseline", significant["difference"] > 0], sort=False)
-    return [_finding(setting, part) for _, part in groups]
+    return [_finding(setting, when, part) for _, part in groups]
 
 
-def _finding(setting: str, part: pd.DataFrame) -> str:
+def _finding(setting: str, when: str, part: pd.DataFrame) -> str:
     first, largest_p = part.iloc[0], part["p_holm"].max()
     sizes = ", ".join(f"{size:,}" for size in part["batch_size"])
     pairs = ", ".join(f"{n:.0f}" for n in sorted(part["pairs"].unique()))
     p = "p < 0.001" if largest_p < 0.001 else f"p {'=' if len(part) == 1 else '≤'} {largest_p:.3f}"
+    word = "higher" if first["difference"] > 0 else "lower"
     return (
-        f"{setting}, batch {sizes}: {first['variant']} is {'higher' if first['difference'] > 0 else 'lower'} than "
-        f"{first['baseline']} by {_range(part['difference'])} (paired t, n = {pairs}, Holm-corrected {p})."
+        f"{setting}, batch {sizes}{when}: {first['variant']} is {word} than {first['baseline']} by "
+        f"{_range(part['difference'])} (paired t, n = {pairs}, Holm-corrected {p})."
     )
 
 

@@ -61,7 +61,7 @@ def test_the_curves_are_those_of_the_runs(runs):
     np.testing.assert_allclose(curves.max()[table.index], table["max_test_accuracy"].astype(float), atol=1e-9)
     np.testing.assert_allclose(curves.last()[table.index], table["last_test_accuracy"].astype(float), atol=1e-9)
     first_maximum = curves.apply(lambda curve: 1 + int(np.argmax(curve)))
-    assert (first_maximum[table.index] == table["epoch_of_max"]).all()
+    assert first_maximum[table.index].tolist() == table["epoch_of_max"].tolist()
 
 
 @pytest.mark.parametrize(("dataset", "batch_size", "baseline", "mean", "difference", "t", "p"), ROWS)
