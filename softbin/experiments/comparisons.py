@@ -171,8 +171,12 @@ def gaps(rows: pd.DataFrame) -> pd.DataFrame:
     return both.assign(accuracy=both["accuracy_smallest"] - both["accuracy"])
 
 
-def common_rate(rows: pd.DataFrame) -> float:
-    """The learning rate with which most runs were made; of several, the (lower) median."""
+def at_common_rates(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a setting with the learning rate of most runs at their batch size; of several, the middle one."""
+    return pd.concat(part[part["learning_rate"] == _common_rate(part)] for _, part in rows.groupby("batch_size"))
+
+
+def _common_rate(rows: pd.DataFrame) -> float:
     counts = rows.groupby("learning_rate")["run"].nunique()
     rates = sorted(counts[counts == counts.max()].index)
     return rates[(len(rates) - 1) // 2]

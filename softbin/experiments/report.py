@@ -75,11 +75,12 @@ def report(runs: Runs, source: str, workdir: Path) -> list[str]:
     names = text.setting_names(pd.DataFrame([setting.iloc[0] for setting in settings]))
     common, tuned, chapters = [], [], []
     for name, setting in zip(names, settings, strict=True):
-        rate, search = comparisons.common_rate(setting), comparisons.rate_search(comparisons.compared(setting))
-        common.append(_section(name, setting[setting["learning_rate"] == rate]))
-        chosen = comparisons.at_chosen_rates(setting, search) if (search["chosen"] != rate).any() else setting[:0]
-        tuned.append(_section(f"{name}, chosen learning rates", chosen))
-        chapters += [_chapter(common[-1], rate), _rates(search, tuned[-1])]
+        search = comparisons.rate_search(comparisons.compared(setting))
+        common.append(_section(name, comparisons.at_common_rates(setting)))
+        chosen = comparisons.at_chosen_rates(setting, search)
+        is_new = not chosen["run"].isin(common[-1].rows["run"]).all()
+        tuned.append(_section(f"{name}, chosen learning rates", chosen if is_new else chosen[:0]))
+        chapters += [_chapter(common[-1]), _rates(search, tuned[-1])]
     headlines = _headlines(common) + [f"with chosen learning rates, {headline}" for headline in _headlines(tuned)]
     headlines = [headline[0].upper() + headline[1:] for headline in headlines]
     published = None if source == PAPER else run_table.read_results(PAPER)
@@ -133,11 +134,11 @@ def _bullets(sentences: Sequence[str]) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences) or "There is nothing to compare."
 
 
-def _chapter(section: _Section, rate: float) -> str:
+def _chapter(section: _Section) -> str:
     gaps = comparisons.comparison_table(comparisons.gaps(comparisons.compared(section.rows)), comparisons.cross_entropy)
     parts = [
         f"## {section.name}",
-        f"Learning rate {rate:g}.",
+        f"Learning rate: {text.rates(section.rows)}.",
         "### Table 1 in the paper's form",
         text.table_1(section.rows),
         *_comparisons(section),
@@ -172,7 +173,7 @@ def _rates(search: pd.DataFrame, tuned: _Section) -> str:
     if len(tuned.rows):
         parts += ["With the chosen rates:", *(part.replace("### ", "#### ") for part in _comparisons(tuned))]
     elif search["chosen"].notna().all():
-        parts.append("All chosen rates are the one of the tables above.")
+        parts.append("All chosen rates are those of the tables above.")
     return "\n\n".join(parts)
 
 

@@ -9,7 +9,6 @@ from matplotlib.ticker import MaxNLocator
 
 from softbin.experiments import comparisons
 from softbin.experiments import report_style as style
-from softbin.experiments.comparisons import PROJECTED
 from softbin.experiments.run_table import VARIANT
 
 
@@ -43,7 +42,7 @@ def decisions(settings: Mapping[str, pd.DataFrame]) -> tuple[Figure, str]:
     shape = (len(settings), len(sizes))
     figure, panels = style.grid(*shape, width=4.6, height=0.32 * most + 1, sharex="row", sharey="row")
     for row, (name, rows) in zip(panels, settings.items(), strict=True):
-        both = rows[rows["loss"].isin(PROJECTED)]
+        both = rows[rows["loss"].isin(rows.loc[rows["decision"] == "thresholds", "loss"])]
         names = [comparisons.variant_name(*each) for each in both[list(VARIANT)].itertuples(index=False)]
         both = both.assign(variant=names)
         variants = list(both.sort_values(list(VARIANT), ascending=False)["variant"].unique())

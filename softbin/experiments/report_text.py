@@ -11,6 +11,9 @@ from softbin.experiments.comparisons import ALPHA, variant_name
 from softbin.experiments.run_table import SETTING, VARIANT, Runs
 
 NO_VALUE = "–"
+_NOT_IN_A_CONFIG = """\
+In no config: the paper's runs are PyTorch's, with its initial weights and random numbers; a seed here is not the same
+run as that seed there."""
 NO_TEST = "no test can be made; it takes both losses, two seeds that both have, and differences that vary."
 
 
@@ -96,11 +99,19 @@ def departures(table: pd.DataFrame) -> str:
     compare("variants that the other has not", sorted(published - found), sorted(found - published))
     if not rows:
         return "Nothing in the configs differs from the paper's protocol."
-    return markdown(["field", "the paper's", "here"], rows).replace("---:", "---")
+    return markdown(["field", "the paper's", "here"], rows).replace("---:", "---") + f"\n\n{_NOT_IN_A_CONFIG}"
 
 
 def _found(values: pd.Series) -> list:
     return sorted(values.dropna().unique())
+
+
+def rates(rows: pd.DataFrame) -> str:
+    """The learning rate of a setting, or that of each batch size where they differ."""
+    by_size = rows.groupby("batch_size")["learning_rate"].first()
+    if by_size.nunique() == 1:
+        return f"{by_size.iloc[0]:g}"
+    return ", ".join(f"{rate:g} at batch {size:,}" for size, rate in by_size.items())
 
 
 def table_1(rows: pd.DataFrame) -> str:

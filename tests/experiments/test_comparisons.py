@@ -87,9 +87,9 @@ def test_no_rate_is_chosen_without_validation():
     assert comparisons.at_chosen_rates(table, search).empty
 
 
-def test_the_common_rate_has_most_runs_and_of_several_is_the_middle_one():
-    assert comparisons.common_rate(rows(learning_rate=[0.1, 0.2, 0.2], run=["r", "s", "t"])) == 0.2
-    assert comparisons.common_rate(rows(learning_rate=[0.3, 0.1, 0.2], run=["r", "s", "t"])) == 0.2
+def test_the_common_rate_of_a_batch_size_has_most_runs_and_of_several_is_the_middle_one():
+    table = rows(learning_rate=[0.1, 0.2, 0.2, 0.3, 0.1, 0.2], run=list("rstuvw"), batch_size=[32, 32, 32, 64, 64, 64])
+    assert comparisons.at_common_rates(table)["run"].tolist() == ["s", "t", "w"]
 
 
 def test_a_gap_is_lost_accuracy_by_seed():
