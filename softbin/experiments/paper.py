@@ -33,7 +33,7 @@ def runs() -> pd.DataFrame:
     hypersimplex = table["loss"] == "hypersimplex"
     return table.assign(
         run=[_key(row) for row in table.itertuples()],
-        train_examples=0,
+        train_examples=table["dataset"].map(TRAIN_EXAMPLES),
         budget=hypersimplex.map({True: BUDGET, False: ""}),
         temperature=hypersimplex.map({True: TEMPERATURE, False: np.nan}),
         device="NVIDIA RTX 6000 Ada",

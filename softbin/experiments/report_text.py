@@ -36,6 +36,8 @@ def probability(p) -> str:
 def setting_names(settings: pd.DataFrame) -> list[str]:
     """A name for each row: its data set, its noise and imbalance, and the other fields in which the rows differ."""
     varied = [name for name in SETTING if settings[name].nunique(dropna=False) > 1]
+    if settings.groupby(["dataset", "imbalance"])["train_examples"].nunique().max() == 1:
+        varied = [name for name in varied if name != "train_examples"]  # the others say it
     return [_setting_name(setting, varied) for _, setting in settings.iterrows()]
 
 
@@ -250,7 +252,10 @@ def left_out(runs: Runs, repeats: Sequence[str]) -> list[str]:
     """Which runs failed, are not finished, or stand in no table."""
     result = []
     if runs.failed:
-        result += ["Failed:", "\n".join(f"- {failure['run']}: {failure['error']}" for failure in runs.failed)]
+        result += [
+            "Failed:",
+            "\n".join(f"- {failure['run']}: {failure['error'].splitlines()[0]}" for failure in runs.failed),
+        ]
     if runs.unfinished:
         result.append(f"Not finished, and left out: {', '.join(runs.unfinished)}.")
     if repeats:

@@ -158,7 +158,7 @@ def test_the_last_epoch_has_a_table_of_its_own(tmp_path):
 
 
 def test_noise_and_imbalance_have_tables_of_their_own(tmp_path):
-    for changes in ({}, {"label_noise": 0.4}, {"imbalance": 0.1}):
+    for changes in ({}, {"label_noise": 0.4}, {"imbalance": 0.1, "train_examples": 400}):
         write_run(tmp_path, 0.8, **changes)
     report(run_table.read_workdir(tmp_path), "settings", tmp_path)
     headings = re.findall(r"^## (digits.*)$", (tmp_path / "report.md").read_text(), re.MULTILINE)
