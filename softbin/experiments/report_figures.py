@@ -89,9 +89,10 @@ def _above_warm_up(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _panels(styles: style.Styles, rows: pd.DataFrame) -> dict[str, style.Styles]:
-    """The variants of each panel: all in one where they are few, otherwise by kind and each with the baseline."""
+    """The variants of each panel: all in one where they are few and differ, otherwise by kind beside the baseline."""
     present = {variant: line for variant, line in styles.items() if (rows["variant"] == variant).any()}
-    if len(present) <= _FEW:
+    different = {str(line) for line in present.values()}
+    if len(different) == len(present) <= _FEW:
         return {"": present}
     baseline = {style.BASELINE: present.pop(style.BASELINE)} if style.BASELINE in present else {}
     first = rows.drop_duplicates("variant").set_index("variant")

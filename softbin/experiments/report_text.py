@@ -201,15 +201,16 @@ def _counts(table: pd.DataFrame) -> str:
     tests, significant = table["p_holm"].notna().sum(), table[table["p_holm"] < ALPHA]
     if not tests:
         return NO_TEST
+    of_all = f"{tests} test{'s' if tests > 1 else ''}"
     if significant.empty:
-        return f"significant differences: none of {tests}."
+        return f"significant in none of {of_all}."
     directions = {"higher": significant["difference"] > 0, "lower": significant["difference"] < 0}
     parts = [
         f"{name} in {is_so.sum()}, by {_range(significant.loc[is_so, 'difference'])}"
         for name, is_so in directions.items()
         if is_so.any()
     ]
-    return f"significant differences: {len(significant)} of {tests}; {' and '.join(parts)}."
+    return f"significant in {len(significant)} of {of_all}; {' and '.join(parts)}."
 
 
 def _range(differences: pd.Series) -> str:

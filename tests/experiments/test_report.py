@@ -138,7 +138,7 @@ def test_a_difference_that_is_not_significant_is_not_claimed(tmp_path):
         write_run(tmp_path, accuracy, loss="mse", seed=seed)
     headlines = report(run_table.read_workdir(tmp_path), "none", tmp_path)
     assert len(headlines) == 2
-    assert all(headline.endswith("significant differences: none of 1.") for headline in headlines)
+    assert all(headline.endswith("significant in none of 1 test.") for headline in headlines)
     text = section((tmp_path / "report.md").read_text(), "What the tests carry")
     assert "digits, against cross_entropy: no difference is significant (tests: 1; smallest p 0.3" in text
     assert "higher" not in text
@@ -231,5 +231,5 @@ def test_the_command_reports_the_papers_runs(tmp_path):
         [*COMMAND, "--results=paper", f"--workdir={tmp_path}"], capture_output=True, text=True, check=True
     )
     assert done.stdout.endswith(f"280 runs; results in {tmp_path / 'report.md'}\n")
-    assert "Against cross_entropy, a loss with a projection: significant differences: 9 of 14" in done.stdout
+    assert "Against cross_entropy, a loss with a projection: significant in 9 of 14 tests" in done.stdout
     assert len((tmp_path / "runs.csv").read_text().splitlines()) == 281
