@@ -186,19 +186,24 @@ def rate_search(rows: pd.DataFrame) -> pd.DataFrame:
     """The learning rates of the batch sizes and variants of a setting that were run with several.
 
     Returns:
-      A row for each, with the mean validation accuracies by rate (`means`) and the rate at which it is highest
-      (`chosen`; NaN without validation).
+      A row for each, with the mean validation accuracies by rate (`means`) over the `seeds` that all of the rates have,
+      and the rate at which it is highest (`chosen`; NaN without validation, or without a seed that all rates have).
     """
     records = []
     for (batch_size, variant), cell in rows.groupby(["batch_size", "variant"], sort=False):
-        means = cell.groupby("learning_rate")["validation"].mean()
-        if len(means) > 1:
-            chosen = means.idxmax() if means.notna().any() else np.nan
-            records.append({"batch_size": batch_size, "variant": variant, "means": means, "chosen": chosen})
-    return pd.DataFrame(records, columns=["batch_size", "variant", "means", "chosen"])
+        by_seed = cell.pivot(index="learning_rate", columns="seed", values="validation").dropna(axis=1)
+        if len(by_seed) > 1:
+            means = by_seed.mean(axis=1)
+            chosen = means.idxmax() if by_seed.size else np.nan
+            records.append((batch_size, variant, tuple(by_seed.columns), means, chosen))
+    return pd.DataFrame(records, columns=["batch_size", "variant", "seeds", "means", "chosen"])
 
 
 def at_chosen_rates(rows: pd.DataFrame, search: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a setting whose learning rate is the one chosen for their batch size and variant."""
-    chosen = rows.merge(search[["batch_size", "variant", "chosen"]], on=["batch_size", "variant"])
-    return chosen[chosen["learning_rate"] == chosen["chosen"]]
+    """The rows of a setting whose learning rate is the one chosen for their batch size and variant.
+
+    Only of the seeds of the search: the others have but one of the rates.
+    """
+    chosen = rows.merge(search.drop(columns="means"), on=["batch_size", "variant"])
+    searched = np.array([seed in seeds for seed, seeds in zip(chosen["seed"], chosen["seeds"], strict=True)], bool)
+    return chosen[searched & (chosen["learning_rate"] == chosen["chosen"])]

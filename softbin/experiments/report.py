@@ -81,6 +81,7 @@ def report(runs: Runs, source: str, workdir: Path) -> list[str]:
         is_new = not chosen["run"].isin(common[-1].rows["run"]).all()
         tuned.append(_section(f"{name}, chosen learning rates", chosen if is_new else chosen[:0]))
         chapters += [_chapter(common[-1]), _rates(search, tuned[-1])]
+    tuned = [section for section in tuned if any(table["p"].notna().any() for table in section.tables.values())]
     headlines = _headlines(common) + [f"with chosen learning rates, {headline}" for headline in _headlines(tuned)]
     headlines = [headline[0].upper() + headline[1:] for headline in headlines]
     published = None if source == PAPER else run_table.read_results(PAPER)
@@ -166,12 +167,15 @@ def _rates(search: pd.DataFrame, tuned: _Section) -> str:
         return ""
     parts = [
         "### Learning rates",
-        "Mean over seeds of the maximum validation accuracy at each learning rate that was tried; the rate where it is "
-        "highest is chosen.",
+        "The maximum validation accuracy at each learning rate that was tried, mean over the seeds that all of the "
+        "rates have; the rate where it is highest is chosen.",
         text.search(search),
     ]
     if len(tuned.rows):
-        parts += ["With the chosen rates:", *(part.replace("### ", "#### ") for part in _comparisons(tuned))]
+        parts += [
+            "With the chosen rates, on the same seeds:",
+            *(part.replace("### ", "#### ") for part in _comparisons(tuned)),
+        ]
     elif search["chosen"].notna().all():
         parts.append("All chosen rates are those of the tables above.")
     return "\n\n".join(parts)

@@ -29,7 +29,7 @@ def gaps(settings: Mapping[str, pd.DataFrame]) -> tuple[Figure, str]:
             axes.errorbar(mean, range(len(variants)), fmt="o", markersize=5, color=gray, **bars)
         axes.axvline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
         axes.set_title(name, fontsize=10)
-        axes.set_xlabel("accuracy lost since the smallest batch size")
+        axes.set_xlabel("test accuracy lost")
     _name_rows(panels[0], together, variants)
     style.legend(figure)
     return figure, "Test accuracy lost from the smallest batch size on, mean ± standard deviation over seeds."
@@ -37,9 +37,9 @@ def gaps(settings: Mapping[str, pd.DataFrame]) -> tuple[Figure, str]:
 
 def decisions(settings: Mapping[str, pd.DataFrame]) -> tuple[Figure, str]:
     """Argmax beside thresholds, a panel a setting and batch size."""
-    sizes = style.few_batch_sizes(pd.concat(settings.values()))
+    sizes = {name: style.few_batch_sizes(rows) for name, rows in settings.items()}
     most = max(rows.loc[rows["decision"] == "thresholds", "variant"].nunique() for rows in settings.values())
-    shape = (len(settings), len(sizes))
+    shape = (len(settings), max(map(len, sizes.values())))
     figure, panels = style.grid(*shape, width=4.6, height=0.32 * most + 1, sharex="row", sharey="row")
     for row, (name, rows) in zip(panels, settings.items(), strict=True):
         both = rows[rows["loss"].isin(rows.loc[rows["decision"] == "thresholds", "loss"])]
@@ -47,7 +47,9 @@ def decisions(settings: Mapping[str, pd.DataFrame]) -> tuple[Figure, str]:
         both = both.assign(variant=names)
         variants = list(both.sort_values(list(VARIANT), ascending=False)["variant"].unique())
         heights = {variant: height for height, variant in enumerate(variants)}
-        for axes, size in zip(row, sizes, strict=True):
+        for axes in row[len(sizes[name]) :]:
+            axes.set_visible(False)
+        for axes, size in zip(row, sizes[name], strict=False):
             of_size = both[both["batch_size"] == size]
             means = of_size.pivot_table(index=["loss", "variant"], columns="decision", values="accuracy")
             for (loss, variant), mean in means.iterrows():

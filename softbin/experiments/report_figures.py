@@ -34,15 +34,17 @@ def save(
       The captions by file name.
     """
     compared = {name: comparisons.compared(rows) for name, rows in settings.items()}
-    styles = style.styles_of(pd.concat(settings.values()))
+    published_rows = [] if published is None else [comparisons.decisions(published.table)]
+    styles = style.styles_of(pd.concat([*settings.values(), *published_rows]))
     figures: dict[str, tuple[Figure, str]] = {}
     if curves is not None:
-        figures["curves.png"] = _largest_batch(compared, curves, published)
+        figures["curves.png"] = _largest_batch(compared, curves, published, styles)
         for index, (name, rows) in enumerate(compared.items(), 1):
             figures[f"epochs_{index}.png"] = _epochs(name, rows, curves, styles)
-    if any(rows["batch_size"].nunique() > 1 for rows in compared.values()):
-        figures["batch_size.png"] = _batch_sizes(compared, styles)
-        figures["gap.png"] = report_dots.gaps(compared)
+    several = {name: rows for name, rows in compared.items() if rows["batch_size"].nunique() > 1}
+    if several:
+        figures["batch_size.png"] = _batch_sizes(several, styles)
+        figures["gap.png"] = report_dots.gaps(several)
     decided = {name: rows for name, rows in settings.items() if (rows["decision"] == "thresholds").any()}
     if decided:
         figures["decisions.png"] = report_dots.decisions(decided)
@@ -82,7 +84,7 @@ def _label_outer(panels: np.ndarray) -> None:
 
 def _above_warm_up(axes: Axes, rows: pd.DataFrame) -> None:
     """Cut the picture off below what the lines pass in their first epochs."""
-    late = rows[rows["epoch"] >= _WARM_UP * rows["epoch"].max()]
+    late = rows[rows["epoch"] > _WARM_UP * rows["epoch"].max()]
     means = late.groupby(["variant", "epoch"])["accuracy"].mean()
     margin = 0.05 * (means.max() - means.min()) + 1e-3
     axes.set_ylim(means.min() - margin, means.max() + margin)
@@ -105,7 +107,7 @@ def _panels(styles: style.Styles, rows: pd.DataFrame) -> dict[str, style.Styles]
 
 
 def _largest_batch(
-    settings: Mapping[str, pd.DataFrame], curves: pd.DataFrame, published: Runs | None
+    settings: Mapping[str, pd.DataFrame], curves: pd.DataFrame, published: Runs | None, styles: style.Styles
 ) -> tuple[Figure, str]:
     """The paper's figure, and the same of the first setting."""
     if published is None:
@@ -116,7 +118,6 @@ def _largest_batch(
         name, rows = next(iter(settings.items()))
         parts.append((f"these runs: {name}", rows, curves))
     parts = [(name, rows[shown], curves) for name, rows, curves in parts if (shown := _in_papers_figure(rows)).any()]
-    styles = style.styles_of(pd.concat(rows for _, rows, _ in parts))
     figure, panels = style.grid(len(parts), 1, width=4.0, height=3.4)
     for axes, (name, rows, curves) in zip(panels[:, 0], parts, strict=True):
         lines = _with_epochs(rows, curves)

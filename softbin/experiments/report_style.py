@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from softbin.experiments import comparisons
+from softbin.experiments import comparisons, paper
 
 BASELINE = "cross_entropy"
 COLORS = {
@@ -18,9 +18,9 @@ COLORS = {
     "mse": "#e69f00",
     "hinge": "#999999",
 }
-_DASHES: dict[str, list] = {  # by the rank of the temperature
-    "argmax": ["-", (0, (6, 2))],
-    "thresholds": [(0, (1, 1.2)), (0, (5, 1.5, 1, 1.5))],
+_DASHES: dict[str, list] = {  # for the paper's temperature, and the others as they rise
+    "argmax": ["-", (0, (2.5, 1.5)), (0, (7, 2))],
+    "thresholds": [(0, (1, 1.2)), (0, (2.5, 1.2, 1, 1.2)), (0, (7, 1.5, 1, 1.5))],
 }
 _MOST_BATCH_SIZES = 3
 _LEGEND_HEIGHT, _LEGEND_COLUMN = 0.8, 3.5  # inches
@@ -28,14 +28,16 @@ Styles = dict[str, dict[str, Any]]
 
 
 def styles_of(rows: pd.DataFrame) -> Styles:
-    """Color by loss, dashes by decision rule and rank of the temperature; the variants in the order of legends."""
+    """Color by loss, dashes by decision rule and temperature; the variants in the order of legends."""
+    tempered = rows.loc[rows["loss"].isin(comparisons.TEMPERED), "temperature"].unique()
+    ranks = {value: rank for rank, value in enumerate(sorted(tempered, key=lambda t: (t != paper.TEMPERATURE, t)))}
     styles: Styles = {}
     for loss, color in COLORS.items():
         part = rows[rows["loss"] == loss].sort_values(["budget", "temperature", "decision"])
-        ranks = {temperature: rank for rank, temperature in enumerate(sorted(part["temperature"].dropna().unique()))}
         for row in part.drop_duplicates("variant").itertuples():
+            dashes = _DASHES[row.decision]
             rank = ranks[row.temperature] if loss in comparisons.TEMPERED else 0
-            styles[row.variant] = {"color": color, "linestyle": _DASHES[row.decision][min(rank, 1)]}
+            styles[row.variant] = {"color": color, "linestyle": dashes[rank % len(dashes)]}
     return styles
 
 

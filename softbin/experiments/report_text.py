@@ -174,11 +174,12 @@ def search(table: pd.DataFrame) -> str:
     """The learning rates that were tried, and the ones chosen."""
     rates = sorted({rate for means in table["means"] for rate in means.index})
     return markdown(
-        ["variant", "batch", *(f"{rate:g}" for rate in rates), "chosen"],
+        ["variant", "batch", "seeds", *(f"{rate:g}" for rate in rates), "chosen"],
         [
             [
                 row.variant,
                 f"{row.batch_size:,}",
+                f"{len(row.seeds)}",
                 *(number(row.means.get(rate)) for rate in rates),
                 number(row.chosen, "g") + (" (at the edge)" if row.chosen in row.means.index[[0, -1]] else ""),
             ]

@@ -66,18 +66,21 @@ def rows(**columns):
     return table.assign(**{name: value for name, value in defaults.items() if name not in table})
 
 
-def test_the_rate_is_chosen_by_mean_validation_accuracy():
+def test_the_rate_is_chosen_by_mean_validation_accuracy_over_the_seeds_of_all_rates():
     table = rows(
-        learning_rate=[0.1, 0.1, 0.2, 0.2, 0.1],
-        seed=[0, 1, 0, 1, 0],
-        validation=[0.9, 0.5, 0.75, 0.7, 0.3],
-        accuracy=[0.9, 0.9, 0.1, 0.1, 0.5],
-        variant=["a", "a", "a", "a", "b"],
+        learning_rate=[0.1, 0.1, 0.1, 0.2, 0.2, 0.1],
+        seed=[0, 1, 2, 0, 1, 0],
+        validation=[0.9, 0.5, 0.9, 0.75, 0.7, 0.3],
+        accuracy=[0.9, 0.9, 0.9, 0.1, 0.2, 0.5],
+        variant=["a", "a", "a", "a", "a", "b"],
     )
     search = comparisons.rate_search(table)
-    assert search[["variant", "chosen"]].to_numpy().tolist() == [["a", 0.2]]
+    assert search[["variant", "seeds", "chosen"]].to_numpy().tolist() == [["a", (0, 1), 0.2]]
     np.testing.assert_allclose(search["means"][0], [0.7, 0.725])
-    assert comparisons.at_chosen_rates(table, search)["accuracy"].tolist() == [0.1, 0.1]
+    assert comparisons.at_chosen_rates(table, search)["accuracy"].tolist() == [0.1, 0.2]
+    table.loc[3, "validation"] = 0.6
+    search = comparisons.rate_search(table)
+    assert comparisons.at_chosen_rates(table, search)["seed"].tolist() == [0, 1]
 
 
 def test_no_rate_is_chosen_without_validation():

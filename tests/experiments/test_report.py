@@ -188,8 +188,8 @@ def test_learning_rates_are_chosen_by_validation_and_have_a_table(tmp_path):
     report(run_table.read_workdir(tmp_path), "rates", tmp_path)
     text = (tmp_path / "report.md").read_text()
     rates = section(text, "Learning rates")
-    assert "| cross_entropy | 32 | 0.6000 | 0.7000 | 0.01 (at the edge) |" in rates
-    assert "| mse | 32 | 0.5000 | 0.5000 | 0.001 (at the edge) |" in rates
+    assert "| cross_entropy | 32 | 2 | 0.6000 | 0.7000 | 0.01 (at the edge) |" in rates
+    assert "| mse | 32 | 2 | 0.5000 | 0.5000 | 0.001 (at the edge) |" in rates
     chosen = section(text, "Learning rates", "Against cross_entropy")
     assert cells(chosen, "cross_entropy", 32)[3] == "0.7000"
     assert cells(chosen, "mse", 32)[3] == "0.8001"
