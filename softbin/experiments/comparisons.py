@@ -67,11 +67,12 @@ def without_repeats(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 def compared(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows that stand in the tables.
 
-    That is every variant with its thresholds, and with argmax where that is a sensible rule: where there is no
-    projection, or a budget that is the same for every class. The other rows stand beside them in the decisions table.
+    Every loss that does not see a constant added to the logits of a class decides with thresholds. Argmax stands beside
+    them for k = n/2, the published rule, and for losses that do see it; its other rows are in the decisions table only.
     """
     by_class = rows["loss"].isin(PROJECTED) & rows["budget"].isin(["label_count", "prior"])
-    return rows[~by_class | (rows["decision"] == "thresholds")]
+    needs_thresholds = by_class | (rows["loss"] == "centred_scaled_mse")
+    return rows[~needs_thresholds | (rows["decision"] == "thresholds")]
 
 
 def after_last_epoch(rows: pd.DataFrame) -> pd.DataFrame:

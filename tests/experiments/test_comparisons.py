@@ -95,6 +95,17 @@ def test_the_common_rate_of_a_batch_size_has_most_runs_and_of_several_is_the_mid
     assert comparisons.at_common_rates(table)["run"].tolist() == ["s", "t", "w"]
 
 
+def test_argmax_is_compared_where_it_is_a_rule_of_the_loss():
+    losses = ["mse", "hypersimplex", "hypersimplex", "fenchel_young", "centred_scaled_mse"]
+    budgets = ["", "0.5", "label_count", "prior", ""]
+    both = [rows(loss=losses, budget=budgets, decision=decision) for decision in ("argmax", "thresholds")]
+    assert comparisons.compared(both[0])[["loss", "budget"]].to_numpy().tolist() == [
+        ["mse", ""],
+        ["hypersimplex", "0.5"],
+    ]
+    assert len(comparisons.compared(both[1])) == len(losses)
+
+
 def test_a_gap_is_lost_accuracy_by_seed():
     table = rows(batch_size=[32, 32, 64, 64, 128], seed=[0, 1, 0, 1, 2], accuracy=[0.9, 0.8, 0.85, 0.81, 0.5])
     found = comparisons.gaps(table)
