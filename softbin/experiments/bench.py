@@ -102,10 +102,7 @@ def bench(plan: Plan, workdir: Path, console: Console) -> dict[str, Any]:
     Raises:
       UserError: the folder cannot be made. Nothing has been measured then.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {workdir} ({error.strerror}): choose another --workdir") from None
+    folder.make(workdir)
     environment, records = report.environment(), []
     for size in plan.sizes:
         measured = measure(size, plan)

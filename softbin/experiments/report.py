@@ -65,10 +65,7 @@ def report(runs: Runs, source: str, workdir: Path) -> list[str]:
     Raises:
       UserError: the folder cannot be made.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {workdir} ({error.strerror}): choose another --workdir") from None
+    folder.make(workdir)
     folder.write(workdir / RUNS_FILE, runs.table.to_csv(index=False))
     rows, repeats = comparisons.without_repeats(comparisons.decisions(runs.table))
     settings = comparisons.by_setting(rows)

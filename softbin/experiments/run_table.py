@@ -11,8 +11,6 @@ from softbin.experiments import workdir as folder
 from softbin.experiments.errors import UserError
 
 PAPER = "paper"
-RUNS_FOLDER = "runs"
-FAILED_FILE = "failed.json"
 SETTING = (
     "dataset",
     "train_examples",
@@ -81,11 +79,11 @@ def read_workdir(workdir: Path) -> Runs:
     Raises:
       UserError: there are none, or a file is damaged.
     """
-    folders = sorted(path.parent for path in (workdir / RUNS_FOLDER).glob(f"*/{folder.CONFIG_FILE}"))
+    folders = sorted(path.parent for path in (workdir / folder.RUNS_FOLDER).glob(f"*/{folder.CONFIG_FILE}"))
     finished = [path for path in folders if (path / folder.SUMMARY_FILE).exists()]
     if not finished:
-        raise UserError(f"{workdir / RUNS_FOLDER} has no finished run: give the --workdir of a softbin-sweep")
-    failed = workdir / FAILED_FILE
+        raise UserError(f"{workdir / folder.RUNS_FOLDER} has no finished run: give the --workdir of a softbin-sweep")
+    failed = workdir / folder.FAILED_FILE
     return Runs(
         table=_typed(pd.DataFrame([_row(path) for path in finished]), str(workdir)),
         curves=pd.concat([_curve(path) for path in finished], ignore_index=True),

@@ -18,8 +18,6 @@ from softbin.experiments import command_line, grids
 from softbin.experiments import workdir as folder
 from softbin.experiments.train import train
 
-RUNS_FOLDER = "runs"
-FAILED_FILE = "failed.json"
 _COMPILED_FOLDER = "compiled"
 
 
@@ -39,11 +37,11 @@ def sweep(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
       UserError: the config is not a sweep, or the folder is taken or cannot be made. Nothing has been run then.
     """
     workdir = Path(workdir)
-    runs = {workdir / RUNS_FOLDER / name: settings for name, settings in grids.expand(config).items()}
+    runs = {workdir / folder.RUNS_FOLDER / name: settings for name, settings in grids.expand(config).items()}
     for path, settings in runs.items():
         folder.check(path, settings.to_dict())
     folder.make(workdir)
-    (workdir / FAILED_FILE).unlink(missing_ok=True)
+    (workdir / folder.FAILED_FILE).unlink(missing_ok=True)
     failed: list[dict[str, str]] = []
     bar = tqdm(runs.items(), desc="sweep", unit="run", smoothing=0)
     with _keep_compiled(workdir / _COMPILED_FOLDER), bar as progress:
@@ -55,7 +53,7 @@ def sweep(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
                 train(settings, path)
             except Exception as error:
                 failed.append({"run": path.name, "error": f"{type(error).__name__}: {error}"})
-                folder.write(workdir / FAILED_FILE, json.dumps(failed, indent=2) + "\n")
+                folder.write(workdir / folder.FAILED_FILE, json.dumps(failed, indent=2) + "\n")
             gc.collect()  # a run's data are part of reference cycles
     return failed
 

@@ -1,4 +1,4 @@
-"""The folder of a training run: its config, its metrics epoch by epoch, its summary."""
+"""The folder of a training run, with its config, its metrics epoch by epoch and its summary; and that of a sweep."""
 
 import json
 import os
@@ -12,6 +12,8 @@ METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "summary.json"
 CURVES_FILE = "curves.png"
 CHECKPOINTS_FOLDER = "checkpoints"
+RUNS_FOLDER = "runs"  # of a sweep, with a folder for each
+FAILED_FILE = "failed.json"
 
 
 def check(workdir: Path, config: dict[str, Any]) -> None:
