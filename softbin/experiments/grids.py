@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -54,10 +55,9 @@ def expand(config: ml_collections.ConfigDict) -> dict[str, ml_collections.Config
         raise UserError("the grid of the config has no runs: give every field of a block a tuple of values")
     varying = {field for field in config.run if len({json.dumps(settings[field]) for settings, _ in runs.values()}) > 1}
     named = [(_name({f: v for f, v in change.items() if f in varying}), settings) for settings, change in runs.values()]
-    by_folder: dict[str, str] = {}
-    for name, _ in named:
-        if by_folder.setdefault(name.lower(), name) is not name:
-            raise UserError(f"two runs of the grid have the name {name}: make the values of their fields differ more")
+    ((name, count),) = Counter(name.lower() for name, _ in named).most_common(1)
+    if count > 1:  # also where a file system does not tell upper from lower case
+        raise UserError(f"{count} runs of the grid have the name {name}: make the values of their fields differ more")
     return dict(named)
 
 

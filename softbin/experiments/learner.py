@@ -89,7 +89,7 @@ def _train_epoch(task: Task, graph, optimizer, config, mesh):
 
     jit = partial(jax.jit, out_shardings=everywhere)
     if config.model == "cnn" and jax.default_backend() == "cpu":
-        # inside a loop XLA computes the gradients of convolutions a hundred times slower (jax issue 12868)
+        # inside a loop XLA computes the gradients of convolutions tens of times slower (jax issue 12868)
         return partial(train_epoch, _scan_in_python, jit(plan_epoch), jit(train_step))
     return jit(partial(train_epoch, lax.scan, plan_epoch, train_step))
 

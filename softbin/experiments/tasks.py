@@ -1,10 +1,10 @@
 """What a run is about: its data, its loss and its decisions, from a config that has been checked."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
 import ml_collections
-import numpy as np
 
 from softbin.experiments import data, models, objectives
 from softbin.experiments.errors import UserError
@@ -82,7 +82,7 @@ def _check(config: ml_collections.ConfigDict) -> None:
         raise UserError(f"label_noise must be in [0, 1], got {config.label_noise}")
     if not 0 < config.imbalance <= 1:
         raise UserError(f"imbalance must be in (0, 1], 1 for none, got {config.imbalance}")
-    if not 0 < config.learning_rate < np.inf:
+    if not 0 < config.learning_rate < math.inf:
         raise UserError(f"learning_rate must be positive and finite, got {config.learning_rate}")
     if config.model not in models.MODELS:
         raise UserError(f"unknown model {config.model!r}: choose one of {', '.join(models.MODELS)}")

@@ -56,7 +56,7 @@ def test_a_single_run_is_called_run():
         ({"dropout": (0.5,)}, "the grid of the config varies dropout, which its run does not have"),
         ({"epochs": ("many",)}, "the grid of the config has a value for epochs of another type"),
         ({"epochs": ()}, "the grid of the config has no runs"),
-        ({"data_dir": ("a/b", "a:b")}, "two runs of the grid have the name data_dira_b"),
+        ({"data_dir": ("a/b", "a:b")}, "2 runs of the grid have the name data_dira_b"),
     ],
 )
 def test_a_grid_that_makes_no_sense_is_refused(block, message):
