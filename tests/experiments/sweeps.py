@@ -1,0 +1,58 @@
+"""Workdirs of sweeps that were never run, for tests of reports."""
+
+import json
+
+CONFIG = {
+    "dataset": "digits",
+    "data_dir": "",
+    "train_examples": 1024,
+    "validation_examples": 128,
+    "label_noise": 0.0,
+    "imbalance": 1.0,
+    "model": "mlp",
+    "hidden": [16, 16],
+    "augment": False,
+    "mixed_precision": False,
+    "loss": "cross_entropy",
+    "budget": "",
+    "temperature": 1.5,
+    "batch_size": 32,
+    "microbatch_size": 0,
+    "epochs": 4,
+    "evaluate_every": 2,
+    "learning_rate": 1e-3,
+    "seed": 0,
+    "checkpoint_every": 0,
+}
+VERSIONS = {"softbin": "0.1.0", "jax": "0.10.2", "flax": "0.12.8", "optax": "0.2.8"}
+
+
+def write_run(workdir, accuracy, thresholded=None, validation=0.5, **changes):
+    """A finished run whose accuracies are reached in its second evaluation, half a percent above the first."""
+    config = {**CONFIG, **changes}
+    name = "-".join(
+        str(config[field]) for field in ("loss", "budget", "temperature", "batch_size", "learning_rate", "seed")
+    )
+    run = workdir / "runs" / f"{name}-{config['label_noise']}-{config['imbalance']}"
+    run.mkdir(parents=True)
+    best = {"test_accuracy": accuracy, "validation_accuracy": validation}
+    if thresholded is not None:
+        best |= {"test_accuracy_thresholded": thresholded, "validation_accuracy_thresholded": validation}
+    records = [
+        {"epoch": epoch, "loss": 1.0, **{name: value - loss for name, value in best.items()}, "train_seconds": 1.0}
+        for epoch, loss in ((2, 0.005), (4, 0.0))
+    ]
+    summary = {
+        **{field: value for field, value in config.items() if field not in ("data_dir", "checkpoint_every")},
+        "budget": config["budget"] or None,
+        **{f"{which}_{name}": value for name, value in best.items() for which in ("max", "last")},
+        "epoch_of_max": 4,
+        "train_seconds": 1.0,
+        "versions": VERSIONS,
+        "device": "cpu",
+        "date": "2026-11-23T12:00:00+00:00",
+    }
+    (run / "config.json").write_text(json.dumps(config))
+    (run / "summary.json").write_text(json.dumps(summary))
+    (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return run
