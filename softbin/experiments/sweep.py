@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +19,11 @@ from softbin.experiments import command_line, grids
 from softbin.experiments import workdir as folder
 from softbin.experiments.train import train
 
-_COMPILED_FOLDER = "compiled"
-
 
 def sweep(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list[dict[str, str]]:
     """Run what is not finished, each run in `workdir/runs/NAME`, and go on past those that fail.
 
-    Runs that differ in the seed alone are one program, so what XLA compiles is kept in `workdir/compiled`.
+    Runs that differ in the seed alone are one program, which is compiled once for the whole sweep.
 
     Args:
       config: with a `run` and a `grid`, as :func:`softbin.experiments.grids.expand` describes.
@@ -44,7 +43,7 @@ def sweep(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
     (workdir / folder.FAILED_FILE).unlink(missing_ok=True)
     failed: list[dict[str, str]] = []
     bar = tqdm(runs.items(), desc="sweep", unit="run", smoothing=0)
-    with _keep_compiled(workdir / _COMPILED_FOLDER), bar as progress:
+    with _compiled_once(), bar as progress:
         for path, settings in progress:
             progress.set_postfix_str(path.name)
             if (path / folder.SUMMARY_FILE).exists():
@@ -59,19 +58,16 @@ def sweep(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
 
 
 @contextmanager
-def _keep_compiled(path: Path) -> Iterator[None]:
-    """Let JAX keep compiled programs in a folder, and find them there."""
-    settings = {
-        "jax_compilation_cache_dir": str(path.absolute()),
-        "jax_persistent_cache_min_compile_time_secs": 0.1,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    try:
-        _configure(settings)
-        yield
-    finally:
-        _configure(before)
+def _compiled_once() -> Iterator[None]:
+    """Let JAX keep compiled programs in a temporary folder, and find them there."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    with tempfile.TemporaryDirectory(prefix="softbin-sweep-") as path:
+        try:
+            _configure(dict(zip(names, (path, 0.1), strict=True)))
+            yield
+        finally:
+            _configure(before)
 
 
 def _configure(settings: Mapping[str, Any]) -> None:

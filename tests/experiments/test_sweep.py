@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import ml_collections
@@ -106,9 +107,19 @@ def test_the_folder_of_another_sweep_is_refused_before_anything_is_run(undisturb
     assert results(undisturbed) == before
 
 
-def test_compiled_programs_are_kept_for_the_sweep_alone(undisturbed):
-    assert any((undisturbed / "compiled").iterdir())
-    assert jax.config.jax_compilation_cache_dir is None
+def test_a_program_is_compiled_once_for_all_seeds_and_jax_is_left_as_it_was(tmp_path, monkeypatch):
+    before, counts = jax.config.jax_compilation_cache_dir, []
+
+    def count_programs(settings, workdir):
+        summary = train(settings, workdir)
+        folder = Path(jax.config.jax_compilation_cache_dir)
+        counts.append(len(list(folder.glob("jit_train_epoch-*"))))
+        return summary
+
+    monkeypatch.setattr(module, "train", count_programs)
+    sweep(sweep_config(epochs=1), tmp_path)
+    assert counts == [1, 2, 2, 2]
+    assert jax.config.jax_compilation_cache_dir == before
 
 
 SWEEP = """
