@@ -83,7 +83,7 @@ def batch_budget(batch: Batch, targets, budget: Budget) -> Real[ArrayLike, "..."
     weights = _weights_by_example(batch)
     if weights is None:
         weights = jnp.ones(len(batch.logits) * batch.groups.lanes, batch.logits.dtype)
-    k = budget(None if targets is None else _by_example(targets, batch.groups.lanes), weights)
+    k = budget(None if targets is None else by_example(targets, batch.groups.lanes), weights)
     return k if batch.groups.axis_name is None else lax.psum(k, batch.groups.axis_name)
 
 
@@ -102,7 +102,7 @@ def batch_size(batch: Batch) -> Real[ArrayLike, ""]:
     return jnp.where(size > 0, size, 1)
 
 
-def _by_example(values: Float[Array, "rows row"], lanes: int) -> Float[Array, "n classes"]:
+def by_example(values: Float[Array, "rows row"], lanes: int) -> Float[Array, "n classes"]:
     """The entries of a batch with one example in a row."""
     rows, row = values.shape
     return values.reshape(rows, lanes, row // lanes).reshape(rows * lanes, row // lanes)
@@ -115,7 +115,7 @@ def _by_row(values: Float[Array, "n classes"], lanes: int) -> Float[Array, "rows
 
 
 def _weights_by_example(batch: Batch) -> Float[Array, " n"] | None:
-    return None if batch.weights is None else _by_example(batch.weights, batch.groups.lanes)[:, 0]
+    return None if batch.weights is None else by_example(batch.weights, batch.groups.lanes)[:, 0]
 
 
 def _check_labels(labels, shape, batch: Batch):

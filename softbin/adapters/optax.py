@@ -107,8 +107,8 @@ def keep_params_in_hypersimplex(k: int | float) -> optax.GradientTransformation:
 
     The parameters after the update are the projection of what they would have been, so that any optimizer becomes a
     projected one. It belongs at the end of a chain; `optax.masked` picks the parameters that it is for. Behind Adam it
-    can stall, since what all gradients have in common, which the projection takes out, hides in Adam's scale what they
-    do not; plain or momentum SGD has no such scale.
+    can stall: Adam divides by the size of the gradient, and most of that can be the part common to all entries, which
+    the projection takes out again. Prefer SGD.
 
     Args:
       k: what the parameters sum to, in [0, n].

@@ -1,0 +1,317 @@
+"""The losses as objectives for gradient boosting with LightGBM and XGBoost.
+
+Boosting sees the whole training set in every round, so the batch is the training set: one hypersimplex per class over
+all rows. An objective returns numpy arrays and takes them; in between, the gradient is computed by the jitted core, in
+the precision of the scores (LightGBM's are float64). Neither library is imported here.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.experimental
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int, Real
+
+from softbin import budgets, thresholds
+from softbin.batches import Budget, batch_budget, by_example, prepare_batch, prepare_targets
+from softbin.decisions import decision_thresholds, predict
+from softbin.groups import weighted
+from softbin.operators import check_temperature, prepare, pull_back
+from softbin.regularizers import Regularizer, euclidean
+
+_LOSSES = ("squared", "fenchel_young")
+_HESSIANS = ("unit", "gauss_newton")
+
+
+class _Settings(NamedTuple):
+    loss: str
+    budget: Any
+    temperature: float
+    hessian: str
+    regularizer: Regularizer
+
+
+class _TrainingSet(NamedTuple):
+    """Labels and weights of the rows, checked, as the library handed them over and as JAX takes them."""
+
+    given: tuple[np.ndarray, np.ndarray | None]
+    labels: Real[np.ndarray, " n"]
+    weights: Float[np.ndarray, " n"] | None
+
+    def is_of(self, labels, weights) -> bool:
+        return all(
+            a is b or (a is not None and b is not None and np.array_equal(a, b))
+            for a, b in zip(self.given, (labels, weights), strict=True)
+        )
+
+
+class Objective:
+    """A loss as an objective: called by the library, once a round, with the scores of all training rows.
+
+    Make one with :func:`lightgbm_objective` or :func:`xgboost_objective`, and a new one for each training.
+
+    Attributes:
+      thresholds: of the training scores at the last call, as :func:`softbin.decision_thresholds`; None before.
+    """
+
+    def __init__(self, settings: _Settings):
+        self._settings = settings
+        self._training_set: _TrainingSet | None = None
+        self.thresholds: np.ndarray | None = None
+
+    def __deepcopy__(self, memo) -> "Objective":
+        """Itself: LightGBM trains with a copy of its parameters, and the metric needs the thresholds tracked there."""
+        return self
+
+    @property
+    def temperature(self) -> float:
+        """The unit of the scores."""
+        return self._settings.temperature
+
+    def __call__(self, first, second, sample_weight=None):
+        """The gradient and the hessian by the scores, of their shape, in float32.
+
+        Takes `(scores, dataset)`, as the libraries' own `train` calls it, or `(labels, scores, sample_weight)`, as
+        their scikit-learn interfaces do.
+
+        Raises:
+          ValueError: labels or weights are not what the loss can take; at the first call, before any tree is grown.
+        """
+        labels, scores, weights = _arguments(first, second, sample_weight)
+        if self._training_set is None or not self._training_set.is_of(labels, weights):
+            self._training_set = _check(labels, scores, weights)
+        with _precision_of(scores):
+            gradient, hessian, self.thresholds = jax.device_get(
+                _derivatives(scores, self._training_set.labels, self._training_set.weights, self._settings)
+            )
+        return gradient, hessian
+
+    def decide(self, scores, labels, sample_weight=None, calibrator=None) -> "Decisions":
+        """Decisions of a trained model, with thresholds fitted to scores and labels.
+
+        Args:
+          scores: margins or raw scores, (n,) or (n, C), of rows that stand for those to decide: the training set, or
+            for honest probabilities rows that the model has not seen.
+          labels, sample_weight: of these rows.
+          calibrator: a scikit-learn classifier, such as `LogisticRegression()`; it is fitted to the scores less their
+            thresholds, and gives the probabilities.
+
+        Raises:
+          ValueError: as calling the objective.
+        """
+        labels, scores = np.asarray(labels), np.asarray(scores)
+        checked = _check(labels, scores, sample_weight)
+        _, budget, temperature, _, regularizer = self._settings
+        keywords = {"budget": budget, "temperature": temperature, "weights": checked.weights}
+        with _precision_of(scores):
+            found = np.asarray(decision_thresholds(scores, checked.labels, regularizer=regularizer, **keywords))
+        decisions = Decisions(found, temperature, regularizer, calibrator)
+        if calibrator is not None:
+            calibrator.fit(decisions.centred(scores), checked.labels, sample_weight=checked.weights)
+        return decisions
+
+    def _error(self, first, second, sample_weight) -> float:
+        labels, scores, weights = _arguments(first, second, sample_weight)
+        if self.thresholds is None:
+            raise ValueError("the metric decides with the thresholds of its objective: train with that objective")
+        chosen = Decisions(self.thresholds, self.temperature, self._settings.regularizer).predict(scores)
+        return float(np.average(chosen != labels, weights=weights))
+
+
+class Decisions(NamedTuple):
+    """How scores become classes.
+
+    Attributes:
+      thresholds: one per class, or a single one for a binary problem.
+      temperature, regularizer: those of the objective.
+      calibrator: gives the probabilities; None where they are not wanted.
+    """
+
+    thresholds: Float[np.ndarray, "..."]
+    temperature: float
+    regularizer: Regularizer
+    calibrator: Any = None
+
+    def predict(self, scores) -> Int[np.ndarray, " n"]:
+        """The classes of scores (margins, raw scores) of shape (n,) or (n, C)."""
+        scores = np.asarray(scores)
+        with _precision_of(scores):
+            return np.asarray(predict(scores, self.thresholds, self.temperature, regularizer=self.regularizer))
+
+    def predict_proba(self, scores) -> Float[np.ndarray, "n classes"]:
+        """The probability of each class, by the calibrator.
+
+        Raises:
+          ValueError: there is none.
+        """
+        if self.calibrator is None:
+            raise ValueError("there are no probabilities without a calibrator: pass one to decide(...)")
+        return self.calibrator.predict_proba(self.centred(np.asarray(scores)))
+
+    def centred(self, scores: Float[np.ndarray, "..."]) -> Float[np.ndarray, "n scores"]:
+        """`x/τ - λ`, a row for each row."""
+        return (scores / self.temperature - self.thresholds).reshape(len(scores), -1)
+
+
+class _LightGBM(Objective):
+    def zero_one_error(self, first, second, sample_weight=None) -> tuple[str, float, bool]:
+        """The metric for `feval` and `eval_metric`: the error of decisions with the tracked thresholds."""
+        return "zero_one_error", self._error(first, second, sample_weight), False
+
+
+class _XGBoost(Objective):
+    def zero_one_error(self, first, second, sample_weight=None) -> tuple[str, float] | float:
+        """The metric for `custom_metric` and `eval_metric`: the error of decisions with the tracked thresholds."""
+        error = self._error(first, second, sample_weight)
+        return ("zero_one_error", error) if hasattr(second, "get_label") else error
+
+
+def lightgbm_objective(
+    loss: str = "squared",
+    *,
+    budget: Budget = budgets.label_count,
+    temperature: float = 1.0,
+    hessian: str = "unit",
+    regularizer: Regularizer = euclidean,
+) -> Objective:
+    r"""A loss as an objective for LightGBM, for `lightgbm.train` and for `LGBMClassifier`.
+
+    With `g = ∂L/∂x` for `L` :func:`softbin.loss` or :func:`softbin.fenchel_young_loss` over all rows, the objective
+    hands over
+
+    .. math::
+        n \tau^2 g \ (\text{squared}), \qquad n \tau g \ (\text{Fenchel-Young}),
+
+    and the hessian in the same unit, weights included. So a tree moves the scores by the learning rate times a mean
+    error, in units of the temperature, whatever the number of rows; the temperature is the unit of the scores and
+    nothing else, apart from the library's own penalties on leaves.
+
+    Args:
+      loss: "squared" or "fenchel_young".
+      budget: `k` per class over the training set; as for :func:`softbin.loss`.
+      temperature: positive.
+      hessian: "unit", the weights of the rows, as published; or "gauss_newton", the diagonal of the Gauss-Newton
+        matrix, which is zero for a saturated row.
+      regularizer: `softbin.euclidean` or `softbin.binary_entropy`.
+
+    Returns:
+      An :class:`Objective`, with a metric `zero_one_error` for `feval` or `eval_metric`. Labels are 0 and 1 where there
+      is one score a row, and class numbers where there are several.
+
+    Raises:
+      ValueError: there is no such loss or hessian, or the temperature is not positive.
+
+    Example:
+      >>> objective = lightgbm_objective(budget=2)
+      >>> gradient, hessian = objective(np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.5, 0.2, 0.4, 0.1]))
+      >>> print(gradient.round(2), hessian)
+      [ 0.7  0.4 -0.4 -0.7] [1. 1. 1. 1.]
+      >>> print(objective.thresholds.round(2))
+      -0.2
+
+    References:
+      Gomez, Wang, Tang, `Differentiable Zero-One Loss via Hypersimplex Projections
+      <https://arxiv.org/abs/2602.23336>`_, 2026, section 4 and the appendix on gradient boosting.
+    """
+    return _LightGBM(_settings(loss, budget, temperature, hessian, regularizer))
+
+
+def xgboost_objective(
+    loss: str = "squared",
+    *,
+    budget: Budget = budgets.label_count,
+    temperature: float = 1.0,
+    hessian: str = "unit",
+    regularizer: Regularizer = euclidean,
+) -> Objective:
+    """A loss as an objective for XGBoost, for `xgboost.train(..., obj=...)` and for `XGBClassifier`.
+
+    As :func:`lightgbm_objective`; its metric is for `custom_metric` or `eval_metric`.
+
+    Example:
+      >>> objective = xgboost_objective(loss="fenchel_young", hessian="gauss_newton")
+      >>> gradient, hessian = objective(np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.5, 0.2, 0.4, 0.1]))
+      >>> print(gradient.round(2), hessian)
+      [ 0.7  0.4 -0.4 -0.7] [0.75 0.75 0.75 0.75]
+    """
+    return _XGBoost(_settings(loss, budget, temperature, hessian, regularizer))
+
+
+def _settings(loss, budget, temperature, hessian, regularizer) -> _Settings:
+    for name, value, known in (("loss", loss, _LOSSES), ("hessian", hessian, _HESSIANS)):
+        if value not in known:
+            raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
+    check_temperature(temperature)
+    if not callable(budget):
+        budget = np.asarray(budget, float).tolist()
+        budget = tuple(budget) if isinstance(budget, list) else budget
+    return _Settings(loss, budget, float(temperature), hessian, regularizer)
+
+
+def _arguments(first, second, sample_weight):
+    """Labels, scores and weights, from what either interface hands over."""
+    if not hasattr(second, "get_label"):
+        return np.asarray(first), np.asarray(second), sample_weight
+    weights = second.get_weight()
+    return np.asarray(second.get_label()), np.asarray(first), weights if np.size(weights) else None
+
+
+def _check(labels, scores, weights) -> _TrainingSet:
+    if scores.ndim not in (1, 2) or len(scores) != len(labels):
+        raise ValueError(f"scores with shape {scores.shape} do not fit {len(labels)} labels: expected one row for each")
+    classes = 2 if scores.ndim == 1 else scores.shape[1]
+    allowed = "0 or 1" if scores.ndim == 1 else f"0, ..., {classes - 1}"
+    right = (labels >= 0) & (labels < classes) & (labels == np.floor(labels))  # false for NaN
+    if not right.all():
+        raise ValueError(f"labels must be {allowed}, got {labels[~right][0]} in row {np.argmin(right)}: encode them so")
+    if np.all(labels == labels[0]):
+        raise ValueError(f"all {len(labels)} labels are {labels[0]:g}: there is nothing to separate")
+    given = (labels.copy(), None if weights is None else np.array(weights))
+    labels = labels.astype(np.int32)
+    if weights is not None:
+        weights = np.asarray(weights, scores.dtype)
+        if weights.shape != labels.shape:
+            raise ValueError(f"weights with shape {weights.shape} must have one entry for each of {len(labels)} labels")
+        if not np.all((weights >= 0) & np.isfinite(weights)):
+            raise ValueError("weights must be finite and not negative: mend or drop the rows where they are not")
+    return _TrainingSet(given, labels, weights)
+
+
+def _precision_of(scores):
+    """JAX in double precision where the scores have it."""
+    module = jax if hasattr(jax, "enable_x64") else jax.experimental  # before jax 0.8
+    return module.enable_x64(scores.dtype == np.float64)
+
+
+@partial(jax.jit, static_argnums=3)
+def _derivatives(scores, labels, weights, settings: _Settings):
+    """Gradient and hessian in the unit of the objective, and the thresholds, from one search."""
+    batch = prepare_batch(scores, None, weights)
+    targets = prepare_targets(labels, scores, batch)
+    problem, _ = prepare(
+        batch.logits, batch_budget(batch, targets, settings.budget), settings.temperature, batch.groups, None,
+        batch.weights,
+    )  # fmt: skip
+    x, _, temperature, weights, groups = problem
+    found = thresholds.solve(*problem, settings.regularizer)
+    u = thresholds.excess(x, found, temperature)
+    wrong = weighted(settings.regularizer.link(u) - targets, weights)
+    slope = settings.regularizer.parts(u).slope
+    curvature = weighted(slope, weights)
+    share = thresholds.safe_ratio(curvature, groups.total(curvature))
+    if settings.loss == "squared":
+        gradient = temperature**2 * pull_back(u, temperature, weights, wrong, groups, settings.regularizer)[0]
+        hessian = slope * curvature * (1 - 2 * share) + share**2 * groups.total(slope * curvature)
+    else:
+        gradient = temperature * wrong
+        hessian = curvature * (1 - share)
+    if settings.hessian == "unit":
+        hessian = jnp.ones_like(x) if weights is None else weights
+    lam = groups.gather(thresholds.centre(x, found, temperature, weights, groups, settings.regularizer))
+
+    def by_row(entries):
+        return by_example(entries, groups.lanes).reshape(scores.shape).astype(jnp.float32)
+
+    return by_row(gradient), by_row(hessian), lam.reshape(scores.shape[1:])

@@ -1,0 +1,222 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import lightgbm
+import numpy as np
+import pytest
+import xgboost
+from sklearn.datasets import load_breast_cancer, load_wine
+from sklearn.linear_model import LogisticRegression
+
+import softbin
+from softbin import budgets
+from softbin.adapters.gbdt import lightgbm_objective, xgboost_objective
+
+OBJECTIVES = {"lightgbm": lightgbm_objective, "xgboost": xgboost_objective}
+LOSSES = {"squared": softbin.loss, "fenchel_young": softbin.fenchel_young_loss}
+RNG = np.random.default_rng(0)
+N = 40
+SCORES = {"binary": RNG.standard_normal(N), "multiclass": RNG.standard_normal((N, 3))}
+LABELS = {"binary": RNG.integers(0, 2, N).astype(float), "multiclass": RNG.integers(0, 3, N).astype(float)}
+WEIGHTS = RNG.integers(1, 4, N).astype(float)
+ROUNDS = 10
+QUIET = {
+    "lightgbm": {"verbosity": -1, "seed": 0, "num_threads": 1},
+    "xgboost": {"verbosity": 0, "seed": 0, "nthread": 1},
+}
+NO_PENALTY = {
+    "lightgbm": {"min_data_in_leaf": 1, "min_sum_hessian_in_leaf": 0, "max_depth": 3, "min_data_in_bin": 1},
+    "xgboost": {"reg_lambda": 0, "min_child_weight": 0, "max_depth": 3},
+}
+DATA = {"binary": load_breast_cancer(return_X_y=True), "multiclass": load_wine(return_X_y=True)}
+
+each_problem = pytest.mark.parametrize("problem", SCORES)
+each_loss = pytest.mark.parametrize("loss", LOSSES)
+each_library = pytest.mark.parametrize("library", OBJECTIVES)
+each_weighting = pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["alike", "weighted"])
+
+
+class Data:
+    """What the libraries' own interfaces hand over."""
+
+    def __init__(self, labels, weights=None):
+        self.labels, self.weights = labels, weights
+
+    def get_label(self):
+        return self.labels
+
+    def get_weight(self):
+        return self.weights
+
+
+def unit(loss, n, temperature):
+    return n * (temperature**2 if loss == "squared" else temperature)
+
+
+@each_library
+@each_problem
+@each_loss
+@each_weighting
+@pytest.mark.parametrize("budget", [budgets.label_count, budgets.fraction(0.5)], ids=["label_count", "half"])
+def test_the_gradient_is_that_of_the_core(library, problem, loss, weights, budget, x64):
+    scores, labels, temperature = SCORES[problem], LABELS[problem], 0.8
+    objective = OBJECTIVES[library](loss, budget=budget, temperature=temperature)
+    n = N if weights is None else weights.sum()
+    core = partial(LOSSES[loss], budget=budget, temperature=temperature, weights=weights)
+    expected = unit(loss, n, temperature) * jax.grad(core)(scores, labels.astype(int))
+    for arguments in ((scores, Data(labels, weights)), (labels, scores, weights)):
+        gradient, hessian = objective(*arguments)
+        assert gradient.dtype == hessian.dtype == np.float32
+        assert gradient.shape == hessian.shape == scores.shape
+        np.testing.assert_allclose(gradient, expected, atol=1e-6)
+    row = np.ones(N) if weights is None else weights
+    np.testing.assert_array_equal(hessian, np.broadcast_to(row.reshape(-1, *[1] * (scores.ndim - 1)), scores.shape))
+
+
+@each_loss
+@each_weighting
+@pytest.mark.parametrize("regularizer", [softbin.euclidean, softbin.binary_entropy], ids=["euclidean", "entropy"])
+def test_gauss_newton_is_the_diagonal_of_its_matrix(loss, weights, regularizer, x64):
+    scores, labels, temperature = SCORES["binary"], LABELS["binary"], 1.7
+    w = np.ones(N) if weights is None else weights
+    keywords = {"temperature": temperature, "regularizer": regularizer}
+    if loss == "squared":
+        project = partial(softbin.soft_binary_argmax, k=w @ labels, weights=w, **keywords)
+        jacobian = jax.jacobian(project)(scores)
+        expected = temperature**2 * jnp.diag(jacobian.T @ (w[:, None] * jacobian))
+    else:
+        core = partial(softbin.fenchel_young_loss, labels=labels, weights=weights, **keywords)
+        expected = unit(loss, w.sum(), temperature) * jnp.diag(jax.hessian(core)(scores))
+    _, hessian = lightgbm_objective(loss, hessian="gauss_newton", **keywords)(labels, scores, weights)
+    np.testing.assert_allclose(hessian, expected, atol=1e-6)
+
+
+def test_thresholds_of_the_last_call_are_tracked():
+    objective = lightgbm_objective()
+    assert objective.thresholds is None
+    for shift in (0, 3):
+        objective(LABELS["multiclass"], SCORES["multiclass"] + shift)
+        expected = softbin.decision_thresholds(
+            SCORES["multiclass"] + shift, LABELS["multiclass"].astype(int), budget=budgets.label_count, temperature=1.0
+        )
+        np.testing.assert_allclose(objective.thresholds, expected, rtol=1e-5)
+
+
+def train_native(library, problem, objective, features, labels, **parameters):
+    parameters |= QUIET[library] | ({"num_class": 3} if problem == "multiclass" else {})
+    history = {}
+    if library == "lightgbm":
+        data = lightgbm.Dataset(features, labels)
+        booster = lightgbm.train(
+            {**parameters, "objective": objective, "metric": "none"}, data, ROUNDS,
+            valid_sets=[data], valid_names=["train"], feval=objective.zero_one_error,
+            callbacks=[lightgbm.record_evaluation(history)],
+        )  # fmt: skip
+        return booster.predict(features, raw_score=True), history["train"]["zero_one_error"]
+    data = xgboost.DMatrix(features, labels)
+    booster = xgboost.train(
+        {**parameters, "disable_default_eval_metric": True}, data, ROUNDS, obj=objective,
+        custom_metric=objective.zero_one_error, evals=[(data, "train")], evals_result=history, verbose_eval=False,
+    )  # fmt: skip
+    return booster.predict(data, output_margin=True), history["train"]["zero_one_error"]
+
+
+def train_by_scikit_learn(library, objective, features, labels):
+    if library == "lightgbm":
+        model = lightgbm.LGBMClassifier(objective=objective, n_estimators=ROUNDS, **QUIET[library])
+        model.fit(features, labels, eval_set=[(features, labels)], eval_metric=objective.zero_one_error)
+        return model.predict(features, raw_score=True), model.evals_result_["training"]["zero_one_error"]
+    model = xgboost.XGBClassifier(
+        objective=objective, n_estimators=ROUNDS, learning_rate=0.1, eval_metric=objective.zero_one_error,
+        **QUIET[library],
+    )  # fmt: skip
+    model.fit(features, labels, eval_set=[(features, labels)], verbose=False)
+    return model.predict(features, output_margin=True), model.evals_result()["validation_0"]["zero_one_error"]
+
+
+@pytest.mark.filterwarnings("ignore:The argument 'eval_set' is deprecated")  # its successor is not in older versions
+@each_library
+@each_problem
+def test_both_interfaces_train_the_same_model_and_decide_well(library, problem):
+    features, labels = DATA[problem]
+    objective = OBJECTIVES[library]()
+    scores, errors = train_native(library, problem, objective, features, labels, learning_rate=0.1)
+    by_scikit_learn, other_errors = train_by_scikit_learn(library, OBJECTIVES[library](), features, labels)
+    np.testing.assert_allclose(by_scikit_learn - by_scikit_learn[0], scores - scores[0], atol=1e-5)  # bases differ
+    np.testing.assert_allclose(other_errors, errors)
+    decisions = objective.decide(scores, labels)
+    assert np.mean(decisions.predict(scores) != labels) < 0.05
+    assert len(errors) == ROUNDS
+    assert errors[-1] == pytest.approx(np.mean(decisions.predict(scores) != labels), abs=0.02)  # a round older
+
+
+@each_library
+def test_temperature_and_repeated_rows_leave_the_decisions_as_they_are(library):
+    features, labels = DATA["binary"]
+    once, _ = train_native(library, "binary", OBJECTIVES[library](), features, labels, **NO_PENALTY[library])
+    warm = OBJECTIVES[library](temperature=4.0)
+    scores, _ = train_native(
+        library, "binary", warm, np.tile(features, (2, 1)), np.tile(labels, 2), **NO_PENALTY[library]
+    )
+    np.testing.assert_allclose(scores[: len(labels)] / 4 - scores[0] / 4, once - once[0], atol=1e-4)
+
+
+def test_a_calibrator_gives_probabilities():
+    features, labels = DATA["multiclass"]
+    objective = xgboost_objective()
+    scores, _ = train_native("xgboost", "multiclass", objective, features, labels)
+    decisions = objective.decide(scores, labels, calibrator=LogisticRegression())
+    probabilities = decisions.predict_proba(scores)
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-6)
+    assert -np.mean(np.log(probabilities[np.arange(len(labels)), labels])) < 0.2
+    with pytest.raises(ValueError, match=r"no probabilities without a calibrator: pass one to decide"):
+        objective.decide(scores, labels).predict_proba(scores)
+
+
+def replaced(labels, value):
+    labels = labels.copy()
+    labels[7] = value
+    return labels
+
+
+BAD = {
+    "not binary": ("binary", replaced(LABELS["binary"], 2), None, "labels must be 0 or 1, got 2.0 in row 7"),
+    "minus one": ("binary", replaced(LABELS["binary"], -1), None, "labels must be 0 or 1, got -1.0 in row 7"),
+    "no class": ("multiclass", replaced(LABELS["multiclass"], 3), None, "labels must be 0, ..., 2, got 3.0 in row 7"),
+    "a fraction": ("multiclass", replaced(LABELS["multiclass"], 0.5), None, "labels must be 0, ..., 2, got 0.5 in row"),
+    "NaN": ("binary", replaced(LABELS["binary"], np.nan), None, "labels must be 0 or 1, got nan in row 7"),
+    "one class": ("binary", np.ones(N), None, f"all {N} labels are 1: there is nothing to separate"),
+    "short weights": (
+        "binary",
+        LABELS["binary"],
+        np.ones(3),
+        r"weights with shape \(3,\) must have one entry for",
+    ),
+    "bad weights": ("binary", LABELS["binary"], replaced(WEIGHTS, np.nan), "weights must be finite and not negative"),
+}
+
+
+@each_library
+@pytest.mark.parametrize(("problem", "labels", "weights", "message"), BAD.values(), ids=BAD)
+def test_bad_rows_are_named_before_training_starts(library, problem, labels, weights, message):
+    with pytest.raises(ValueError, match=message):
+        OBJECTIVES[library]()(labels, SCORES[problem], weights)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"loss": "hinge"}, "unknown loss 'hinge': choose one of squared, fenchel_young"),
+        ({"hessian": "full"}, "unknown hessian 'full': choose one of unit, gauss_newton"),
+        ({"temperature": 0.0}, "temperature must be positive"),
+    ],
+)
+def test_an_unknown_setting_is_named(keywords, message):
+    with pytest.raises(ValueError, match=message):
+        lightgbm_objective(**keywords)
+
+
+def test_the_metric_needs_its_objective():
+    with pytest.raises(ValueError, match="train with that objective"):
+        lightgbm_objective().zero_one_error(LABELS["binary"], SCORES["binary"])
