@@ -45,7 +45,7 @@ def loss(
     At prediction time, subtract the thresholds: the loss does not see a constant added to the logits of one
     class, so the comparison between classes is only right after
     `softbin.predict(logits, softbin.decision_thresholds(train_logits, train_labels, ...), temperature)`, with
-    the same keywords as here. What plain argmax loses depends on the data; in the README's runs on digits it was
+    the same keywords as here. What plain argmax loses depends on the data; in the README's runs it was
     more with label counts than with `k_c = n/2`.
 
     The gradient is zero at a saturated entry, also a confidently wrong one: a small temperature ignores
