@@ -297,9 +297,9 @@ def test_linen_init_and_apply_inside_a_model():
 
 
 def test_on_digits_tracked_thresholds_decide_like_those_of_the_training_set():
-    digits = jax.tree.map(jnp.asarray, data.load("digits", "", 0))
+    digits = jax.tree.map(jnp.asarray, data.load("digits"))
     options = {"budget": softbin.budgets.label_count, "temperature": 1.5}
-    network = models.mlp(64, (64,), 10, nnx.Rngs(0))
+    network = models.mlp(64, (64,), 10, jnp.float32, nnx.Rngs(0))
     tracker = flax_nnx.DecisionThresholds(10, **options)
     optimizer = nnx.Optimizer(network, optax.adam(1e-3), wrt=nnx.Param)
 
