@@ -8,21 +8,18 @@ from typing import Any
 from matplotlib.figure import Figure
 
 
-def save_curves(history: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
-    """Plot loss, accuracies and the batch's shares against the epoch into a PNG file."""
-    panels = {
-        "training loss": {"loss": "loss"},
-        "test accuracy": {"test_accuracy": "argmax of logits", "test_accuracy_thresholded": "with thresholds"},
-        "validation accuracy": {
-            "validation_accuracy": "argmax of logits",
-            "validation_accuracy_thresholded": "with thresholds",
-        },
-        "share of the batch": {
-            "active": "active",
-            "saturated_right": "saturated, right",
-            "saturated_wrong": "saturated, wrong",
-        },
-    }
+def save_curves(
+    history: Sequence[Mapping[str, Any]], panels: Mapping[str, Mapping[str, str]], title: str, path: Path, step: str
+) -> None:
+    """Plot what changes from step to step into a PNG file.
+
+    Args:
+      history: the records.
+      panels: by their titles, the keys to plot there and how to call them; keys that the records lack are left out.
+      title: of the figure.
+      path: of the file.
+      step: the key on the horizontal axis.
+    """
     panels = {
         name: kept
         for name, lines in panels.items()
@@ -30,11 +27,11 @@ def save_curves(history: Sequence[Mapping[str, Any]], title: str, path: Path) ->
     }
     figure = Figure(figsize=(4 * len(panels), 3.2), layout="constrained")
     figure.suptitle(title)
-    epochs = [record["epoch"] for record in history]
+    steps = [record[step] for record in history]
     for axes, (name, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for key, label in lines.items():
-            axes.plot(epochs, [record[key] for record in history], label=label)
-        axes.set(xlabel="epoch", title=name)
+            axes.plot(steps, [record[key] for record in history], label=label)
+        axes.set(xlabel=step, title=name)
         if len(lines) > 1:
             axes.legend(frameon=False)
     temporary = path.with_suffix(".tmp")

@@ -20,7 +20,7 @@ _SHORT = {
     "learning_rate": "lr",
     "seed": "s",
 }
-_BARE = ("loss", "budget", "dataset", "model")  # whose values speak for themselves
+_BARE = ("loss", "budget", "dataset", "model", "booster", "hessian")  # whose values speak for themselves
 
 
 def expand(config: ml_collections.ConfigDict) -> dict[str, ml_collections.ConfigDict]:

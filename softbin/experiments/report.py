@@ -11,6 +11,7 @@ from absl import app, flags, logging
 from softbin.experiments import comparisons, report_figures, run_table
 from softbin.experiments import report_text as text
 from softbin.experiments import workdir as folder
+from softbin.experiments.boosting import report as boosting
 from softbin.experiments.errors import UserError, exit_on_user_error
 from softbin.experiments.run_table import PAPER, Runs
 
@@ -187,7 +188,7 @@ def _run(arguments: Sequence[str], workdir, results) -> None:
         runs, source = run_table.read_results(results.value), results.value
     else:
         runs, source = run_table.read_workdir(place), place.name
-    for sentence in report(runs, source, place):
+    for sentence in (boosting.report if runs.are_of_boosting else report)(runs, source, place):
         print(sentence)
     print(f"{len(runs.table)} runs; results in {place / REPORT_FILE}")
 

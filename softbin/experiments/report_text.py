@@ -66,12 +66,21 @@ def _shown(field: str, value) -> str:
 def what_was_run(table: pd.DataFrame) -> str:
     """The config fields of the runs with all their values."""
     fields = (*SETTING, "loss", "budget", "temperature", "batch_size", "learning_rate", "seed")
-    rows = [["runs", f"{len(table):,}"], *([name, _values(name, table[name])] for name in fields)]
-    rows.append(["optimizer", "Adam, constant learning rate"])
-    rows += [[name, _values(name, table[name])] for name in ("softbin", "jax", "flax", "optax", "device")]
+    rows = [*field_values(table, fields), ["optimizer", "Adam, constant learning rate"]]
+    return run_fields(table, [*rows, *field_values(table, ("softbin", "jax", "flax", "optax", "device"))])
+
+
+def run_fields(table: pd.DataFrame, rows: Sequence[Sequence[str]]) -> str:
+    """Rows of fields and their values, as a table with the number of runs and their dates."""
     dates = sorted({date[:10] for date in table["date"]} - {""})
-    rows.append(["date", NO_VALUE if not dates else " to ".join(dict.fromkeys([dates[0], dates[-1]]))])
+    date = " to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else NO_VALUE
+    rows = [["runs", f"{len(table):,}"], *rows, ["date", date]]
     return markdown(["field", "values"], rows).replace("---:", "---")
+
+
+def field_values(table: pd.DataFrame, names: Iterable[str]) -> list[list[str]]:
+    """Each field with all its values."""
+    return [[name, _values(name, table[name])] for name in names]
 
 
 def _values(field: str, values: pd.Series) -> str:
@@ -159,15 +168,16 @@ def comparison(table: pd.DataFrame, summary: Sequence[str] = ("mean", "sd", "las
                 number(row.pairs, ".0f"),
                 number(row.t, ".2f"),
                 probability(row.p),
-                _bold(probability(row.p_holm), row.p_holm < ALPHA),
+                corrected_probability(row.p_holm),
             ]
             for row in table.itertuples()
         ],
     )
 
 
-def _bold(text: str, is_bold: bool) -> str:
-    return f"**{text}**" if is_bold else text
+def corrected_probability(p) -> str:
+    """Three decimals, bold where it is significant."""
+    return f"**{probability(p)}**" if p < ALPHA else probability(p)
 
 
 def search(table: pd.DataFrame) -> str:
@@ -202,16 +212,15 @@ def _counts(table: pd.DataFrame) -> str:
     tests, significant = table["p_holm"].notna().sum(), table[table["p_holm"] < ALPHA]
     if not tests:
         return NO_TEST
-    of_all = f"{tests} test{'s' if tests > 1 else ''}"
     if significant.empty:
-        return f"significant in none of {of_all}."
+        return f"significant in none of {tests} tests." if tests > 1 else "not significant in the only test."
     directions = {"higher": significant["difference"] > 0, "lower": significant["difference"] < 0}
     parts = [
         f"{name} in {is_so.sum()}, by {_range(significant.loc[is_so, 'difference'])}"
         for name, is_so in directions.items()
         if is_so.any()
     ]
-    return f"significant in {len(significant)} of {of_all}; {' and '.join(parts)}."
+    return f"significant in {len(significant)} of {tests} tests; {' and '.join(parts)}."
 
 
 def _range(differences: pd.Series) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from softbin.experiments import paper
 from softbin.experiments import workdir as folder
+from softbin.experiments.boosting.run import MEASURES, STOPS
 from softbin.experiments.errors import UserError
 
 PAPER = "paper"
@@ -28,8 +29,7 @@ SETTING = (
 VARIANT = ("loss", "budget", "temperature")
 _ACCURACIES = ("test_accuracy", "test_accuracy_thresholded", "validation_accuracy", "validation_accuracy_thresholded")
 _BEST_AND_LAST = [f"{which}_{name}" for name in _ACCURACIES for which in ("max", "last")]
-_DECIMALS = 6  # of an accuracy; float32 has no more
-_REQUIRED = ("dataset", "loss", "batch_size", "learning_rate", "epochs", "seed", "max_test_accuracy")
+_DECIMALS = 6  # of what is measured; float32 has no more
 _TEXT, _INTEGER, _NUMBER, _FLAG = "string", "Int64", "float64", "boolean"
 COLUMNS = {
     "run": _TEXT,
@@ -62,6 +62,50 @@ COLUMNS = {
     "date": _TEXT,
 }
 """The columns of `runs.csv` and their types."""
+_MEASURED = [f"{stop}_{part}_{name}" for stop in STOPS for part in ("validation", "test") for name in MEASURES]
+BOOSTING_COLUMNS = {
+    "run": _TEXT,
+    "booster": _TEXT,
+    "dataset": _TEXT,
+    "classes": _INTEGER,
+    "train_examples": _INTEGER,
+    "validation_examples": _INTEGER,
+    "test_examples": _INTEGER,
+    "loss": _TEXT,
+    "hessian": _TEXT,
+    "learning_rate": _NUMBER,
+    "rounds": _INTEGER,
+    "fixed_rounds": _INTEGER,
+    "evaluate_every": _INTEGER,
+    "seed": _INTEGER,
+    "best_round": _INTEGER,
+    **dict.fromkeys(_MEASURED, _NUMBER),
+    "train_seconds": _NUMBER,
+    "softbin": _TEXT,
+    "jax": _TEXT,
+    "lightgbm": _TEXT,
+    "xgboost": _TEXT,
+    "date": _TEXT,
+}
+"""The same where the runs are of boosting."""
+
+
+class _Schema(NamedTuple):
+    """What a table of runs must look like."""
+
+    columns: dict[str, str]
+    required: tuple[str, ...]
+    rounded: list[str]
+
+
+_NETWORKS = _Schema(
+    COLUMNS,
+    ("dataset", "loss", "batch_size", "learning_rate", "epochs", "seed", "max_test_accuracy"),
+    _BEST_AND_LAST,
+)
+_BOOSTING = _Schema(
+    BOOSTING_COLUMNS, ("booster", "dataset", "loss", "hessian", "learning_rate", "seed", *_MEASURED), _MEASURED
+)
 
 
 class Runs(NamedTuple):
@@ -71,6 +115,11 @@ class Runs(NamedTuple):
     curves: pd.DataFrame | None = None  # run, epoch, and the accuracies of the epoch
     failed: tuple[dict[str, str], ...] = ()  # the run and the error of each
     unfinished: tuple[str, ...] = ()
+
+    @property
+    def are_of_boosting(self) -> bool:
+        """Of trees, not of networks."""
+        return "booster" in self.table
 
 
 def read_workdir(workdir: Path) -> Runs:
@@ -84,9 +133,15 @@ def read_workdir(workdir: Path) -> Runs:
     if not finished:
         raise UserError(f"{workdir / folder.RUNS_FOLDER} has no finished run: give the --workdir of a softbin-sweep")
     failed = workdir / folder.FAILED_FILE
+    configs = [_read_json(path / folder.CONFIG_FILE, dict) for path in finished]
+    kinds = {"booster" in config for config in configs}
+    if len(kinds) > 1:
+        raise UserError(f"{workdir} has runs of networks and of boosting: report them from two folders")
+    schema = _BOOSTING if kinds == {True} else _NETWORKS
+    rows = [_row(path, config, schema) for path, config in zip(finished, configs, strict=True)]
     return Runs(
-        table=_typed(pd.DataFrame([_row(path) for path in finished]), str(workdir)),
-        curves=pd.concat([_curve(path) for path in finished], ignore_index=True),
+        table=_typed(pd.DataFrame(rows), str(workdir), schema),
+        curves=None if schema is _BOOSTING else pd.concat([_curve(path) for path in finished], ignore_index=True),
         failed=tuple(_read_json(failed, list)) if failed.exists() else (),
         unfinished=tuple(path.name for path in folders if path not in finished),
     )
@@ -99,7 +154,7 @@ def read_results(name: str) -> Runs:
       UserError: there are no such results, or the file is damaged.
     """
     if name == PAPER:
-        return Runs(_typed(paper.runs(), name), paper.curves())
+        return Runs(_typed(paper.runs(), name, _NETWORKS), paper.curves())
     if name.endswith(".csv"):
         return Runs(_read_csv(Path(name)))
     packaged = {path.stem: path for path in sorted(paper.RESULTS_FOLDER.glob("*.csv")) if path.stem != "paper_runs"}
@@ -110,25 +165,25 @@ def read_results(name: str) -> Runs:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path, dtype=COLUMNS)
+        table = pd.read_csv(path, dtype={**COLUMNS, **BOOSTING_COLUMNS})
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}): give the runs.csv of a softbin-report") from None
     except ValueError as error:
         raise UserError(f"{path} is damaged ({_one_line(error)}): give the runs.csv of a softbin-report") from None
     if table.empty:
         raise UserError(f"{path} has no runs: give the runs.csv of a softbin-report")
-    return _typed(table, str(path))
+    return _typed(table, str(path), _BOOSTING if "booster" in table else _NETWORKS)
 
 
-def _row(path: Path) -> dict[str, Any]:
-    config, summary = (_read_json(path / file, dict) for file in (folder.CONFIG_FILE, folder.SUMMARY_FILE))
+def _row(path: Path, config: dict[str, Any], schema: _Schema) -> dict[str, Any]:
+    summary = _read_json(path / folder.SUMMARY_FILE, dict)
     fields = {**config, **summary, **summary.get("versions", {})}
-    missing = [name for name in _REQUIRED if fields.get(name) is None]
+    missing = [name for name in schema.required if fields.get(name) is None]
     if missing:
         raise _damaged(path / folder.SUMMARY_FILE, f"no {', '.join(missing)}")
     hidden = fields.get("hidden")
     fields["hidden"] = "-".join(map(str, hidden)) if isinstance(hidden, list | tuple) else hidden
-    return {"run": path.name, **{name: fields.get(name) for name in COLUMNS if name != "run"}}
+    return {"run": path.name, **{name: fields.get(name) for name in schema.columns if name != "run"}}
 
 
 def _curve(path: Path) -> pd.DataFrame:
@@ -151,17 +206,17 @@ def _read_json(path: Path, kind: type) -> Any:
     return content
 
 
-def _typed(table: pd.DataFrame, source: str) -> pd.DataFrame:
-    missing = [name for name in _REQUIRED if name not in table or table[name].isna().any()]
+def _typed(table: pd.DataFrame, source: str, schema: _Schema) -> pd.DataFrame:
+    missing = [name for name in schema.required if name not in table or table[name].isna().any()]
     if missing:
         raise UserError(f"{source} is damaged (no {', '.join(missing)}): give the runs.csv of a softbin-report")
     try:
-        table = table.reindex(columns=list(COLUMNS)).astype(COLUMNS)
+        table = table.reindex(columns=list(schema.columns)).astype(schema.columns)
     except (ValueError, TypeError) as error:
         raise UserError(f"{source} is damaged ({_one_line(error)}): give the runs.csv of a softbin-report") from None
-    text = [name for name, kind in COLUMNS.items() if kind == _TEXT]
+    text = [name for name, kind in schema.columns.items() if kind == _TEXT]
     table[text] = table[text].fillna("")
-    table[_BEST_AND_LAST] = table[_BEST_AND_LAST].round(_DECIMALS)
+    table[schema.rounded] = table[schema.rounded].round(_DECIMALS)
     return table
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
-from softbin.experiments import data, models, objectives
+from softbin.experiments import data, models, objectives, settings
 from softbin.experiments.errors import UserError
 
 _LEAST = {
@@ -70,14 +70,7 @@ def budget_name(config: ml_collections.ConfigDict) -> str | None:
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
-    missing, unknown = FIELDS - set(config.keys()), set(config.keys()) - FIELDS
-    if missing:
-        raise UserError(f"the config has no field {', '.join(sorted(missing))}: see configs/digits.py")
-    if unknown:
-        raise UserError(f"the config has unknown fields {', '.join(sorted(unknown))}: see configs/digits.py")
-    for field, least in _LEAST.items():
-        if config[field] < least:
-            raise UserError(f"{field} must be at least {least}, got {config[field]}")
+    settings.check(config, FIELDS, _LEAST, "configs/digits.py")
     if not 0 <= config.label_noise <= 1:
         raise UserError(f"label_noise must be in [0, 1], got {config.label_noise}")
     if not 0 < config.imbalance <= 1:

@@ -1,4 +1,4 @@
-"""`softbin-train`: one training run of a small classifier, from a config to a folder of results."""
+"""`softbin-train`: one training run, from a config to a folder of results."""
 
 import json
 import os
@@ -20,6 +20,7 @@ import softbin
 from softbin.experiments import command_line, tasks
 from softbin.experiments import learner as learning
 from softbin.experiments import workdir as folder
+from softbin.experiments.boosting import run as boosting
 from softbin.experiments.checkpoints import Checkpoints
 from softbin.experiments.curves import save_curves
 from softbin.experiments.errors import UserError
@@ -28,10 +29,32 @@ _SHOWN = ("loss", "test_accuracy", "test_accuracy_thresholded", "active")
 _ACCURACIES = tuple(
     f"{part}_accuracy{decision}" for part in ("test", "validation") for decision in ("", "_thresholded")
 )
+_PANELS = {
+    "training loss": {"loss": "loss"},
+    "test accuracy": {"test_accuracy": "argmax of logits", "test_accuracy_thresholded": "with thresholds"},
+    "validation accuracy": {
+        "validation_accuracy": "argmax of logits",
+        "validation_accuracy_thresholded": "with thresholds",
+    },
+    "share of the batch": {
+        "active": "active",
+        "saturated_right": "saturated, right",
+        "saturated_wrong": "saturated, wrong",
+    },
+}
 
 
 def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
-    """Run one training and write `metrics.jsonl`, `summary.json`, `curves.png` and TensorBoard events.
+    """Run one training, or boosting where the config has a `booster`.
+
+    Raises:
+      UserError: as :func:`train_network` and :func:`softbin.experiments.boosting.run.boost`.
+    """
+    return boosting.boost(config, workdir) if "booster" in config else train_network(config, workdir)
+
+
+def train_network(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
+    """Run one training of a network and write `metrics.jsonl`, `summary.json`, `curves.png` and TensorBoard events.
 
     It is data-parallel over all devices of all processes. A run that was cut off goes on from its last whole
     checkpoint and ends with the same bits; a finished one is not run again.
@@ -49,9 +72,9 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> dict
         taken. Nothing has been written then.
     """
     workdir = Path(workdir)
-    folder.check(workdir, config.to_dict())
-    if (workdir / folder.SUMMARY_FILE).exists():
-        return json.loads((workdir / folder.SUMMARY_FILE).read_text())
+    finished = folder.finished(workdir, config.to_dict())
+    if finished is not None:
+        return finished
     task = tasks.prepare(config)
     writes = jax.process_index() == 0
     if writes:
@@ -99,7 +122,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> dict
     if board is not None:
         board.close()
         title = f"{config.dataset}, {config.loss}, batch {config.batch_size}"
-        save_curves(history, title, workdir / folder.CURVES_FILE)
+        save_curves(history, _PANELS, title, workdir / folder.CURVES_FILE, step="epoch")
         folder.write(workdir / folder.SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
     return summary
 
@@ -132,11 +155,13 @@ def _run(config: ml_collections.ConfigDict, workdir: str) -> None:
     summary = train(config, workdir)
     if jax.process_index() > 0:
         return
+    print(f"{(boosting.sentence if 'booster' in config else _sentence)(summary)}; results in {workdir}")
+
+
+def _sentence(summary: Mapping[str, Any]) -> str:
     decisions = summary["last_test_accuracy_thresholded"]
-    print(
-        f"{summary['dataset']}, {summary['loss']}: test accuracy {summary['last_test_accuracy']:.4f}"
-        + (f", with thresholds {decisions:.4f}" if decisions is not None else "")
-        + f"; results in {workdir}"
+    return f"{summary['dataset']}, {summary['loss']}: test accuracy {summary['last_test_accuracy']:.4f}" + (
+        f", with thresholds {decisions:.4f}" if decisions is not None else ""
     )
 
 

@@ -1,4 +1,4 @@
-"""The folder of a training run, with its config, its metrics epoch by epoch and its summary; and that of a sweep."""
+"""The folder of a training run, with its config, its metrics as they came and its summary; and that of a sweep."""
 
 import json
 import os
@@ -34,6 +34,17 @@ def check(workdir: Path, config: dict[str, Any]) -> None:
     if fields:
         differences = ", ".join(f"{name} is {other.get(name)!r} there and {config.get(name)!r} here" for name in fields)
         raise UserError(f"{workdir} holds a run of another config ({differences}): choose another --workdir")
+
+
+def finished(workdir: Path, config: dict[str, Any]) -> dict[str, Any] | None:
+    """The summary of a run that is finished, or None.
+
+    Raises:
+      UserError: the folder belongs to another config, or cannot be read.
+    """
+    check(workdir, config)
+    path = workdir / SUMMARY_FILE
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def make(workdir: Path) -> None:

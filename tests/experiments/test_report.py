@@ -138,7 +138,7 @@ def test_a_difference_that_is_not_significant_is_not_claimed(tmp_path):
         write_run(tmp_path, accuracy, loss="mse", seed=seed)
     headlines = report(run_table.read_workdir(tmp_path), "none", tmp_path)
     assert len(headlines) == 2
-    assert all(headline.endswith("significant in none of 1 test.") for headline in headlines)
+    assert all(headline.endswith(": not significant in the only test.") for headline in headlines)
     text = section((tmp_path / "report.md").read_text(), "What the tests carry")
     assert "digits, against cross_entropy: no difference is significant (tests: 1; smallest p 0.3" in text
     assert "higher" not in text

@@ -1,0 +1,88 @@
+"""The two libraries behind one interface: grow a tree for every score, and say what the rows' margins are."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from softbin.adapters.gbdt import lightgbm_objective, xgboost_objective
+from softbin.experiments.boosting.tables import Split
+
+Gradient = Callable[..., tuple[np.ndarray, np.ndarray]]
+"""An objective as the libraries call it, `(scores, dataset) -> (gradient, hessian)`."""
+
+
+class Booster(Protocol):
+    """A model that grows. Its objective is the library's own logistic one where None is given."""
+
+    version: str
+
+    def __init__(self, split: Split, objective: Gradient | None, learning_rate: float): ...
+
+    def grow(self) -> None:
+        """One round: a tree for each score of a row."""
+
+    def margins(self) -> list[np.ndarray]:
+        """The margins of the training, validation and test rows, of shape (n,) for two classes, else (n, classes)."""
+
+
+class _LightGBM:
+    """With its default settings."""
+
+    def __init__(self, split: Split, objective: Gradient | None, learning_rate: float):
+        import lightgbm
+
+        self.version = lightgbm.__version__
+        self._parts = [rows.features for rows in split[:3]]
+        self._objective = objective
+        self._margins: list[np.ndarray] = [np.zeros(())] * 3
+        self._seen = 0
+        binary = split.classes == 2
+        parameters = {
+            "objective": "none" if objective else ("binary" if binary else "multiclass"),
+            "num_class": 1 if binary else split.classes,
+            "learning_rate": learning_rate,
+            "deterministic": True,
+            "force_row_wise": True,
+            "verbosity": -1,
+        }
+        self._model = lightgbm.Booster(parameters, lightgbm.Dataset(split.train.features, split.train.labels))
+
+    def grow(self) -> None:
+        self._model.update(fobj=self._objective)
+
+    def margins(self) -> list[np.ndarray]:
+        seen, self._seen = self._seen, self._model.current_iteration()
+        new = [self._model.predict(part, seen, self._seen - seen, raw_score=True) for part in self._parts]
+        self._margins = [margins + grown for margins, grown in zip(self._margins, new, strict=True)]
+        return self._margins
+
+
+class _XGBoost:
+    """With its default settings."""
+
+    def __init__(self, split: Split, objective: Gradient | None, learning_rate: float):
+        import xgboost
+
+        self.version = xgboost.__version__
+        self._parts = [xgboost.DMatrix(*rows, enable_categorical=True) for rows in split[:3]]
+        self._objective = objective
+        self._rounds = 0
+        binary = split.classes == 2
+        parameters: dict[str, Any] = {"learning_rate": learning_rate, "verbosity": 0}
+        if not binary:
+            parameters["num_class"] = split.classes
+        if objective is None:
+            parameters["objective"] = "binary:logistic" if binary else "multi:softprob"
+        self._model = xgboost.Booster(parameters, self._parts[:1])
+
+    def grow(self) -> None:
+        self._model.update(self._parts[0], self._rounds, fobj=self._objective)
+        self._rounds += 1
+
+    def margins(self) -> list[np.ndarray]:
+        return [self._model.predict(part, output_margin=True) for part in self._parts]
+
+
+BOOSTERS: dict[str, type[Booster]] = {"lightgbm": _LightGBM, "xgboost": _XGBoost}
+OBJECTIVES = {"lightgbm": lightgbm_objective, "xgboost": xgboost_objective}

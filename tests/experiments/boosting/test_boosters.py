@@ -1,0 +1,47 @@
+import lightgbm
+import numpy as np
+import pytest
+import xgboost
+
+from softbin.experiments.boosting import boosters, losses, tables
+
+RATE, ROUNDS = 0.3, 6
+
+
+def split(classes):
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(3, 100, 4)).astype(np.float32)
+    labels = np.tile(np.arange(classes, dtype=np.int32), 100)[:100]
+    features[..., 0] += labels
+    return tables.Split(*(tables.Rows(part, labels) for part in features), classes=classes)
+
+
+def by_their_own_train(name, parts, objective):
+    several = {"num_class": parts.classes} if parts.classes > 2 else {}
+    if name == "lightgbm":
+        built_in = "multiclass" if several else "binary"
+        parameters = {"learning_rate": RATE, "verbosity": -1, "objective": objective or built_in, **several}
+        model = lightgbm.train(parameters, lightgbm.Dataset(*parts.train), ROUNDS)
+        return [model.predict(rows.features, raw_score=True) for rows in parts[:3]]
+    built_in = {} if objective else {"objective": "multi:softprob" if several else "binary:logistic"}
+    matrices = [xgboost.DMatrix(*rows) for rows in parts[:3]]
+    model = xgboost.train({"learning_rate": RATE, **built_in, **several}, matrices[0], ROUNDS, obj=objective)
+    return [model.predict(matrix, output_margin=True) for matrix in matrices]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("loss", ["logistic", "hypersimplex"])
+@pytest.mark.parametrize("name", list(boosters.BOOSTERS))
+def test_growing_round_by_round_is_the_libraries_own_training(name, loss, classes):
+    parts = split(classes)
+    booster = boosters.BOOSTERS[name](parts, losses.loss(loss, name, "unit").objective, RATE)
+    for done in range(ROUNDS):
+        booster.grow()
+        if done in (1, 4):
+            booster.margins()
+    expected = by_their_own_train(name, parts, losses.loss(loss, name, "unit").objective)
+    for margins, reference in zip(booster.margins(), expected, strict=True):
+        assert np.ptp(margins) > 0.5
+        np.testing.assert_allclose(margins, reference, rtol=1e-5, atol=1e-5)
+    for margins, again in zip(booster.margins(), booster.margins(), strict=True):
+        assert np.array_equal(margins, again)
