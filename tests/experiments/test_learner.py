@@ -1,13 +1,10 @@
+import chex
 import jax
 import pytest
 from jax.sharding import AxisType
 
 from softbin.experiments import learner, tasks
 from tests.experiments.test_train import config
-
-
-def describe(array):
-    return f"{array.shape} {array.dtype}"
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
@@ -20,5 +17,5 @@ def test_an_epoch_of_the_cnn_is_one_program_but_on_cpu(backend, monkeypatch):
     assert hasattr(programs.train_epoch, "lower") == (backend == "gpu")
     if backend == "gpu":
         changed, metrics = jax.eval_shape(programs.train_epoch, programs.initial, task.dataset)
-        assert jax.tree.map(describe, changed) == jax.tree.map(describe, programs.initial)
+        chex.assert_trees_all_equal_shapes_and_dtypes(changed, programs.initial)
         assert metrics["loss"].shape == ()
