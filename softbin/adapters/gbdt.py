@@ -198,7 +198,8 @@ def lightgbm_objective(
 
     Returns:
       An :class:`Objective`, with a metric `zero_one_error` for `feval` or `eval_metric`. Labels are 0 and 1 where there
-      is one score a row, and class numbers where there are several.
+      is one score a row, and class numbers where there are several. A NaN label is refused, but not in a
+      `lightgbm.Dataset`, which takes it for 0 before any objective sees it.
 
     Raises:
       ValueError: there is no such loss or hessian, or the temperature is not positive.

@@ -1,12 +1,14 @@
 """The two libraries behind one interface: grow a tree for every score, and say what the rows' margins are."""
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
 
 from softbin.adapters.gbdt import lightgbm_objective, xgboost_objective
 from softbin.experiments.boosting.tables import Split
+from softbin.experiments.errors import UserError
 
 Gradient = Callable[..., tuple[np.ndarray, np.ndarray]]
 """An objective as the libraries call it, `(scores, dataset) -> (gradient, hessian)`."""
@@ -26,11 +28,18 @@ class Booster(Protocol):
         """The margins of the training, validation and test rows, of shape (n,) for two classes, else (n, classes)."""
 
 
+def _library(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError:
+        raise UserError(f"the booster {name} is not installed: pip install {name}") from None
+
+
 class _LightGBM:
     """With its default settings."""
 
     def __init__(self, split: Split, objective: Gradient | None, learning_rate: float):
-        import lightgbm
+        lightgbm = _library("lightgbm")
 
         self.version = lightgbm.__version__
         self._parts = [rows.features for rows in split[:3]]
@@ -62,26 +71,35 @@ class _XGBoost:
     """With its default settings."""
 
     def __init__(self, split: Split, objective: Gradient | None, learning_rate: float):
-        import xgboost
+        xgboost = _library("xgboost")
 
         self.version = xgboost.__version__
-        self._parts = [xgboost.DMatrix(*rows, enable_categorical=True) for rows in split[:3]]
+        self._train, *self._parts = (
+            xgboost.DMatrix(*rows, enable_categorical=True) for rows in (split.train, *split[:3])
+        )
         self._objective = objective
-        self._rounds = 0
+        self._rounds = self._seen = 0
+        self._margins: list[np.ndarray] = []
         binary = split.classes == 2
         parameters: dict[str, Any] = {"learning_rate": learning_rate, "verbosity": 0}
         if not binary:
             parameters["num_class"] = split.classes
         if objective is None:
             parameters["objective"] = "binary:logistic" if binary else "multi:softprob"
-        self._model = xgboost.Booster(parameters, self._parts[:1])
+        self._model = xgboost.Booster(parameters, [self._train])
 
     def grow(self) -> None:
-        self._model.update(self._parts[0], self._rounds, fobj=self._objective)
+        self._model.update(self._train, self._rounds, fobj=self._objective)
         self._rounds += 1
 
     def margins(self) -> list[np.ndarray]:
-        return [self._model.predict(part, output_margin=True) for part in self._parts]
+        if self._seen < self._rounds:
+            new = {"output_margin": True, "iteration_range": (self._seen, self._rounds)}
+            self._margins = [self._model.predict(part, **new) for part in self._parts]
+            self._seen = self._rounds
+            for part, margins in zip(self._parts, self._margins, strict=True):
+                part.set_base_margin(margins)  # what the next trees are added to, in place of the intercept
+        return self._margins
 
 
 BOOSTERS: dict[str, type[Booster]] = {"lightgbm": _LightGBM, "xgboost": _XGBoost}

@@ -15,15 +15,16 @@ PROJECTED = {"hypersimplex": "squared", "fenchel_young": "fenchel_young"}
 """Our losses, by the names that the training of networks gives them, and the adapters' names."""
 LOSSES = (*PROJECTED, LOGISTIC, CENTRED)
 
-Decide = Callable[[np.ndarray], np.ndarray]
+OfMargins = Callable[[np.ndarray], np.ndarray]
+"""Something for each row, from its margins."""
 
 
 class Loss(NamedTuple):
     """A loss for a booster."""
 
     objective: boosters.Gradient | None  # None for the library's own
-    rule: Callable[[np.ndarray, Rows], Decide]  # from the training margins to decisions by thresholds
-    probabilities: Callable[[np.ndarray, Rows], Decide]  # from the validation margins to those of every class
+    decisions: Callable[[np.ndarray, Rows], OfMargins]  # fitted to training margins; by thresholds
+    probabilities: Callable[[np.ndarray, Rows], OfMargins]  # fitted to validation margins; of every class
 
 
 def loss(name: str, booster: str, hessian: str) -> Loss:
@@ -37,7 +38,7 @@ def loss(name: str, booster: str, hessian: str) -> Loss:
     if name == LOGISTIC:
         return Loss(None, lambda *_: lambda margins: np.argmax(_softmax(margins), 1), lambda *_: _softmax)
     if name == CENTRED:
-        return Loss(_centred_squared_error, _centred_rule, _calibrated)
+        return Loss(_centred_squared_error, _centred_decisions, _calibrated)
     if name not in PROJECTED:
         raise UserError(f"unknown loss {name!r}: choose one of {', '.join(LOSSES)}")
     try:
@@ -55,7 +56,7 @@ def _softmax(margins: np.ndarray) -> np.ndarray:
     return np.stack([1 - positive, positive], 1)
 
 
-def _calibrated(margins: np.ndarray, rows: Rows) -> Decide:
+def _calibrated(margins: np.ndarray, rows: Rows) -> OfMargins:
     """Probabilities of margins by a logistic regression on those of the rows given."""
     from sklearn.linear_model import LogisticRegression
 
@@ -76,7 +77,7 @@ def _centred_squared_error(scores, dataset) -> tuple[np.ndarray, np.ndarray]:
     return (scores - scores.mean(0)) - (targets - targets.mean(0)), np.ones_like(scores)
 
 
-def _centred_rule(margins: np.ndarray, rows: Rows) -> Decide:
+def _centred_decisions(margins: np.ndarray, rows: Rows) -> OfMargins:
     targets = _one_hot(rows.labels, margins)
     shift = targets.mean(0) - margins.mean(0)
 

@@ -95,7 +95,7 @@ def measures(margins: Sequence[np.ndarray], split: tables.Split, loss: losses.Lo
     from sklearn.metrics import log_loss, roc_auc_score
 
     train, *held_out = margins
-    decide = loss.rule(train, split.train)
+    decide = loss.decisions(train, split.train)
     probabilities = loss.probabilities(held_out[0], split.validation)
     result: dict[str, float] = {}
     for name, margin, rows in zip(("validation", "test"), held_out, split[1:3], strict=True):

@@ -29,7 +29,7 @@ def test_without_saturation_the_projection_is_the_centred_squared_error(classes,
     ):
         np.testing.assert_allclose(found, expected, atol=1e-6)
     others = np.random.default_rng(9).normal(scale=0.5, size=margins.shape)
-    assert np.array_equal(ours.rule(margins, training)(others), baseline.rule(margins, training)(others))
+    assert np.array_equal(ours.decisions(margins, training)(others), baseline.decisions(margins, training)(others))
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -41,7 +41,7 @@ def test_the_logistic_loss_has_its_own_probabilities_and_decides_at_one_half(cla
     np.testing.assert_allclose(p.sum(1), 1)
     logits = np.stack([np.zeros(len(margins)), margins], 1) if classes == 2 else margins
     np.testing.assert_allclose(p, np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
-    assert np.array_equal(loss.rule(margins, training)(margins), logits.argmax(1))
+    assert np.array_equal(loss.decisions(margins, training)(margins), logits.argmax(1))
 
 
 @pytest.mark.parametrize("classes", [2, 3])

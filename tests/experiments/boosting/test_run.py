@@ -110,6 +110,12 @@ def test_bad_configs_are_refused_and_nothing_is_written(changes, message, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+def test_a_library_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "xgboost", None)
+    with pytest.raises(UserError, match="the booster xgboost is not installed: pip install xgboost"):
+        train(config(booster="xgboost"), tmp_path / "run")
+
+
 def test_the_command_says_what_came_of_it(tmp_path):
     code = "from softbin.experiments.train import main; main()"
     arguments = [f"--config={CONFIGS / 'boosting_breast_cancer.py'}", f"--workdir={tmp_path}", "--config.rounds=50"]
