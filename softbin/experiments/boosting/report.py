@@ -133,7 +133,7 @@ def _settings(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def _stops(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     rounds = ", ".join(map(str, sorted(rows["fixed_rounds"].unique())))
-    titles = (f"After {rounds} rounds", "After the best round")
+    titles = (f"After {rounds} rounds", f"After the best of up to {rows['rounds'].max():,} rounds")
     return {title: chosen_rates(rows, stop) for title, stop in zip(titles, STOPS, strict=True)}
 
 

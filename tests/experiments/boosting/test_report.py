@@ -1,16 +1,19 @@
 import json
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from softbin.experiments import run_table
+from softbin.experiments import grids, run_table
 from softbin.experiments.boosting.report import chosen_rates, comparison, report
 from softbin.experiments.boosting.run import MEASURES, STOPS
 from softbin.experiments.errors import UserError
 from tests.experiments.sweeps import write_run
 
+CONFIGS = Path(__file__).parents[3] / "configs"
 CONFIG = {
     "booster": "lightgbm",
     "dataset": "flights",
@@ -115,3 +118,11 @@ def test_runs_of_networks_among_those_of_boosting_are_refused(workdir):
     write_run(workdir, 0.9)
     with pytest.raises(UserError, match="has runs of networks and of boosting: report them from two folders"):
         run_table.read_workdir(workdir)
+
+
+def test_the_packaged_runs_are_the_whole_sweep():
+    table = run_table.read_results("boosting_tables").table
+    config = runpy.run_path(str(CONFIGS / "boosting_tables.py"))["get_config"]()
+    assert sorted(table["run"]) == sorted(grids.expand(config))
+    assert (table["softbin"] != "").all()
+    assert (table["date"] != "").all()
