@@ -18,6 +18,7 @@ from rich.table import Table
 from scipy.optimize import isotonic_regression
 
 import softbin
+from softbin.experiments import workdir as folder
 
 _PACKAGES = ("jax", "jaxlib", "optax", "numpy", "scipy", "jaxopt", "torch", "entmax")
 _SHOWN_CLASSES = 10
@@ -125,9 +126,7 @@ def save_plot(records: Sequence[Record], title: str, path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(which="major", alpha=0.3)
     _label_ends(axes, lines)
-    temporary = path.with_suffix(".tmp")
-    figure.savefig(temporary, format="png", dpi=120)
-    os.replace(temporary, path)
+    folder.write_figure(path, figure)
 
 
 def _width(name: str) -> float:

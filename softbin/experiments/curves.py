@@ -1,11 +1,12 @@
 """Training curves as a picture."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+
+from softbin.experiments import workdir as folder
 
 
 def save_curves(
@@ -34,6 +35,4 @@ def save_curves(
         axes.set(xlabel=step, title=name)
         if len(lines) > 1:
             axes.legend(frameon=False)
-    temporary = path.with_suffix(".tmp")
-    figure.savefig(temporary, format="png", dpi=120)
-    os.replace(temporary, path)
+    folder.write_figure(path, figure)

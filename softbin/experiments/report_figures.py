@@ -1,6 +1,5 @@
 """The figures of a report: accuracy against epochs and batch sizes here, dot plots in `report_dots`."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from matplotlib.ticker import NullLocator
 
 from softbin.experiments import comparisons, paper, report_dots
 from softbin.experiments import report_style as style
+from softbin.experiments import workdir as folder
 from softbin.experiments.comparisons import PROJECTED
 from softbin.experiments.run_table import Runs
 
@@ -49,9 +49,7 @@ def save(
     if decided:
         figures["decisions.png"] = report_dots.decisions(decided)
     for file, (figure, _) in figures.items():
-        temporary = (workdir / file).with_suffix(".tmp")
-        figure.savefig(temporary, format="png", dpi=110)
-        os.replace(temporary, workdir / file)
+        folder.write_figure(workdir / file, figure)
     return {file: caption for file, (_, caption) in figures.items()}
 
 

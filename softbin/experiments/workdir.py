@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from softbin.experiments.errors import UserError
 
 CONFIG_FILE = "config.json"
@@ -81,4 +83,11 @@ def write(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write a PNG file whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    figure.savefig(temporary, format="png", dpi=120)
     os.replace(temporary, path)

@@ -1,6 +1,5 @@
 """The report of runs of gradient boosting: what each loss reaches, and whether the differences are significant."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ Tests are t-tests paired by the seed, with the correction of Nadeau and Bengio (
 p is corrected by Holm's method over all tests of the table it stands in, and bold below {ALPHA}."""
 _FIELDS = ("booster", "dataset", "classes", "train_examples", "validation_examples", "test_examples", "loss", "hessian")
 _SETTINGS = ("learning_rate", "rounds", "fixed_rounds", "evaluate_every", "seed")
+_RUN = ("booster", "dataset", "loss", "hessian", "learning_rate", "seed")  # what tells runs from each other
 _VERSIONS = ("softbin", "jax", "lightgbm", "xgboost")
 
 
@@ -51,7 +51,8 @@ def report(runs: Runs, source: str, workdir: Path) -> list[str]:
     """
     folder.make(workdir)
     folder.write(workdir / RUNS_FILE, runs.table.to_csv(index=False))
-    settings = dict(_settings(runs.table))
+    repeats = runs.table.duplicated(list(_RUN))
+    settings = dict(_settings(runs.table[~repeats]))
     chapters, findings = [], []
     for name, rows in settings.items():
         chapters.append(f"## {name}")
@@ -71,7 +72,7 @@ def report(runs: Runs, source: str, workdir: Path) -> list[str]:
         f"![Differences]({FIGURE_FILE})\n\nThe difference to `{LOGISTIC}` of each seed, and their mean (bar).",
         "## What was run",
         text.run_fields(runs.table, text.field_values(runs.table, (*_FIELDS, *_SETTINGS, *_VERSIONS))),
-        *text.left_out(runs, []),
+        *text.left_out(runs, sorted(runs.table.loc[repeats, "run"])),
         *chapters,
     ]
     folder.write(workdir / REPORT_FILE, "\n\n".join(parts) + "\n")
@@ -80,6 +81,8 @@ def report(runs: Runs, source: str, workdir: Path) -> list[str]:
 
 def chosen_rates(rows: pd.DataFrame, stop: str) -> pd.DataFrame:
     """The rows of each variant with the learning rate that validates best, with the measures of `stop` by their names.
+
+    It is best in the mean over the seeds that all of its rates have, or over all seeds where there are none.
 
     Args:
       rows: of one table and booster.
@@ -93,7 +96,9 @@ def chosen_rates(rows: pd.DataFrame, stop: str) -> pd.DataFrame:
     parts = []
     for _, part in rows.groupby("variant", sort=False):
         validated = part.pivot_table(index="seed", columns="learning_rate", values=f"{stop}_validation_auc")
-        parts.append(part[part["learning_rate"] == validated.dropna().mean().idxmax()])
+        common = validated.dropna()
+        means = (validated if common.empty else common).mean()
+        parts.append(part[part["learning_rate"] == means.idxmax()])
     return pd.concat(parts)
 
 
@@ -195,6 +200,4 @@ def _save_figure(settings: dict[str, pd.DataFrame], path: Path) -> None:
                 axes.plot(difference, np.full(len(difference), height), "o", color=color, markersize=3, alpha=0.6)
                 axes.plot(difference.mean(), height, "|", color=color, markersize=14, markeredgewidth=2)
             axes.set_ylim(-0.6, len(variants) - 0.4)
-    temporary = path.with_suffix(".tmp")
-    figure.savefig(temporary, format="png", dpi=120)
-    os.replace(temporary, path)
+    folder.write_figure(path, figure)

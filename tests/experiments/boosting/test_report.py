@@ -105,6 +105,21 @@ def test_a_single_run_has_nothing_to_compare_with(tmp_path):
     assert "There is nothing to compare." in (tmp_path / "report.md").read_text()
 
 
+def test_rates_without_a_common_seed_are_compared_by_the_seeds_they_have(tmp_path):
+    write_boosting(tmp_path, 0.8, seed=0, learning_rate=0.1)
+    write_boosting(tmp_path, 0.9, seed=1, learning_rate=0.3)
+    chosen = chosen_rates(run_table.read_workdir(tmp_path).table, "best")
+    assert chosen["learning_rate"].tolist() == [0.3]
+
+
+def test_a_run_that_repeats_another_is_left_out_and_named(workdir):
+    table = run_table.read_workdir(workdir).table
+    findings = report(run_table.Runs(table), "once", workdir)
+    twice = pd.concat([table, table.iloc[:1].assign(run="again", best_test_auc=0.5)], ignore_index=True)
+    assert report(run_table.Runs(twice), "twice", workdir) == findings
+    assert "again" in (workdir / "report.md").read_text().split("## What was run")[1].split("##")[0]
+
+
 def test_a_table_that_is_written_is_reported_again(workdir):
     runs = run_table.read_workdir(workdir)
     findings = report(runs, "sweep", workdir)
