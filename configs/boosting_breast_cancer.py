@@ -1,4 +1,4 @@
-"""scikit-learn's 569 tumours, boosted in a second."""
+"""scikit-learn's 569 tumours, boosted in seconds."""
 
 import ml_collections
 
