@@ -10,6 +10,13 @@ from jaxtyping import install_import_hook
 install_import_hook("softbin", "beartype.beartype")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Unmap what a module has compiled: a process may map only so much memory, and all tests together compile more."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     enable = getattr(jax, "enable_x64", None)
