@@ -13,7 +13,7 @@ LOSSES = (
     {"loss": "fenchel_young"},
     {"loss": "fenchel_young", "hessian": "gauss_newton"},
 )
-RATES = (  # each as long as the best round needs
+RATES = (  # the lower, the more rounds
     {"learning_rate": 0.1, "rounds": 1500, "evaluate_every": 50},
     {"learning_rate": 0.3, "rounds": 500, "evaluate_every": 20},
     {"learning_rate": 1.0, "rounds": 150, "evaluate_every": 5},
