@@ -10,8 +10,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Real
 
+from softbin.arguments import check_mask
 from softbin.groups import Groups, halvings, shards
-from softbin.operators import check_mask
 
 Budget = Callable[..., Array] | Real[ArrayLike, "..."]
 

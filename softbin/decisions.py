@@ -8,8 +8,8 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real, Shaped
 
 from softbin import budgets
 from softbin import thresholds as solver
+from softbin.arguments import prepare
 from softbin.batches import Batch, Budget, batch_budget, batch_mean, prepare_batch, prepare_targets
-from softbin.operators import prepare
 from softbin.regularizers import Regularizer, euclidean
 
 

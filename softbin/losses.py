@@ -10,9 +10,10 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 
 from softbin import budgets, search, thresholds
+from softbin.arguments import prepare
 from softbin.batches import Budget, batch_budget, batch_size, prepare_batch, prepare_targets
 from softbin.groups import weighted
-from softbin.operators import prepare, pull_back
+from softbin.operators import pull_back
 from softbin.regularizers import Regularizer, euclidean
 
 

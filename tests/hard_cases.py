@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from softbin import binary_entropy, euclidean, soft_binary_argmax
+from softbin.arguments import prepare
 from softbin.groups import Groups
-from softbin.operators import prepare
 from softbin.search import search
 from tests import exact
 

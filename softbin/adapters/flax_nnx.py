@@ -14,8 +14,9 @@ from softbin.adapters.running_thresholds import (
     subtract_thresholds,
     update_thresholds,
 )
+from softbin.arguments import check_temperature
 from softbin.losses import Budget
-from softbin.operators import check_temperature, soft_binary_argmax
+from softbin.operators import soft_binary_argmax
 from softbin.regularizers import Regularizer, euclidean
 
 

@@ -15,10 +15,11 @@ import numpy as np
 from jaxtyping import Float, Int, Real
 
 from softbin import budgets, thresholds
+from softbin.arguments import check_temperature, prepare
 from softbin.batches import Budget, batch_budget, by_example, prepare_batch, prepare_targets
 from softbin.decisions import decision_thresholds, predict
 from softbin.groups import weighted
-from softbin.operators import check_temperature, prepare, pull_back
+from softbin.operators import pull_back
 from softbin.regularizers import Regularizer, euclidean
 
 _LOSSES = ("squared", "fenchel_young")

@@ -15,8 +15,8 @@ import ml_collections
 from jax.experimental.compilation_cache import compilation_cache
 from tqdm import tqdm
 
-from softbin.experiments import command_line, grids
-from softbin.experiments import workdir as folder
+from softbin.experiments.common import command_line, grids
+from softbin.experiments.common import workdir as folder
 from softbin.experiments.train import train
 
 
@@ -26,7 +26,7 @@ def sweep(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
     Runs that differ in the seed alone are one program, which is compiled once for the whole sweep.
 
     Args:
-      config: with a `run` and a `grid`, as :func:`softbin.experiments.grids.expand` describes.
+      config: with a `run` and a `grid`, as :func:`softbin.experiments.common.grids.expand` describes.
       workdir: a folder for the results; it must not hold runs of the same names with other configs.
 
     Returns:

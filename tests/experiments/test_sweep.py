@@ -8,11 +8,11 @@ import ml_collections
 import pytest
 
 from softbin.experiments import sweep as module
-from softbin.experiments.checkpoints import Checkpoints
-from softbin.experiments.errors import UserError
+from softbin.experiments.common.errors import UserError
 from softbin.experiments.sweep import sweep
 from softbin.experiments.train import train
-from tests.experiments.test_train import config, metrics, without_times
+from softbin.experiments.training.checkpoints import Checkpoints
+from tests.experiments.training.test_run import config, metrics, without_times
 
 RUN = {"epochs": 4, "hidden": (8,), "train_examples": 512, "checkpoint_every": 1}
 BLOCK = {"variants": ({"loss": "mse"}, {"loss": "centred_scaled_mse", "temperature": 5.0}), "seed": (0, 1)}
@@ -70,7 +70,7 @@ def test_an_interrupted_sweep_ends_with_the_results_of_one_that_was_not(undistur
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("softbin.experiments.train.Checkpoints", Interrupted)
+        patched.setattr("softbin.experiments.training.run.Checkpoints", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             sweep(sweep_config(), tmp_path)
     assert {path.parent.name for path in tmp_path.rglob("summary.json")} == {NAMES[0]}

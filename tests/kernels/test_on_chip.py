@@ -11,10 +11,10 @@ from jax import export
 
 import softbin
 from softbin import budgets
+from softbin.arguments import prepare
 from softbin.batches import prepare_batch
 from softbin.groups import Groups
 from softbin.kernels import on_chip
-from softbin.operators import prepare
 from softbin.search import excess, search
 from softbin.thresholds import solve
 from tests.hard_cases import CASES, REGULARIZERS

@@ -8,7 +8,7 @@ import numpy as np
 
 from softbin.adapters.gbdt import lightgbm_objective, xgboost_objective
 from softbin.experiments.boosting.tables import Split
-from softbin.experiments.errors import UserError
+from softbin.experiments.common.errors import UserError
 
 Gradient = Callable[..., tuple[np.ndarray, np.ndarray]]
 """An objective as the libraries call it, `(scores, dataset) -> (gradient, hessian)`."""

@@ -8,7 +8,7 @@ from scipy import special
 
 from softbin.experiments.boosting import boosters
 from softbin.experiments.boosting.tables import Rows
-from softbin.experiments.errors import UserError
+from softbin.experiments.common.errors import UserError
 
 LOGISTIC, CENTRED = "logistic", "centred_squared_error"
 PROJECTED = {"hypersimplex": "squared", "fenchel_young": "fenchel_young"}

@@ -15,11 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 import softbin
-from softbin.experiments import settings
-from softbin.experiments import workdir as folder
 from softbin.experiments.boosting import boosters, losses, tables
-from softbin.experiments.curves import save_curves
-from softbin.experiments.errors import UserError
+from softbin.experiments.common import settings
+from softbin.experiments.common import workdir as folder
+from softbin.experiments.common.curves import save_curves
+from softbin.experiments.common.errors import UserError
 
 MEASURES = ("auc", "log_loss", "error", "error_thresholded")
 STOPS = ("fixed", "best")

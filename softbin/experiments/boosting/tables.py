@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from softbin.experiments.errors import UserError
+from softbin.experiments.common.errors import UserError
 
 _HELD_OUT = 0.2  # of the rows for testing, and as many for validation
 

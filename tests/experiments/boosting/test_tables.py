@@ -7,7 +7,7 @@ import pytest
 from sklearn.datasets import dump_svmlight_file
 
 from softbin.experiments.boosting import tables
-from softbin.experiments.errors import UserError
+from softbin.experiments.common.errors import UserError
 
 HOUR = "2013-01-01T10:00:00Z"
 

@@ -1,0 +1,1 @@
+"""The benchmark: what is compared, how it is measured, and how it is shown."""

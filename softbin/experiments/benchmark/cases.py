@@ -1,0 +1,298 @@
+"""What `softbin-bench` compares: each implementation, made ready for one batch."""
+
+import statistics
+import time
+import timeit
+import warnings
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import softbin
+from softbin.experiments.benchmark.numpy_projections import exact_projection, isotonic_projection
+from softbin.kernels.on_chip import LONGEST
+
+TEMPERATURE = 1.5  # of the squared losses; the default of softbin.loss
+SELECTION_TEMPERATURE = 0.1
+SELECTED = 8  # entries of each example
+
+_CHECKED_GROUPS = 16
+
+
+class Size(NamedTuple):
+    """The problem and its shape: a `loss` projects each class over the examples, a `selection` each example."""
+
+    case: str
+    n: int  # even
+    classes: int
+
+
+class Batch(NamedTuple):
+    """Standard normal logits and uniform labels: class numbers (n,), or zeros and ones (n, 1) for a single class."""
+
+    logits: jax.Array
+    labels: jax.Array
+
+
+class Program(NamedTuple):
+    """An implementation made ready for one batch: calls that return when the result is there."""
+
+    forward: Callable[[], Any] | None
+    forward_backward: Callable[[], Any]
+    max_error: Callable[[], float] | None = None  # of the projection; None where there is none
+    compile_s: float | None = None  # tracing and compiling the forward and backward program
+    temporary_bytes: int | None = None  # that this program needs besides its arguments and results
+    device: str | None = None  # where it runs, if not where JAX does
+
+
+class Implementation(NamedTuple):
+    """How to make a program, and what it takes."""
+
+    build: Callable[[Batch], Program]
+    needs: tuple[str, ...] = ()  # optional packages
+    on_chip: bool = False  # by kernels for accelerators, as far as groups fit
+    may_be_slow: bool = False  # then it is left out where one call takes too long
+
+
+def make_batch(size: Size) -> Batch:
+    """The same batch for every implementation and every run."""
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((size.n, size.classes), np.float32)
+    labels = rng.integers(2, size=(size.n, 1)) if size.classes == 1 else rng.integers(size.classes, size=size.n)
+    return Batch(jnp.asarray(logits), jnp.asarray(labels, jnp.int32))
+
+
+def missing_packages(implementation: Implementation) -> list[str]:
+    """The optional packages of an implementation that cannot be imported."""
+    return [name for name in implementation.needs if _import(name) is None]
+
+
+def _import(name: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # jaxopt deprecates itself
+        try:
+            return import_module(name)
+        except ImportError:
+            return None
+
+
+def max_error(logits, y, k: np.ndarray, temperature: float) -> float:
+    """The largest error of a projection along the first axis; where there are many groups, of 16 of them."""
+    logits, y = np.asarray(logits), np.asarray(y)
+    groups = np.unique(np.linspace(0, logits.shape[1] - 1, _CHECKED_GROUPS).astype(int))
+    exact = {c: exact_projection(logits[:, c] / np.float64(temperature), float(k[c])) for c in groups}
+    return float(max(np.abs(y[:, c] - exact[c]).max() for c in groups))
+
+
+def _half(batch: Batch) -> np.ndarray:
+    n, classes = batch.logits.shape
+    return np.full(classes, n / 2)
+
+
+def _label_counts(batch: Batch) -> np.ndarray:
+    labels = np.asarray(batch.labels)
+    return labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=batch.logits.shape[1])
+
+
+def _targets(labels, classes: int):
+    return labels.astype(jnp.float32) if labels.ndim == 2 else jax.nn.one_hot(labels, classes)
+
+
+def _squared_error(scores, labels):
+    return jnp.mean(jnp.sum(optax.l2_loss(scores, _targets(labels, scores.shape[1])), 1))
+
+
+def _cross_entropy(logits, labels):
+    if logits.shape[1] == 1:
+        return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, labels))
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+
+
+def _compiled(function, error: Callable[[Batch], float] | None = None) -> Callable[[Batch], Program]:
+    """An implementation in JAX, from `(logits, labels) -> scalar`."""
+
+    def build(batch: Batch) -> Program:
+        start = time.perf_counter()
+        forward_backward = jax.jit(jax.value_and_grad(function)).lower(*batch).compile()
+        compile_s = time.perf_counter() - start
+        forward = jax.jit(function).lower(*batch).compile()
+        memory = forward_backward.memory_analysis()
+        return Program(
+            forward=lambda: jax.block_until_ready(forward(*batch)),
+            forward_backward=lambda: jax.block_until_ready(forward_backward(*batch)),
+            max_error=error and partial(error, batch),
+            compile_s=compile_s,
+            temporary_bytes=memory.temp_size_in_bytes if memory else None,
+        )
+
+    return build
+
+
+def _softbin(function, k: Callable[[Batch], np.ndarray], temperature: float, **keywords) -> Callable[[Batch], Program]:
+    """A loss of ours and its projection; keywords go to both."""
+    project = jax.jit(partial(softbin.soft_binary_argmax, axis=0, **keywords))
+
+    def error(batch: Batch) -> float:
+        budget = k(batch)
+        return max_error(batch.logits, project(batch.logits, budget, temperature), budget, temperature)
+
+    return _compiled(partial(function, **keywords), error)
+
+
+def _jaxopt(batch: Batch) -> Program:
+    """Mapped over the rows of the transpose, and not mapped where there is one class: much faster than over columns."""
+    projection_box_section = _import("jaxopt").projection.projection_box_section
+
+    def project_class(scores):
+        ones = jnp.ones_like(scores)
+        return projection_box_section(scores, (0 * ones, ones, ones, len(scores) / 2))
+
+    def project(logits):
+        scores = logits.T / TEMPERATURE
+        return (project_class(scores[0])[None] if len(scores) == 1 else jax.vmap(project_class)(scores)).T
+
+    def error(batch: Batch) -> float:
+        return max_error(batch.logits, jax.jit(project)(batch.logits), _half(batch), TEMPERATURE)
+
+    return _compiled(lambda logits, labels: _squared_error(project(logits), labels), error)(batch)
+
+
+def _isotonic(batch: Batch) -> Program:
+    logits, labels = np.asarray(batch.logits), np.asarray(batch.labels)
+    n, classes = logits.shape
+
+    def project():
+        columns = [isotonic_projection(scores / np.float64(TEMPERATURE), n // 2) for scores in logits.T]
+        return np.stack([y for y, _ in columns], 1), [transposed_jacobian for _, transposed_jacobian in columns]
+
+    def forward():
+        y, transposed_jacobians = project()
+        residual = y - (labels if labels.ndim == 2 else labels[:, None] == np.arange(classes))
+        return np.sum(residual**2) / (2 * n), residual, transposed_jacobians
+
+    def forward_backward():
+        value, residual, transposed_jacobians = forward()
+        columns = [pull_back(column) for pull_back, column in zip(transposed_jacobians, residual.T, strict=True)]
+        return value, np.stack(columns, 1) / (n * TEMPERATURE)
+
+    return Program(
+        forward=lambda: forward()[0],
+        forward_backward=forward_backward,
+        max_error=lambda: max_error(logits, project()[0], _half(batch), TEMPERATURE),
+        device="cpu",
+    )
+
+
+@cache
+def _torch_and_entmax() -> tuple[Any, Any]:
+    """On all threads or on one, whatever is faster: OpenMP's threads stall where other work shares the cores."""
+    torch, entmax = _import("torch"), _import("entmax")
+    logits = torch.randn(10, 8192)
+
+    def seconds(threads: int) -> float:
+        torch.set_num_threads(threads)
+        return statistics.median(timeit.repeat(lambda: entmax.budget_bisect(logits, 4096, -1), number=1, repeat=7))
+
+    torch.set_num_threads(min(torch.get_num_threads(), 1, key=seconds))
+    return torch, entmax
+
+
+def _entmax(batch: Batch) -> Program:
+    """Along the contiguous rows of the transpose, which is faster than along columns."""
+    torch, entmax = _torch_and_entmax()
+    device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+    logits, labels = (torch.tensor(np.asarray(array), device=device) for array in batch)
+    n, classes = logits.shape
+    logits.requires_grad_()
+
+    def project():
+        return entmax.budget_bisect(logits.T.contiguous() / TEMPERATURE, n / 2, -1).T
+
+    def loss():
+        targets = labels if labels.ndim == 2 else torch.nn.functional.one_hot(labels.long(), classes)
+        return torch.sum((project() - targets) ** 2) / (2 * n)
+
+    def forward():
+        with torch.no_grad():
+            return loss().item()
+
+    def forward_backward():
+        logits.grad = None
+        value = loss()
+        value.backward()
+        return value.item(), logits.grad  # item() waits for the device
+
+    return Program(
+        forward=forward,
+        forward_backward=forward_backward,
+        max_error=lambda: max_error(batch.logits, project().detach().cpu(), _half(batch), TEMPERATURE),
+        device=device,
+    )
+
+
+def _copy(batch: Batch) -> Program:
+    """Reads the logits and writes as many bytes, as a gradient must."""
+    copy = jax.jit(lambda logits: logits + 1).lower(batch.logits).compile()
+    return Program(forward=None, forward_backward=lambda: jax.block_until_ready(copy(batch.logits)))
+
+
+def _selection(**keywords) -> Callable[[Batch], Program]:
+    """The sum of squares of a selection of ours."""
+
+    @jax.jit
+    def select(scores):
+        return softbin.soft_binary_argmax(scores, SELECTED, SELECTION_TEMPERATURE, **keywords)
+
+    def error(batch: Batch) -> float:
+        scores, y = np.asarray(batch.logits), np.asarray(select(batch.logits))
+        return max_error(scores.T, y.T, np.full(len(y), SELECTED), SELECTION_TEMPERATURE)
+
+    return _compiled(lambda scores, labels: jnp.sum(select(scores) ** 2), error)
+
+
+def _top_k(scores, labels):
+    return jnp.sum(jax.lax.top_k(scores, SELECTED)[0] ** 2)
+
+
+_label_count_loss = partial(softbin.loss, budget=softbin.budgets.label_count)
+
+IMPLEMENTATIONS: Mapping[str, Mapping[str, Implementation]] = {
+    "loss": {
+        "softbin.loss": Implementation(_softbin(softbin.loss, _half, TEMPERATURE)),
+        "softbin.loss, label counts": Implementation(_softbin(_label_count_loss, _label_counts, TEMPERATURE)),
+        "softbin.fenchel_young_loss": Implementation(_softbin(softbin.fenchel_young_loss, _label_counts, 1.0)),
+        "softbin.loss, pallas": Implementation(
+            _softbin(softbin.loss, _half, TEMPERATURE, implementation="pallas"), on_chip=True
+        ),
+        "optax cross-entropy": Implementation(_compiled(_cross_entropy)),
+        "optax squared error": Implementation(_compiled(_squared_error)),
+        "copy": Implementation(_copy),
+        "jaxopt projection_box_section": Implementation(_jaxopt, ("jaxopt",), may_be_slow=True),
+        "scipy sort + isotonic_regression": Implementation(_isotonic, may_be_slow=True),
+        "entmax budget_bisect": Implementation(_entmax, ("torch", "entmax"), may_be_slow=True),
+    },
+    "selection": {
+        "softbin.soft_binary_argmax": Implementation(_selection()),
+        "softbin.soft_binary_argmax, pallas": Implementation(_selection(implementation="pallas"), on_chip=True),
+        "jax.lax.top_k": Implementation(_compiled(_top_k)),
+    },
+}
+BASELINES: Mapping[str, str] = {"loss": "optax cross-entropy", "selection": "jax.lax.top_k"}
+"""What each ratio is over."""
+
+
+def runnable(size: Size) -> dict[str, Implementation]:
+    """The implementations that can run here, and at this size."""
+    longest = LONGEST if jax.default_backend() != "cpu" else 0
+    length = size.n if size.case == "loss" else size.classes
+    return {
+        name: implementation
+        for name, implementation in IMPLEMENTATIONS[size.case].items()
+        if not missing_packages(implementation) and (length <= longest or not implementation.on_chip)
+    }

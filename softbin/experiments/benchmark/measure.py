@@ -1,0 +1,168 @@
+"""Times, memory and errors of implementations, measured side by side."""
+
+import json
+import operator
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from rich.console import Console
+
+from softbin.experiments.benchmark import report
+from softbin.experiments.benchmark.cases import (
+    BASELINES,
+    IMPLEMENTATIONS,
+    Program,
+    Size,
+    make_batch,
+    missing_packages,
+    runnable,
+)
+from softbin.experiments.benchmark.report import Record
+from softbin.experiments.common import workdir as folder
+
+_FEWEST_ROUNDS = 5
+_MEMORY_PER_LOGIT = 64  # bytes: the logits, their gradient, and what the implementations keep in between
+
+
+class Plan(NamedTuple):
+    """What to measure, and for how long."""
+
+    sizes: Sequence[Size]
+    seconds: float  # of rounds at each size
+    most_rounds: int
+    slow_seconds: float  # of one call, beyond which an implementation that may be slow is left out
+
+
+FULL = Plan(
+    sizes=(
+        *(Size("loss", n, 10) for n in (128, 1024, 8192, 65_536, 1_048_576)),
+        Size("loss", 8192, 1000),
+        Size("loss", 65_536, 1000),
+        Size("loss", 16_777_216, 1),
+        *(Size("selection", 8192, entries) for entries in (128, 1024, 16_384)),
+    ),
+    seconds=20.0,
+    most_rounds=300,
+    slow_seconds=4.0,
+)
+QUICK = Plan(
+    sizes=(*(Size("loss", n, 10) for n in (128, 1024, 8192, 65_536)), Size("selection", 8192, 128)),
+    seconds=4.0,
+    most_rounds=50,
+    slow_seconds=1.0,
+)
+
+
+class _Times(NamedTuple):
+    forward: list[float]
+    forward_backward: list[float]
+
+
+def bench(plan: Plan, workdir: Path, console: Console) -> dict[str, Any]:
+    """Measure a plan, print a table for each size, and write `bench.json` and `bench.png`.
+
+    Returns:
+      What is in `bench.json`: the environment and one record for each size and implementation.
+
+    Raises:
+      UserError: the folder cannot be made. Nothing has been measured then.
+    """
+    folder.make(workdir)
+    environment, records = report.environment(), []
+    for size in plan.sizes:
+        measured = measure(size, plan)
+        report.show(measured, console)
+        records += measured
+        result = {"environment": environment, "records": [record._asdict() for record in records]}
+        folder.write(workdir / "bench.json", json.dumps(result, indent=2) + "\n")  # at every size: it can be a long run
+    title = f"softbin {environment['versions']['softbin']} on {environment['device']}, {environment['date'][:10]}"
+    report.save_plot(records, title, workdir / "bench.png")
+    missing = {name for each in IMPLEMENTATIONS.values() for i in each.values() for name in missing_packages(i)}
+    if missing:
+        console.print(f"Not installed, and their implementations left out: {', '.join(sorted(missing))}.")
+    return result
+
+
+def measure(size: Size, plan: Plan) -> list[Record]:
+    """A record for each implementation whose packages are installed; where it was not measured, with the reason."""
+    implementations = runnable(size)
+    records = {name: Record(*size, name, jax.devices()[0].device_kind) for name in implementations}
+    needed, available = size.n * size.classes * _MEMORY_PER_LOGIT, available_bytes()
+    if available is not None and needed > available:
+        reason = f"needs about {needed / 2**30:.1f} GiB of memory, and {available / 2**30:.1f} GiB are available"
+        return [record._replace(skipped=reason) for record in records.values()]
+
+    batch = make_batch(size)
+    programs: dict[str, Program] = {}
+    for name, implementation in implementations.items():
+        program = implementation.build(batch)
+        seconds = _seconds(program.forward_backward)
+        if implementation.may_be_slow and seconds > plan.slow_seconds:
+            reason = f"one call took {seconds:.1f} s, more than {plan.slow_seconds:g} s"
+            records[name] = records[name]._replace(skipped=reason)
+        else:
+            programs[name] = program
+    times = interleave(programs, plan.seconds, plan.most_rounds)
+    baseline = BASELINES[size.case]
+    for name, program in programs.items():
+        records[name] = _record(records[name], program, times[name], baseline, times[baseline])
+    return list(records.values())
+
+
+def _record(blank: Record, program: Program, times: _Times, baseline: str, baseline_times: _Times) -> Record:
+    ratios = map(operator.truediv, times.forward_backward, baseline_times.forward_backward)
+    return blank._replace(
+        device=program.device or blank.device,
+        compile_s=program.compile_s,
+        forward_ms=1e3 * statistics.median(times.forward) if times.forward else None,
+        forward_backward_ms=1e3 * statistics.median(times.forward_backward),
+        ratio=statistics.median(ratios),
+        baseline=baseline,
+        rounds=len(times.forward_backward),
+        temporary_bytes=program.temporary_bytes,
+        max_error=program.max_error and program.max_error(),
+    )
+
+
+def interleave(programs: Mapping[str, Program], seconds: float, most_rounds: int) -> dict[str, _Times]:
+    """Time every program once a round, in a random order; as many rounds as fit into the time, but at least five."""
+    times = {name: _Times([], []) for name in programs}
+    order = random.Random(0)
+    start, rounds = time.perf_counter(), 0
+    while rounds < _FEWEST_ROUNDS or (rounds < most_rounds and time.perf_counter() - start < seconds):
+        for name in order.sample(list(programs), len(programs)):
+            program = programs[name]
+            if program.forward is not None:
+                times[name].forward.append(_seconds_when_warm(program.forward))
+            times[name].forward_backward.append(_seconds_when_warm(program.forward_backward))
+        rounds += 1
+    return times
+
+
+def _seconds_when_warm(call: Callable[[], Any]) -> float:
+    """The first call in a turn finds caches and threads as another program left them, and does not count."""
+    call()
+    return _seconds(call)
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def available_bytes() -> int | None:
+    """Memory for arrays on JAX's device, or None where the system does not say."""
+    stats = jax.devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)

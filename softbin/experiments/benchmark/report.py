@@ -1,0 +1,158 @@
+"""The results of `softbin-bench`: where they were taken, as tables and as a picture."""
+
+import math
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from scipy.optimize import isotonic_regression
+
+import softbin
+from softbin.experiments.common import workdir as folder
+
+_PACKAGES = ("jax", "jaxlib", "optax", "numpy", "scipy", "jaxopt", "torch", "entmax")
+_SHOWN_CLASSES = 10
+_LABEL_GAP = 0.055  # of the picture's height
+
+
+class Record(NamedTuple):
+    """One implementation at one size; None where there is nothing to measure, or where it was skipped."""
+
+    case: str
+    n: int
+    classes: int
+    implementation: str
+    device: str
+    compile_s: float | None = None
+    forward_ms: float | None = None
+    forward_backward_ms: float | None = None
+    ratio: float | None = None  # of the forward and backward times, over the baseline
+    baseline: str | None = None
+    rounds: int | None = None
+    temporary_bytes: int | None = None
+    max_error: float | None = None
+    skipped: str | None = None  # the reason
+
+
+def environment() -> dict[str, Any]:
+    """What a reader needs to compare the times with others."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": jax.devices()[0].device_kind,
+        "platform": platform.system(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {"softbin": softbin.__version__, **{name: _version(name) for name in _PACKAGES}},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def show(records: Sequence[Record], console: Console) -> None:
+    """Print the records of one size as a table, and under it what was skipped and why."""
+    title = _title(records[0])
+    if any(record.skipped is None for record in records):
+        console.print(_table(records, title))
+    else:
+        console.print(title)
+    skipped: dict[str, list[str]] = {}
+    for record in records:
+        if record.skipped:
+            skipped.setdefault(record.skipped, []).append(record.implementation)
+    for reason, names in skipped.items():
+        console.print(f"skipped {'all' if len(names) == len(records) else ', '.join(names)}: {reason}", highlight=False)
+    console.print()
+
+
+def _title(record: Record) -> str:
+    if record.case == "selection":
+        return f"selection: {record.n:,} rows of {record.classes:,} entries"
+    return f"loss: {record.n:,} examples, {record.classes:,} {'class' if record.classes == 1 else 'classes'}"
+
+
+def _table(records: Sequence[Record], title: str) -> Table:
+    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    result.add_column("implementation", no_wrap=True)
+    for heading in ("compile s", "fwd ms", "fwd + bwd ms", "ratio", "temporary MiB", "max error"):
+        result.add_column(heading, justify="right", no_wrap=True)
+    for record in records:
+        mebibytes = None if record.temporary_bytes is None else record.temporary_bytes / 2**20
+        result.add_row(
+            record.implementation,
+            _shown(record.compile_s, ".2f"),
+            _shown(record.forward_ms, ".3f"),
+            _shown(record.forward_backward_ms, ".3f"),
+            _shown(record.ratio, ".2f"),
+            _shown(mebibytes, ",.2f"),
+            _shown(record.max_error, ".0e"),
+        )
+    return result
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def save_plot(records: Sequence[Record], title: str, path: Path) -> None:
+    """Plot the forward and backward times of the losses with ten classes against the batch size into a PNG file."""
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for record in records:
+        if (record.case, record.classes) == ("loss", _SHOWN_CLASSES) and record.forward_backward_ms is not None:
+            lines.setdefault(record.implementation, []).append((record.n, record.forward_backward_ms))
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.subplots()
+    for name, points in lines.items():
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, linewidth=_width(name))
+    axes.set(xscale="log", yscale="log", title=title)
+    axes.set(xlabel=f"examples in the batch ({_SHOWN_CLASSES} classes)", ylabel="forward and backward, ms")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(which="major", alpha=0.3)
+    _label_ends(axes, lines)
+    folder.write_figure(path, figure)
+
+
+def _width(name: str) -> float:
+    return 2.5 if name.startswith("softbin") else 1.2
+
+
+def _label_ends(axes, lines: dict[str, list[tuple[int, float]]]) -> None:
+    """Name each line at the right, in the order of the last points and far enough apart to read."""
+    bottom, top = (math.log10(limit) for limit in axes.get_ylim())
+    ends = {name: (math.log10(points[-1][1]) - bottom) / (top - bottom) for name, points in lines.items()}
+    colors = {name: line.get_color() for name, line in zip(lines, axes.get_lines(), strict=True)}
+    names = sorted(ends, key=ends.__getitem__)
+    for name, height in zip(names, spread([ends[name] for name in names], _LABEL_GAP), strict=True):
+        axes.annotate(
+            name,
+            xy=lines[name][-1],
+            xytext=(1.04, height),
+            textcoords="axes fraction",
+            color=colors[name],
+            verticalalignment="center",
+            fontweight="bold" if name.startswith("softbin") else "normal",
+            arrowprops={"arrowstyle": "-", "color": colors[name], "linewidth": 0.5, "relpos": (0, 0.5)},
+        )
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """The nearest heights that are at least the gap apart, for heights in increasing order."""
+    places = gap * np.arange(len(heights))
+    return (isotonic_regression(np.asarray(heights) - places).x + places).tolist()

@@ -1,0 +1,23 @@
+"""Checks that the configs of all runs share."""
+
+from collections.abc import Mapping, Set
+
+import ml_collections
+
+from softbin.experiments.common.errors import UserError
+
+
+def check(config: ml_collections.ConfigDict, fields: Set[str], least: Mapping[str, int], example: str) -> None:
+    """Refuse a config that lacks a field, has an unknown one, or has a number below the least.
+
+    Raises:
+      UserError: it is so; the message names the field and the `example` of a config.
+    """
+    missing, unknown = fields - set(config.keys()), set(config.keys()) - fields
+    if missing:
+        raise UserError(f"the config has no field {', '.join(sorted(missing))}: see {example}")
+    if unknown:
+        raise UserError(f"the config has unknown fields {', '.join(sorted(unknown))}: see {example}")
+    for field, bound in least.items():
+        if config[field] < bound:
+            raise UserError(f"{field} must be at least {bound}, got {config[field]}")

@@ -1,0 +1,95 @@
+"""The folder of a training run, with its config, its metrics as they came and its summary; and that of a sweep."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from softbin.experiments.common.errors import UserError
+
+CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.jsonl"
+SUMMARY_FILE = "summary.json"
+CURVES_FILE = "curves.png"
+CHECKPOINTS_FOLDER = "checkpoints"
+RUNS_FOLDER = "runs"  # of a sweep, with a folder for each
+FAILED_FILE = "failed.json"
+REPORT_FILE = "report.md"
+RUN_TABLE_FILE = "runs.csv"  # of a report
+
+
+def check(workdir: Path, config: dict[str, Any]) -> None:
+    """Refuse a folder that belongs to another config, and name the fields that differ.
+
+    Raises:
+      UserError: it does, or it cannot be read.
+    """
+    path = workdir / CONFIG_FILE
+    if not path.exists():
+        return
+    try:
+        other = json.loads(path.read_text())
+    except ValueError:
+        raise UserError(f"{path} is damaged: remove it, or choose another --workdir") from None
+    config = json.loads(json.dumps(config))
+    fields = sorted(name for name in config.keys() | other.keys() if config.get(name) != other.get(name))
+    if fields:
+        differences = ", ".join(f"{name} is {other.get(name)!r} there and {config.get(name)!r} here" for name in fields)
+        raise UserError(f"{workdir} holds a run of another config ({differences}): choose another --workdir")
+
+
+def finished(workdir: Path, config: dict[str, Any]) -> dict[str, Any] | None:
+    """The summary of a run that is finished, or None.
+
+    Raises:
+      UserError: the folder belongs to another config, or cannot be read.
+    """
+    check(workdir, config)
+    path = workdir / SUMMARY_FILE
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def make(workdir: Path) -> None:
+    """Make the folder where there is none.
+
+    Raises:
+      UserError: it cannot be made.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {workdir} ({error.strerror}): choose another --workdir") from None
+
+
+def start(workdir: Path, config: dict[str, Any]) -> None:
+    """Make the folder and write the config into it.
+
+    Raises:
+      UserError: the folder cannot be made.
+    """
+    make(workdir)
+    write(workdir / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+
+
+def read_history(workdir: Path, epochs: int) -> list[dict[str, Any]]:
+    """The records of the first `epochs` epochs; later ones, of a run that was cut off, are dropped from the file."""
+    path = workdir / METRICS_FILE
+    lines = path.read_text().splitlines(keepends=True)[:epochs] if epochs else []
+    write(path, "".join(lines))
+    return [json.loads(line) for line in lines]
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write a PNG file whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    figure.savefig(temporary, format="png", dpi=120)
+    os.replace(temporary, path)

@@ -1,0 +1,1 @@
+"""Reports of many runs: tables of them, their statistics, and figures."""

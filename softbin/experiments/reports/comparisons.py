@@ -1,0 +1,220 @@
+"""The statistics of a report: variants of a loss compared by t-tests that are paired by the seed.
+
+A variant is a loss with its budget, its temperature and the rule by which it decides. All functions take and return
+tables; their columns `mean`, `difference` and so on are test accuracies.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from softbin.experiments.reports.run_table import SETTING, VARIANT
+
+ALPHA = 0.05
+PROJECTED = ("hypersimplex", "fenchel_young")
+TEMPERED = (*PROJECTED, "scaled_mse", "centred_scaled_mse")
+"""The losses that a temperature changes."""
+HALF = "0.5"
+_SAME = 3e-6  # differences nearer than this are equal: an accuracy is a count, and rounded to six decimals
+_CELL = [*SETTING, "variant", "batch_size", "learning_rate"]
+
+
+def decisions(table: pd.DataFrame) -> pd.DataFrame:
+    """A row for each run and decision rule, with its maximum and last test and its maximum validation accuracy.
+
+    Adds the columns `variant` (a name), `decision` (argmax or thresholds), `accuracy`, `last` and `validation`.
+    """
+    rules = {"argmax": "", "thresholds": "_thresholded"}
+    parts = [
+        table.assign(
+            decision=rule,
+            accuracy=table[f"max_test_accuracy{suffix}"],
+            last=table[f"last_test_accuracy{suffix}"],
+            validation=table[f"max_validation_accuracy{suffix}"],
+        )
+        for rule, suffix in rules.items()
+    ]
+    result = pd.concat(parts, ignore_index=True).dropna(subset="accuracy")
+    return result.assign(variant=[variant_name(*row) for row in result[[*VARIANT, "decision"]].itertuples(index=False)])
+
+
+def variant_name(loss: str, budget: str, temperature: float, decision: str = "argmax") -> str:
+    """As in `hypersimplex (k = n/2, τ = 1.5), thresholds`."""
+    settings = []
+    if loss in PROJECTED:
+        settings.append(f"k = {budget_name(budget)}")
+    if loss in TEMPERED:
+        settings.append(f"τ = {temperature:g}")
+    name = f"{loss} ({', '.join(settings)})" if settings else loss
+    return f"{name}, thresholds" if decision == "thresholds" else name
+
+
+def budget_name(budget: str) -> str:
+    """As in `n/2` or `label counts`."""
+    names = {"label_count": "label counts", "prior": "priors", HALF: "n/2"}
+    return names.get(budget, f"{budget} n")
+
+
+def without_repeats(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Rows of the first run of each variant, batch size, learning rate and seed; and the names of the other runs."""
+    repeats = rows.duplicated([*_CELL, "seed"])
+    return rows[~repeats], sorted(set(rows.loc[repeats, "run"]))
+
+
+def compared(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that stand in the tables.
+
+    Every loss that does not see a constant added to the logits of a class decides with thresholds. Argmax stands beside
+    them for k = n/2, the published rule, and for losses that do see it; its other rows are in the decisions table only.
+    """
+    by_class = rows["loss"].isin(PROJECTED) & rows["budget"].isin(["label_count", "prior"])
+    needs_thresholds = by_class | (rows["loss"] == "centred_scaled_mse")
+    return rows[~needs_thresholds | (rows["decision"] == "thresholds")]
+
+
+def after_last_epoch(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that stand in the tables, with the accuracy after the last epoch in place of the maximum."""
+    return compared(rows.assign(accuracy=rows["last"]))
+
+
+def paired_test(values: pd.Series, baseline: pd.Series, test_to_train: float = 0.0) -> dict[str, Any]:
+    """The t-test of what two variants reach by seed, paired by the seeds that both have.
+
+    Args:
+      values, baseline: indexed by the seed.
+      test_to_train: where each seed is another random split of the same rows, the number of test rows over that of
+        training rows. The splits overlap, so that the variance over the seeds is too small; it is raised.
+
+    References:
+      Nadeau and Bengio, `Inference for the Generalization Error
+      <https://doi.org/10.1023/A:1024068626366>`_, 2003, the corrected resampled t-test.
+
+    Returns:
+      `pairs`, the mean `difference`, `t` and `p`; NaN where there is no test, for want of two seeds or because all
+      differences are the same.
+    """
+    both = pd.concat([values, baseline], axis=1, join="inner")
+    difference = (both.iloc[:, 0] - both.iloc[:, 1]).to_numpy()
+    result = {"pairs": len(both), "difference": np.nan, "t": np.nan, "p": np.nan}
+    if len(both):
+        result["difference"] = difference.mean()
+    if len(both) > 1 and np.ptp(difference) > _SAME:
+        result["t"] = stats.ttest_1samp(difference, 0).statistic / np.sqrt(1 + len(both) * test_to_train)
+        result["p"] = 2 * stats.t.sf(abs(result["t"]), len(both) - 1)
+    return result
+
+
+def holm(p: pd.Series) -> pd.Series:
+    """Holm's step-down correction of the p-values that are numbers."""
+    ordered = p.dropna().sort_values()
+    corrected = (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1)
+    return corrected.reindex(p.index)
+
+
+def by_setting(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows of each setting; of each data set first the clean one, then by label noise and imbalance."""
+    ordered = rows.sort_values(["dataset", "label_noise", "imbalance"], ascending=[True, True, False], kind="stable")
+    return [part for _, part in ordered.groupby(list(SETTING), sort=False, dropna=False)]
+
+
+def comparison_table(rows: pd.DataFrame, baseline: Callable[[pd.Series], str | None]) -> pd.DataFrame:
+    """Every variant beside its baseline at every batch size, in one setting and with one learning rate a variant.
+
+    Args:
+      rows: as of `decisions`.
+      baseline: from a row to the name of the variant that it is compared with; None leaves it out of the table, and
+        its own name, or one that was not run, leaves out the test.
+
+    Returns:
+      A row for each batch size and variant, with `seeds`, `mean`, `sd`, `last`, `baseline`, `baseline_mean` and the
+      paired test; `p_holm` is corrected over all tests of the table.
+    """
+    cells = dict(iter(rows.groupby(["batch_size", "variant"], sort=False)))
+    records = []
+    for (batch_size, variant), cell in cells.items():
+        name = baseline(cell.iloc[0])
+        if name is None:
+            continue
+        record = {"batch_size": batch_size, "loss": cell["loss"].iloc[0], "variant": variant, **summary(cell)}
+        other = cells.get((batch_size, name))
+        if name != variant and other is not None:
+            accuracy, reference = (each.set_index("seed")["accuracy"] for each in (cell, other))
+            record |= {"baseline": name, "baseline_mean": reference.mean(), **paired_test(accuracy, reference)}
+        records.append(record)
+    columns = ["batch_size", "loss", "variant", "seeds", "mean", "sd", "last", "baseline", "baseline_mean"]
+    table = pd.DataFrame(records, columns=[*columns, "pairs", "difference", "t", "p"])
+    return table.assign(p_holm=holm(table["p"].astype(float)))
+
+
+def summary(cell: pd.DataFrame) -> dict[str, Any]:
+    """Seeds, mean and sd of the accuracy, and the mean of the last accuracy."""
+    return {
+        "seeds": len(cell),
+        "mean": cell["accuracy"].mean(),
+        "sd": cell["accuracy"].std(),
+        "last": cell["last"].mean(),
+    }
+
+
+def cross_entropy(row: pd.Series) -> str:
+    """Compare every variant with cross-entropy."""
+    return "cross_entropy"
+
+
+def same_temperature(row: pd.Series) -> str | None:
+    """Compare a loss with a temperature with the squared error on logits/temperature, without a projection."""
+    return variant_name("scaled_mse", "", row["temperature"]) if row["loss"] in TEMPERED else None
+
+
+def argmax_of_same(row: pd.Series) -> str | None:
+    """Compare decisions with thresholds with argmax of the same loss."""
+    return variant_name(*(row[field] for field in VARIANT)) if row["decision"] == "thresholds" else None
+
+
+def gaps(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose accuracy is what is lost, for the same seed, from the smallest batch size to their own."""
+    smallest = rows[rows["batch_size"] == rows["batch_size"].min()]
+    both = rows.merge(smallest[["variant", "seed", "accuracy"]], on=["variant", "seed"], suffixes=("", "_smallest"))
+    both = both[both["batch_size"] > rows["batch_size"].min()]
+    return both.assign(accuracy=both["accuracy_smallest"] - both["accuracy"])
+
+
+def at_common_rates(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a setting with the learning rate of most runs at their batch size; of several, the middle one."""
+    return pd.concat(part[part["learning_rate"] == _common_rate(part)] for _, part in rows.groupby("batch_size"))
+
+
+def _common_rate(rows: pd.DataFrame) -> float:
+    counts = rows.groupby("learning_rate")["run"].nunique()
+    rates = sorted(counts[counts == counts.max()].index)
+    return rates[(len(rates) - 1) // 2]
+
+
+def rate_search(rows: pd.DataFrame) -> pd.DataFrame:
+    """The learning rates of the batch sizes and variants of a setting that were run with several.
+
+    Returns:
+      A row for each, with the mean validation accuracies by rate (`means`) over the `seeds` that all of the rates have,
+      and the rate at which it is highest (`chosen`; NaN without validation, or without a seed that all rates have).
+    """
+    records = []
+    for (batch_size, variant), cell in rows.groupby(["batch_size", "variant"], sort=False):
+        by_seed = cell.pivot(index="learning_rate", columns="seed", values="validation").dropna(axis=1)
+        if len(by_seed) > 1:
+            means = by_seed.mean(axis=1)
+            chosen = means.idxmax() if by_seed.size else np.nan
+            records.append((batch_size, variant, tuple(by_seed.columns), means, chosen))
+    return pd.DataFrame(records, columns=["batch_size", "variant", "seeds", "means", "chosen"])
+
+
+def at_chosen_rates(rows: pd.DataFrame, search: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a setting whose learning rate is the one chosen for their batch size and variant.
+
+    Only of the seeds of the search: the others have but one of the rates.
+    """
+    chosen = rows.merge(search.drop(columns="means"), on=["batch_size", "variant"])
+    searched = np.array([seed in seeds for seed, seeds in zip(chosen["seed"], chosen["seeds"], strict=True)], bool)
+    return chosen[searched & (chosen["learning_rate"] == chosen["chosen"])]

@@ -1,0 +1,228 @@
+"""The runs that a report is about, as a table with one row a run, and their curves."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from softbin.experiments.boosting.run import MEASURES, STOPS
+from softbin.experiments.common import workdir as folder
+from softbin.experiments.common.errors import UserError
+from softbin.experiments.reports import paper
+
+PAPER = "paper"
+SETTING = (
+    "dataset",
+    "train_examples",
+    "validation_examples",
+    "label_noise",
+    "imbalance",
+    "model",
+    "hidden",
+    "augment",
+    "mixed_precision",
+    "epochs",
+    "evaluate_every",
+)
+"""The fields in which runs that are compared agree."""
+VARIANT = ("loss", "budget", "temperature")
+_ACCURACIES = ("test_accuracy", "test_accuracy_thresholded", "validation_accuracy", "validation_accuracy_thresholded")
+_BEST_AND_LAST = [f"{which}_{name}" for name in _ACCURACIES for which in ("max", "last")]
+_DECIMALS = 6  # of what is measured; float32 has no more
+_TEXT, _INTEGER, _NUMBER, _FLAG = "string", "Int64", "float64", "boolean"
+COLUMNS = {
+    "run": _TEXT,
+    "dataset": _TEXT,
+    "train_examples": _INTEGER,
+    "validation_examples": _INTEGER,
+    "label_noise": _NUMBER,
+    "imbalance": _NUMBER,
+    "model": _TEXT,
+    "hidden": _TEXT,
+    "augment": _FLAG,
+    "mixed_precision": _FLAG,
+    "loss": _TEXT,
+    "budget": _TEXT,
+    "temperature": _NUMBER,
+    "batch_size": _INTEGER,
+    "microbatch_size": _INTEGER,
+    "epochs": _INTEGER,
+    "evaluate_every": _INTEGER,
+    "learning_rate": _NUMBER,
+    "seed": _INTEGER,
+    "epoch_of_max": _INTEGER,
+    **dict.fromkeys(_BEST_AND_LAST, _NUMBER),
+    "train_seconds": _NUMBER,
+    "softbin": _TEXT,
+    "jax": _TEXT,
+    "flax": _TEXT,
+    "optax": _TEXT,
+    "device": _TEXT,
+    "date": _TEXT,
+}
+"""The columns of `runs.csv` and their types."""
+_MEASURED = [f"{stop}_{part}_{name}" for stop in STOPS for part in ("validation", "test") for name in MEASURES]
+BOOSTING_COLUMNS = {
+    "run": _TEXT,
+    "booster": _TEXT,
+    "dataset": _TEXT,
+    "classes": _INTEGER,
+    "train_examples": _INTEGER,
+    "validation_examples": _INTEGER,
+    "test_examples": _INTEGER,
+    "loss": _TEXT,
+    "hessian": _TEXT,
+    "learning_rate": _NUMBER,
+    "rounds": _INTEGER,
+    "fixed_rounds": _INTEGER,
+    "evaluate_every": _INTEGER,
+    "seed": _INTEGER,
+    "best_round": _INTEGER,
+    **dict.fromkeys(_MEASURED, _NUMBER),
+    "train_seconds": _NUMBER,
+    "softbin": _TEXT,
+    "jax": _TEXT,
+    "lightgbm": _TEXT,
+    "xgboost": _TEXT,
+    "date": _TEXT,
+}
+"""The same where the runs are of boosting."""
+
+
+class _Schema(NamedTuple):
+    """What a table of runs must look like."""
+
+    columns: dict[str, str]
+    required: tuple[str, ...]
+    rounded: list[str]
+
+
+_NETWORKS = _Schema(
+    COLUMNS,
+    ("dataset", "loss", "batch_size", "learning_rate", "epochs", "seed", "max_test_accuracy"),
+    _BEST_AND_LAST,
+)
+_BOOSTING = _Schema(
+    BOOSTING_COLUMNS, ("booster", "dataset", "loss", "hessian", "learning_rate", "seed", *_MEASURED), _MEASURED
+)
+
+
+class Runs(NamedTuple):
+    """What a report is made from."""
+
+    table: pd.DataFrame  # of the columns above
+    curves: pd.DataFrame | None = None  # run, epoch, and the accuracies of the epoch
+    failed: tuple[dict[str, str], ...] = ()  # the run and the error of each
+    unfinished: tuple[str, ...] = ()
+
+    @property
+    def are_of_boosting(self) -> bool:
+        """Of trees, not of networks."""
+        return "booster" in self.table
+
+
+def read_workdir(workdir: Path) -> Runs:
+    """The finished runs of a sweep.
+
+    Raises:
+      UserError: there are none, or a file is damaged.
+    """
+    folders = sorted(path.parent for path in (workdir / folder.RUNS_FOLDER).glob(f"*/{folder.CONFIG_FILE}"))
+    finished = [path for path in folders if (path / folder.SUMMARY_FILE).exists()]
+    if not finished:
+        raise UserError(f"{workdir / folder.RUNS_FOLDER} has no finished run: give the --workdir of a softbin-sweep")
+    failed = workdir / folder.FAILED_FILE
+    configs = [_read_json(path / folder.CONFIG_FILE, dict) for path in finished]
+    kinds = {"booster" in config for config in configs}
+    if len(kinds) > 1:
+        raise UserError(f"{workdir} has runs of networks and of boosting: report them from two folders")
+    schema = _BOOSTING if kinds == {True} else _NETWORKS
+    rows = [_row(path, config, schema) for path, config in zip(finished, configs, strict=True)]
+    return Runs(
+        table=_typed(pd.DataFrame(rows), str(workdir), schema),
+        curves=None if schema is _BOOSTING else pd.concat([_curve(path) for path in finished], ignore_index=True),
+        failed=tuple(_read_json(failed, list)) if failed.exists() else (),
+        unfinished=tuple(path.name for path in folders if path not in finished),
+    )
+
+
+def read_results(name: str) -> Runs:
+    """The paper's runs by the name `paper`, other packaged results by theirs, or a `runs.csv` by its path.
+
+    Raises:
+      UserError: there are no such results, or the file is damaged.
+    """
+    if name == PAPER:
+        return Runs(_typed(paper.runs(), name, _NETWORKS), paper.curves())
+    if name.endswith(".csv"):
+        return Runs(_read_csv(Path(name)))
+    packaged = {path.stem: path for path in sorted(paper.RESULTS_FOLDER.glob("*.csv")) if path.stem != "paper_runs"}
+    if name not in packaged:
+        raise UserError(f"unknown results {name!r}: choose {', '.join([PAPER, *packaged])}, or the path of a CSV file")
+    return Runs(_read_csv(packaged[name]))
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype={**COLUMNS, **BOOSTING_COLUMNS})
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}): give the runs.csv of a softbin-report") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({_one_line(error)}): give the runs.csv of a softbin-report") from None
+    if table.empty:
+        raise UserError(f"{path} has no runs: give the runs.csv of a softbin-report")
+    return _typed(table, str(path), _BOOSTING if "booster" in table else _NETWORKS)
+
+
+def _row(path: Path, config: dict[str, Any], schema: _Schema) -> dict[str, Any]:
+    summary = _read_json(path / folder.SUMMARY_FILE, dict)
+    fields = {**config, **summary, **summary.get("versions", {})}
+    missing = [name for name in schema.required if fields.get(name) is None]
+    if missing:
+        raise _damaged(path / folder.SUMMARY_FILE, f"no {', '.join(missing)}")
+    hidden = fields.get("hidden")
+    fields["hidden"] = "-".join(map(str, hidden)) if isinstance(hidden, list | tuple) else hidden
+    return {"run": path.name, **{name: fields.get(name) for name in schema.columns if name != "run"}}
+
+
+def _curve(path: Path) -> pd.DataFrame:
+    metrics = path / folder.METRICS_FILE
+    try:
+        records = [json.loads(line) for line in metrics.read_text().splitlines()]
+        names = ["epoch", *(name for name in _ACCURACIES if name in records[0])]
+        return pd.DataFrame({"run": path.name, **{name: [record[name] for record in records] for name in names}})
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise _damaged(metrics, error) from None
+
+
+def _read_json(path: Path, kind: type) -> Any:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from None
+    if not isinstance(content, kind):
+        raise _damaged(path, f"not a {kind.__name__}")
+    return content
+
+
+def _typed(table: pd.DataFrame, source: str, schema: _Schema) -> pd.DataFrame:
+    missing = [name for name in schema.required if name not in table or table[name].isna().any()]
+    if missing:
+        raise UserError(f"{source} is damaged (no {', '.join(missing)}): give the runs.csv of a softbin-report")
+    try:
+        table = table.reindex(columns=list(schema.columns)).astype(schema.columns)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{source} is damaged ({_one_line(error)}): give the runs.csv of a softbin-report") from None
+    text = [name for name, kind in schema.columns.items() if kind == _TEXT]
+    table[text] = table[text].fillna("")
+    table[schema.rounded] = table[schema.rounded].round(_DECIMALS)
+    return table
+
+
+def _damaged(path: Path, reason) -> UserError:
+    return UserError(f"{path} is damaged ({_one_line(reason)}): remove {path.parent} and run softbin-sweep again")
+
+
+def _one_line(reason) -> str:
+    return " ".join(str(reason).split())

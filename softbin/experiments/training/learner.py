@@ -1,0 +1,178 @@
+"""What training changes, an epoch that changes it, and its evaluation."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from flax import nnx
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import softbin
+from softbin import large_batch
+from softbin.experiments.training import data, models
+from softbin.experiments.training.augment import augment
+from softbin.experiments.training.tasks import Task
+
+_SHARES = ("active", "saturated_right", "saturated_wrong")
+_EVALUATED_AT_ONCE = 1000  # examples for each device
+
+
+class Learner(NamedTuple):
+    """What training changes: all of it goes into a checkpoint."""
+
+    params: nnx.State
+    statistics: nnx.State  # the running averages of batch normalisation; empty for a model without
+    opt_state: optax.OptState
+    key: jax.Array  # the raw key data; it determines the order of the data and their augmentation from here on
+    thresholds: jax.Array  # of the training set, as last evaluated; zero for a loss without
+
+
+class Programs(NamedTuple):
+    """What a run computes, and where it begins."""
+
+    initial: Learner
+    train_epoch: Callable[[Learner, data.Dataset], tuple[Learner, dict[str, Any]]]
+    evaluate: Callable[[Learner, data.Dataset], tuple[Learner, dict[str, Any]]]
+
+
+def build(task: Task, config: ml_collections.ConfigDict, mesh: Mesh) -> Programs:
+    """The programs of a run, data-parallel over a mesh with the axis `batch`."""
+    dtype = jnp.bfloat16 if config.mixed_precision else jnp.float32
+    shape = task.dataset.train_images.shape[1:]
+    model = models.build(config.model, shape, config.hidden, data.CLASSES, dtype, config.seed)
+    model.eval()
+    evaluated = nnx.graphdef(model)
+    model.train()
+    trained, params, *others = nnx.split(model, nnx.Param, ...)
+    optimizer = optax.adam(config.learning_rate)
+    key = jax.random.key_data(jax.random.key(config.seed))
+    initial = Learner(params, others[0], optimizer.init(params), key, jnp.zeros(data.CLASSES))
+    train_epoch = _train_epoch(task, trained, optimizer, config, mesh)
+    return Programs(initial, train_epoch, _evaluate(task, evaluated, mesh))
+
+
+def _train_epoch(task: Task, graph, optimizer, config, mesh):
+    examples = len(task.dataset.train_labels)
+    steps = examples // config.batch_size
+    everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
+    loss_and_gradient = _loss_and_gradient(task, graph, config.microbatch_size)
+
+    def plan_epoch(key):
+        """The key after an epoch, and the examples and the key of each of its steps."""
+        key, shuffle_key, augment_key = jax.random.split(jax.random.wrap_key_data(key), 3)
+        order = jax.random.permutation(shuffle_key, examples)[: steps * config.batch_size]
+        keys = jax.random.key_data(jax.random.split(augment_key, steps))
+        return jax.random.key_data(key), (order.reshape(steps, config.batch_size), keys)
+
+    def train_step(dataset, learner, batch):
+        chosen, key = batch
+        chosen = lax.with_sharding_constraint(chosen, split)
+        images, labels = dataset.train_images[chosen], dataset.train_labels[chosen]
+        if config.augment:
+            images = augment(jax.random.wrap_key_data(key), images)
+        (loss, (shares, statistics)), gradient = loss_and_gradient(learner.params, learner.statistics, images, labels)
+        updates, opt_state = optimizer.update(gradient, learner.opt_state, learner.params)
+        params = optax.apply_updates(learner.params, updates)
+        learner = learner._replace(params=params, statistics=statistics, opt_state=opt_state)
+        return learner, {"loss": loss, **shares}
+
+    def train_epoch(scan, plan_epoch, train_step, learner, dataset):
+        """One pass over the training set in a new order; a last batch that is not full is left out."""
+        key, batches = plan_epoch(learner.key)
+        learner, metrics = scan(partial(train_step, dataset), learner, batches)
+        return learner._replace(key=key), jax.tree.map(jnp.mean, metrics)
+
+    jit = partial(jax.jit, out_shardings=everywhere)
+    if config.model == "cnn" and jax.default_backend() == "cpu":
+        # inside a loop XLA computes the gradients of convolutions tens of times slower (jax issue 12868)
+        return partial(train_epoch, _scan_in_python, jit(plan_epoch), jit(train_step))
+    return jit(partial(train_epoch, lax.scan, plan_epoch, train_step))
+
+
+def _scan_in_python(step, carry, xs):
+    outputs = []
+    for x in zip(*jax.device_get(xs), strict=True):
+        carry, output = step(carry, x)
+        outputs.append(output)
+    return carry, jax.tree.map(lambda *values: jnp.stack(values), *jax.device_get(outputs))
+
+
+def _loss_and_gradient(task: Task, graph, microbatch_size: int):
+    """`(params, statistics, images, labels) -> (loss, (shares, new statistics)), gradient`."""
+
+    def loss_and_shares(logits, labels):
+        if task.projection is None:
+            return task.objective(logits, labels), {}
+        diagnosis = softbin.diagnose(logits, labels, **task.projection)
+        return task.objective(logits, labels), {name: getattr(diagnosis, name) for name in _SHARES}
+
+    def apply(params, statistics, images):
+        statistics = jax.tree.map(lambda x: x, statistics)  # variables of this trace, which the model may change
+        model = nnx.merge(graph, params, statistics)
+        return model(images).astype(jnp.float32), nnx.state(model, nnx.Not(nnx.Param))
+
+    def loss_fn(params, statistics, images, labels):
+        logits, statistics = apply(params, statistics, images)
+        loss, shares = loss_and_shares(logits, labels)
+        return loss, (shares, statistics)
+
+    if not microbatch_size:
+        return jax.value_and_grad(loss_fn, has_aux=True)
+
+    def in_microbatches(params, statistics, images, labels):
+        def logits_fn(params, images):
+            return apply(params, statistics, images)[0]
+
+        value_and_grad = large_batch.value_and_grad(logits_fn, loss_and_shares, microbatch_size, has_aux=True)
+        (loss, shares), gradient = value_and_grad(params, images, labels)
+        return (loss, (shares, statistics)), gradient
+
+    return in_microbatches
+
+
+def _evaluate(task: Task, graph, mesh):
+    everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(None, "batch"))
+    at_once = _EVALUATED_AT_ONCE * mesh.size
+
+    def logits_of(learner, images):
+        """In chunks, so that the activations of a large data set need not fit into memory."""
+        model = nnx.merge(graph, learner.params, learner.statistics)
+        whole = len(images) - len(images) % at_once
+        logits = []
+        if whole:
+            chunks = images[:whole].reshape(-1, at_once, *images.shape[1:])
+            chunks = lax.with_sharding_constraint(chunks, split)
+            logits.append(lax.map(model, chunks).reshape(whole, -1))
+        if whole < len(images):
+            logits.append(model(images[whole:]))
+        return jnp.concatenate(logits).astype(jnp.float32)
+
+    @partial(jax.jit, out_shardings=everywhere)
+    def evaluate(learner, dataset):
+        """Accuracies by argmax and with the thresholds of the whole training set, and the learner with these."""
+        if task.thresholds is not None:
+            train_logits = logits_of(learner, dataset.train_images)
+            learner = learner._replace(thresholds=task.thresholds(train_logits, dataset.train_labels))
+        parts = {
+            "test": (dataset.test_images, dataset.test_labels),
+            "validation": (dataset.validation_images, dataset.validation_labels),
+        }
+        metrics = {}
+        for part, (images, labels) in parts.items():
+            if not len(labels):
+                continue
+            logits = logits_of(learner, images)
+            metrics[f"{part}_accuracy"] = 1 - softbin.zero_one_loss(logits, labels)
+            if task.thresholds is not None:
+                error = softbin.zero_one_loss(
+                    logits, labels, thresholds=learner.thresholds, temperature=task.temperature
+                )
+                metrics[f"{part}_accuracy_thresholded"] = 1 - error
+        return learner, metrics
+
+    return evaluate

@@ -1,0 +1,141 @@
+"""The files of the data sets: digits from scikit-learn, Fashion-MNIST from idx, CIFAR-10 from its binary version."""
+
+import gzip
+import os
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from softbin.experiments.common.errors import UserError
+
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+DATA_VARIABLE = "SOFTBIN_DATA"
+CLASSES = 10
+CIFAR10_FOLDER = "cifar-10-batches-bin"
+CIFAR10_EXAMPLES = 10_000
+"""In each of the six files."""
+
+
+class Raw(NamedTuple):
+    """Images of shape (n, height, width, channels) and labels of shape (n,), as bytes; `peak` is a full pixel."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    peak: int
+
+
+def digits(data_dir: str) -> Raw:
+    """A fifth of scikit-learn's digits, as many of each class, is for testing; there are no files."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)
+    images = images.astype(np.uint8).reshape(-1, 8, 8, 1)
+    split = train_test_split(images, labels.astype(np.uint8), test_size=0.2, random_state=0, stratify=labels)
+    train_images, test_images, train_labels, test_labels = split
+    return Raw(train_images, train_labels, test_images, test_labels, peak=16)
+
+
+def fashion_mnist(data_dir: str) -> Raw:
+    """Read the four idx files.
+
+    Raises:
+      UserError: one is missing, damaged or of another data set.
+    """
+    folder = Path(data_dir or os.environ.get(DATA_VARIABLE) or DEBIAN_FASHION_MNIST)
+
+    def read(part: str) -> tuple[np.ndarray, np.ndarray]:
+        images = read_idx(_find_idx(folder, f"{part}-images-idx3-ubyte"))
+        labels = read_idx(_find_idx(folder, f"{part}-labels-idx1-ubyte"))
+        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or labels.max(initial=0) >= CLASSES:
+            raise UserError(
+                f"{folder}: {part} has images of shape {images.shape} and labels of shape {labels.shape}, which is not "
+                "Fashion-MNIST: fetch the files again"
+            )
+        return images[..., None], labels
+
+    return Raw(*read("train"), *read("t10k"), peak=255)
+
+
+def cifar10(data_dir: str) -> Raw:
+    """Read the six files of the binary version; their folder, or the one that holds it, is `data_dir`.
+
+    Raises:
+      UserError: one is missing, or damaged.
+    """
+    named = Path(data_dir or os.environ.get(DATA_VARIABLE) or ".")
+    folder = named / CIFAR10_FOLDER if (named / CIFAR10_FOLDER).is_dir() else named
+    train = [read_cifar10(folder / f"data_batch_{i}.bin") for i in range(1, 6)]
+    images, labels = (np.concatenate(parts) for parts in zip(*train, strict=True))
+    return Raw(images, labels, *read_cifar10(folder / "test_batch.bin"), peak=255)
+
+
+READERS = {"digits": digits, "fashion_mnist": fashion_mnist, "cifar10": cifar10}
+
+
+def _find_idx(folder: Path, name: str) -> Path:
+    for path in (folder / f"{name}.gz", folder / name):
+        if path.is_file():
+            return path
+    raise UserError(
+        f"Fashion-MNIST is not in {folder} (no {name}.gz): install Debian's package dataset-fashion-mnist,\n"
+        f"or put its four idx files into a folder and name it with --config.data_dir or {DATA_VARIABLE}."
+    )
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Read an idx file of unsigned bytes, gzipped or not.
+
+    Raises:
+      UserError: the file is truncated, damaged or of another format.
+    """
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is damaged ({error}): fetch it again") from None
+    if len(content) < 4 or content[:3] != b"\0\0\x08":
+        raise UserError(f"{path} is not an idx file of bytes: fetch it again")
+    header = 4 + 4 * content[3]
+    if len(content) < header:
+        raise UserError(f"{path} is truncated in its header: fetch it again")
+    shape = np.frombuffer(content[4:header], ">u4").astype(int)
+    if len(content) != header + shape.prod():
+        raise UserError(
+            f"{path} is truncated or damaged, {len(content)} bytes where its header promises "
+            f"{header + shape.prod()}: fetch it again"
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def read_cifar10(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images of shape (n, 32, 32, 3) and labels of one file: a record is a label, then a plane of bytes a channel.
+
+    Raises:
+      UserError: the file is missing, truncated, or has a label that is no class.
+    """
+    try:
+        content = np.fromfile(path, np.uint8)
+    except FileNotFoundError:
+        raise UserError(
+            f"CIFAR-10 is not in {path.parent.absolute()} (no {path.name}): fetch the binary version from "
+            "https://www.cs.toronto.edu/~kriz/cifar.html,\n"
+            f"unpack it, and name the folder {CIFAR10_FOLDER} with --config.data_dir or {DATA_VARIABLE}."
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    size = 1 + 3 * 32 * 32
+    if len(content) != CIFAR10_EXAMPLES * size:
+        raise UserError(
+            f"{path} is truncated or damaged, {len(content)} bytes instead of {CIFAR10_EXAMPLES * size}: fetch it again"
+        )
+    records = content.reshape(-1, size)
+    labels = records[:, 0]
+    if labels.max() >= CLASSES:
+        raise UserError(f"{path} has a label {labels.max()} outside [0, {CLASSES - 1}]: fetch it again")
+    return records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels

@@ -1,0 +1,152 @@
+import io
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+import softbin
+from softbin.experiments.benchmark import cases
+from softbin.experiments.benchmark import measure as measuring
+from softbin.experiments.benchmark.cases import IMPLEMENTATIONS, Program, Size, make_batch
+from softbin.experiments.benchmark.measure import Plan, bench, interleave, measure
+from softbin.experiments.benchmark.report import Record, spread
+from softbin.experiments.common.errors import UserError
+
+TINY = Plan((Size("loss", 32, 10), Size("selection", 6, 16)), seconds=0.0, most_rounds=5, slow_seconds=60.0)
+ISOTONIC = "scipy sort + isotonic_regression"
+BASELINE = "optax cross-entropy"
+
+
+@pytest.mark.parametrize("classes", [1, 5])
+@pytest.mark.parametrize("name", ["jaxopt projection_box_section", ISOTONIC, "entmax budget_bisect"])
+def test_projected_losses_are_the_same_loss(name, classes):
+    implementation = IMPLEMENTATIONS["loss"][name]
+    if missing := cases.missing_packages(implementation):
+        pytest.skip(f"needs {missing}")
+    batch = make_batch(Size("loss", 32, classes))
+    program = implementation.build(batch)
+    value, gradient = jax.value_and_grad(softbin.loss)(*batch)
+    np.testing.assert_allclose(program.forward(), value, rtol=1e-5)
+    for actual, expected in zip(program.forward_backward(), (value, gradient), strict=True):
+        np.testing.assert_allclose(actual, expected, atol=1e-6)
+    assert program.max_error() < 1e-5
+
+
+def test_cross_entropy_of_one_class_is_binary():
+    batch = make_batch(Size("loss", 32, 1))
+    signed = np.where(np.asarray(batch.labels) == 1, batch.logits, -batch.logits)
+    value = IMPLEMENTATIONS["loss"][BASELINE].build(batch).forward()
+    np.testing.assert_allclose(value, np.log1p(np.exp(-signed)).mean(), rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir, text = tmp_path_factory.mktemp("bench") / "new", io.StringIO()
+    result = bench(TINY, workdir, Console(file=text, width=120))
+    return result, workdir, text.getvalue()
+
+
+def test_the_results_are_written(run):
+    result, workdir, _ = run
+    assert json.loads((workdir / "bench.json").read_text()) == result
+    assert (workdir / "bench.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in workdir.iterdir()} == {"bench.json", "bench.png"}
+    environment = result["environment"]
+    assert environment["versions"]["jax"] == jax.__version__
+    assert environment["versions"]["softbin"] == softbin.__version__
+    assert environment["device"] == jax.devices()[0].device_kind
+    assert {"date", "platform", "cores", "python"} < environment.keys()
+
+
+def test_every_installed_implementation_has_a_record_at_every_size(run):
+    result, _, text = run
+    records = [Record(**record) for record in result["records"]]
+    assert [record[:4] for record in records] == [(*size, name) for size in TINY.sizes for name in cases.runnable(size)]
+    for record in records:
+        assert record.skipped is None
+        assert record.rounds == 5
+        assert record.forward_backward_ms > 0
+        assert record.ratio == 1 or record.implementation != record.baseline
+        assert record.implementation in text
+        if record.implementation.startswith("softbin"):
+            assert record.max_error <= 1e-6
+            assert record.compile_s > 0
+            assert record.temporary_bytes > 0
+        if record.implementation == ISOTONIC:
+            assert record.max_error < 1e-12
+            assert record.compile_s is record.temporary_bytes is None
+    assert max(map(len, text.splitlines())) <= 120
+
+
+@pytest.fixture
+def two_implementations(monkeypatch):
+    """Only the baseline, which is fast to compile, and one that compiles nothing."""
+    few = {name: IMPLEMENTATIONS["loss"][name] for name in (BASELINE, ISOTONIC)}
+    monkeypatch.setitem(IMPLEMENTATIONS, "loss", few)
+    return few
+
+
+def test_a_slow_implementation_is_recorded_with_the_reason(two_implementations):
+    baseline, isotonic = measure(TINY.sizes[0], TINY._replace(slow_seconds=0.0))
+    assert isotonic.skipped == "one call took 0.0 s, more than 0 s"
+    assert isotonic.forward_backward_ms is isotonic.max_error is None
+    assert baseline.skipped is None
+
+
+def test_a_size_that_does_not_fit_into_memory_is_recorded_with_the_reason(monkeypatch, tmp_path):
+    monkeypatch.setattr(measuring, "available_bytes", lambda: 2**30)
+    plan, text = TINY._replace(sizes=(Size("loss", 2**24, 10),)), io.StringIO()
+    result = bench(plan, tmp_path, Console(file=text, width=120))
+    reason = "needs about 10.0 GiB of memory, and 1.0 GiB are available"
+    assert {record["skipped"] for record in result["records"]} == {reason}
+    assert f"skipped all: {reason}" in text.getvalue()
+
+
+def test_missing_packages_are_named(two_implementations, monkeypatch, tmp_path):
+    two_implementations["absent"] = two_implementations[ISOTONIC]._replace(needs=("absent_library",))
+    text = io.StringIO()
+    result = bench(TINY._replace(sizes=TINY.sizes[:1]), tmp_path, Console(file=text, width=120))
+    assert "Not installed, and their implementations left out: " in text.getvalue()
+    assert "absent_library" in text.getvalue()
+    assert [record["implementation"] for record in result["records"]] == [BASELINE, ISOTONIC]
+
+
+def test_every_round_calls_every_program_and_warms_it_up():
+    calls = []
+    programs = {name: Program(None, lambda name=name: calls.append(name)) for name in "abc"}
+    times = interleave(programs, seconds=0.0, most_rounds=100)
+    assert [len(each.forward_backward) for each in times.values()] == [5, 5, 5]
+    rounds = [calls[start : start + 6] for start in range(0, 30, 6)]
+    assert all(sorted(each) == list("aabbcc") and each[::2] == each[1::2] for each in rounds)
+    assert len({tuple(each) for each in rounds}) > 1
+
+
+def test_available_bytes_is_plausible():
+    available = measuring.available_bytes()
+    assert available is None or 2**20 < available < 2**50
+
+
+def test_sizes_are_even_for_the_whole_budget_of_isotonic_regression():
+    assert all(size.n % 2 == 0 for plan in (measuring.FULL, measuring.QUICK) for size in plan.sizes)
+
+
+def test_labels_of_lines_are_spread():
+    np.testing.assert_allclose(spread([0.0, 0.5, 0.51, 0.9], 0.1), [0, 0.455, 0.555, 0.9])
+
+
+def test_a_workdir_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot make the folder"):
+        bench(TINY, tmp_path / "file", Console())
+
+
+def test_the_command_reports_a_mistake_in_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    arguments = [sys.executable, "-c", "from softbin.experiments.bench import main; main()"]
+    done = subprocess.run([*arguments, f"--workdir={tmp_path / 'file'}"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == f"error: cannot make the folder {tmp_path / 'file'} (File exists): choose another --workdir\n"

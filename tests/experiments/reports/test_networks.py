@@ -1,0 +1,235 @@
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy import special
+
+from softbin.experiments.common.errors import UserError
+from softbin.experiments.reports import run_table
+from softbin.experiments.reports.networks import report
+from tests.experiments.reports.sweeps import write_run
+
+COMMAND = [sys.executable, "-c", "from softbin.experiments.report import main; main()"]
+SPREAD = np.array([0.0, 0.001, -0.001])  # of the seeds, the same for every loss
+
+
+def write_sweep(workdir):
+    """The projection is above cross-entropy by 0.02 at batch 64, and like it at 32; so is scaled_mse."""
+    for batch_size, gain in ((32, 0.0), (64, 0.02)):
+        for seed in range(3):
+            changes = {"batch_size": batch_size, "seed": seed}
+            jitter = {name: SPREAD[(seed + shift) % 3] / 10 for shift, name in enumerate(("ours", "theirs"))}
+            write_run(workdir, 0.90 + SPREAD[seed] - gain / 2, **changes)
+            write_run(
+                workdir,
+                0.90 + SPREAD[seed] + gain / 2 + jitter["ours"],
+                0.91 + SPREAD[seed] + gain / 2,
+                loss="hypersimplex",
+                budget="0.5",
+                **changes,
+            )
+            write_run(workdir, 0.90 + SPREAD[seed] + gain / 2 + jitter["theirs"], loss="scaled_mse", **changes)
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("sweep")
+    write_sweep(workdir)
+    return report(run_table.read_workdir(workdir), "sweep", workdir), workdir
+
+
+def section(text, *headings):
+    for heading in headings:
+        text = text.split(f"# {heading}\n", 1)[1]
+    return re.split(r"\n#+ ", text)[0]
+
+
+def cells(text, name, batch):
+    (line,) = (line for line in text.splitlines() if line.startswith(f"| {name} | {batch} |"))
+    return line.split(" | ")
+
+
+def test_the_tables_have_means_differences_and_tests(sweep):
+    _, workdir = sweep
+    against = section((workdir / "report.md").read_text(), "Against cross_entropy")
+    row = cells(against, "hypersimplex (k = n/2, τ = 1.5)", 64)
+    difference = 0.02 + SPREAD / 10
+    t = difference.mean() / (difference.std(ddof=1) / np.sqrt(3))
+    p = 2 * special.stdtr(2, -t)
+    expected = ["3", "0.9100", f"{1.1 * SPREAD.std(ddof=1):.4f}", "0.9100", "0.8900", "+0.0200", "3", f"{t:.2f}"]
+    assert row[2:10] == expected
+    assert row[10] == "< 0.001"
+    assert p < 0.001
+    assert row[11] == "**< 0.001** |"
+
+
+def test_only_significant_differences_are_claimed(sweep):
+    headlines, workdir = sweep
+    text = section((workdir / "report.md").read_text(), "What the tests carry")
+    assert (
+        "digits, batch 64: hypersimplex (k = n/2, τ = 1.5) is higher than cross_entropy by 0.0200 (paired t, n = 3"
+        in text
+    )
+    assert "digits, against scaled_mse at the same temperature: no difference is significant" not in text
+    assert "is lower than" not in text
+    assert headlines[0].startswith("Against cross_entropy, a loss with a projection: ")
+    assert all(headline in text for headline in headlines)
+
+
+def test_what_was_run_and_what_differs_is_stated(sweep):
+    _, workdir = sweep
+    text = (workdir / "report.md").read_text()
+    run = section(text, "What was run")
+    for line in (
+        "| runs | 18 |",
+        "| seed | 0, 1, 2 |",
+        "| learning_rate | 0.001 |",
+        "| jax | 0.10.2 |",
+        "| date | 2026-11-23 |",
+    ):
+        assert line in run
+    differs = section(text, "What differs from the paper's protocol")
+    for line in (
+        "| model | cnn | mlp |",
+        "| epochs | 600 | 4 |",
+        "| learning_rate | 0.0001 | 0.001 |",
+        "| augment | yes | no |",
+    ):
+        assert line in differs
+    assert "label_noise" not in differs
+
+
+def test_figures_are_written_and_shown(sweep):
+    _, workdir = sweep
+    text = (workdir / "report.md").read_text()
+    files = {path.name for path in workdir.glob("*.png")}
+    assert files == {"curves.png", "epochs_1.png", "batch_size.png", "gap.png", "decisions.png"}
+    assert set(re.findall(r"\]\((.*?\.png)\)", text)) == files
+    assert all((workdir / file).read_bytes().startswith(b"\x89PNG") for file in files)
+    assert not list(workdir.glob("*.tmp"))
+
+
+def test_the_report_of_a_table_is_that_of_its_runs(sweep, tmp_path):
+    headlines, workdir = sweep
+    runs = run_table.read_results(str(workdir / "runs.csv"))
+    assert report(runs, "sweep", tmp_path) == headlines
+    assert (tmp_path / "runs.csv").read_bytes() == (workdir / "runs.csv").read_bytes()
+    tables = [(folder / "report.md").read_text().split("## Figures")[0] for folder in (workdir, tmp_path)]
+    assert tables[0] == tables[1]
+    assert {path.name for path in tmp_path.glob("*.png")} == {"batch_size.png", "gap.png", "decisions.png"}
+
+
+def test_one_seed_gives_means_but_no_test(tmp_path):
+    write_run(tmp_path, 0.8)
+    write_run(tmp_path, 0.9, loss="mse")
+    headlines = report(run_table.read_workdir(tmp_path), "one", tmp_path)
+    assert len(headlines) == 2
+    assert all(headline.endswith("two seeds that both have, and differences that vary.") for headline in headlines)
+    row = cells(section((tmp_path / "report.md").read_text(), "Against cross_entropy"), "mse", 32)
+    assert row[2:] == ["1", "0.9000", "–", "0.9000", "0.8000", "+0.1000", "1", "–", "–", "– |"]
+
+
+def test_a_difference_that_is_not_significant_is_not_claimed(tmp_path):
+    for seed, (baseline, accuracy) in enumerate([(0.80, 0.85), (0.82, 0.81), (0.81, 0.84)]):
+        write_run(tmp_path, baseline, seed=seed)
+        write_run(tmp_path, accuracy, loss="mse", seed=seed)
+    headlines = report(run_table.read_workdir(tmp_path), "none", tmp_path)
+    assert len(headlines) == 2
+    assert all(headline.endswith(": not significant in the only test.") for headline in headlines)
+    text = section((tmp_path / "report.md").read_text(), "What the tests carry")
+    assert "digits, against cross_entropy: no difference is significant (tests: 1; smallest p 0.3" in text
+    assert "higher" not in text
+
+
+def test_the_last_epoch_has_a_table_of_its_own(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path, 0.8 + SPREAD[seed], seed=seed)
+        run = write_run(tmp_path, 0.9, loss="mse", seed=seed)
+        summary = json.loads((run / "summary.json").read_text())
+        (run / "summary.json").write_text(json.dumps({**summary, "last_test_accuracy": 0.7}))
+    report(run_table.read_workdir(tmp_path), "last", tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "digits, batch 32: mse is higher than cross_entropy by 0.1000" in text
+    assert "digits, batch 32, after the last epoch: mse is lower than cross_entropy by 0.1000" in text
+    assert cells(section(text, "After the last epoch, against cross_entropy"), "mse", 32)[3] == "0.7000"
+
+
+def test_noise_and_imbalance_have_tables_of_their_own(tmp_path):
+    for changes in ({}, {"label_noise": 0.4}, {"imbalance": 0.1, "train_examples": 400}):
+        write_run(tmp_path, 0.8, **changes)
+    report(run_table.read_workdir(tmp_path), "settings", tmp_path)
+    headings = re.findall(r"^## (digits.*)$", (tmp_path / "report.md").read_text(), re.MULTILINE)
+    assert headings == ["digits", "digits, imbalance 0.1", "digits, 40% label noise"]
+
+
+def test_thresholds_are_compared_with_argmax_and_stand_for_label_counts(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path, 0.9 + SPREAD[seed], seed=seed)
+        counts = {"loss": "hypersimplex", "budget": "label_count", "seed": seed}
+        write_run(tmp_path, 0.7 + SPREAD[seed] / 2, 0.9, **counts)
+    report(run_table.read_workdir(tmp_path), "decisions", tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    name = "hypersimplex (k = label counts, τ = 1.5)"
+    assert f"| {name} |" not in section(text, "Against cross_entropy")
+    assert cells(section(text, "Against cross_entropy"), f"{name}, thresholds", 32)[3] == "0.9000"
+    row = cells(section(text, "Thresholds against argmax"), f"{name}, thresholds", 32)
+    assert row[6:8] == ["0.7000", "+0.2000"]
+    assert f"{name}, thresholds is higher than {name} by 0.2000 (paired t, n = 3" in text
+
+
+def test_learning_rates_are_chosen_by_validation_and_have_a_table(tmp_path):
+    for seed in range(2):
+        for rate, validation, accuracy in ((1e-3, 0.6, 0.8), (1e-2, 0.7, 0.7)):
+            write_run(tmp_path, accuracy, validation=validation, learning_rate=rate, seed=seed)
+            write_run(tmp_path, accuracy + 0.1 * rate * seed, loss="mse", learning_rate=rate, seed=seed)
+    report(run_table.read_workdir(tmp_path), "rates", tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    rates = section(text, "Learning rates")
+    assert "| cross_entropy | 32 | 2 | 0.6000 | 0.7000 | 0.01 (at the edge) |" in rates
+    assert "| mse | 32 | 2 | 0.5000 | 0.5000 | 0.001 (at the edge) |" in rates
+    chosen = section(text, "Learning rates", "Against cross_entropy")
+    assert cells(chosen, "cross_entropy", 32)[3] == "0.7000"
+    assert cells(chosen, "mse", 32)[3] == "0.8001"
+
+
+def test_runs_that_repeat_another_are_named_and_counted_once(tmp_path):
+    write_run(tmp_path, 0.8)
+    repeat = write_run(tmp_path, 0.8, temperature=5.0)
+    report(run_table.read_workdir(tmp_path), "repeats", tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert f"In no table, as another run has the same setting, variant and seed: {repeat.name}." in text
+    assert cells(section(text, "Against cross_entropy"), "cross_entropy", 32)[2] == "1"
+
+
+def test_a_workdir_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot make the folder"):
+        report(run_table.read_results("paper"), "paper", tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "error: {}/runs has no finished run: give the --workdir of a softbin-sweep\n"),
+        (["--results=papers"], "error: unknown results 'papers': choose paper"),
+        (["more"], "error: unexpected arguments more\n"),
+    ],
+)
+def test_the_command_reports_a_mistake_in_one_line(arguments, message, tmp_path):
+    done = subprocess.run([*COMMAND, f"--workdir={tmp_path}", *arguments], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message.format(tmp_path))
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_reports_the_papers_runs(tmp_path):
+    done = subprocess.run(
+        [*COMMAND, "--results=paper", f"--workdir={tmp_path}"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.endswith(f"280 runs; results in {tmp_path / 'report.md'}\n")
+    assert "Against cross_entropy, a loss with a projection: significant in 9 of 14 tests" in done.stdout
+    assert len((tmp_path / "runs.csv").read_text().splitlines()) == 281

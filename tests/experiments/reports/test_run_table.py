@@ -1,0 +1,101 @@
+import json
+
+import pandas as pd
+import pytest
+
+from softbin.experiments.common.errors import UserError
+from softbin.experiments.reports import run_table
+from tests.experiments.reports.sweeps import write_run
+
+
+def test_a_row_has_the_config_the_results_and_where_they_are_from(tmp_path):
+    write_run(tmp_path, 0.9, 0.95, loss="hypersimplex", budget="label_count", seed=3)
+    (row,) = run_table.read_workdir(tmp_path).table.to_dict("records")
+    expected = {"loss": "hypersimplex", "budget": "label_count", "temperature": 1.5, "seed": 3, "hidden": "16-16"}
+    expected |= {"max_test_accuracy": 0.9, "max_test_accuracy_thresholded": 0.95, "max_validation_accuracy": 0.5}
+    expected |= {"learning_rate": 1e-3, "augment": False, "jax": "0.10.2", "device": "cpu", "epoch_of_max": 4}
+    assert {name: row[name] for name in expected} == expected
+    assert list(row) == list(run_table.COLUMNS)
+
+
+def test_curves_have_a_row_an_evaluation(tmp_path):
+    run = write_run(tmp_path, 0.9)
+    curves = run_table.read_workdir(tmp_path).curves
+    assert curves["run"].unique().tolist() == [run.name]
+    assert curves["epoch"].tolist() == [2, 4]
+    assert curves["test_accuracy"].tolist() == pytest.approx([0.895, 0.9])
+
+
+def test_a_table_that_is_written_is_read_again(tmp_path):
+    write_run(tmp_path, 1 / 3, 2 / 3, loss="hypersimplex", budget="0.5")
+    write_run(tmp_path, 0.1 + 0.2, label_noise=0.4)
+    table = run_table.read_workdir(tmp_path).table
+    table.to_csv(tmp_path / "runs.csv", index=False)
+    again = run_table.read_results(str(tmp_path / "runs.csv"))
+    pd.testing.assert_frame_equal(again.table, table)
+    assert again.curves is None
+
+
+def test_failed_and_unfinished_runs_are_listed(tmp_path):
+    write_run(tmp_path, 0.9)
+    (write_run(tmp_path, 0.9, seed=1) / "summary.json").unlink()
+    (tmp_path / "failed.json").write_text('[{"run": "x", "error": "out of memory"}]')
+    runs = run_table.read_workdir(tmp_path)
+    assert len(runs.table) == 1
+    assert runs.failed == ({"run": "x", "error": "out of memory"},)
+    assert [name.split("-")[-3] for name in runs.unfinished] == ["1"]
+
+
+def test_a_folder_without_runs_is_refused(tmp_path):
+    with pytest.raises(UserError, match="runs has no finished run: give the --workdir of a softbin-sweep"):
+        run_table.read_workdir(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["summary.json", "config.json", "metrics.jsonl"])
+@pytest.mark.parametrize("content", ["", '{"epoch": 1', "[1, 2]"])
+def test_a_damaged_file_is_named(file, content, tmp_path):
+    write_run(tmp_path, 0.9)
+    run = write_run(tmp_path, 0.9, seed=1)
+    (run / file).write_text(content)
+    with pytest.raises(UserError, match=rf"{run.name}/{file} is damaged \(.*\): remove .*{run.name}"):
+        run_table.read_workdir(tmp_path)
+
+
+def test_a_summary_without_a_result_is_damaged(tmp_path):
+    run = write_run(tmp_path, 0.9)
+    summary = json.loads((run / "summary.json").read_text())
+    del summary["max_test_accuracy"]
+    (run / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(UserError, match=r"summary.json is damaged \(no max_test_accuracy\)"):
+        run_table.read_workdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"cannot read .*runs.csv \(No such file or directory\)"),
+        ("", "runs.csv is damaged"),
+        ("loss,seed\n", "runs.csv has no runs"),
+        ("loss,seed\nmse,0\n", r"runs.csv is damaged \(no dataset, batch_size,"),
+        ("loss,seed\nmse,zero\n", "runs.csv is damaged"),
+    ],
+)
+def test_a_damaged_table_is_named(content, message, tmp_path):
+    if content is not None:
+        (tmp_path / "runs.csv").write_text(content)
+    with pytest.raises(UserError, match=message):
+        run_table.read_results(str(tmp_path / "runs.csv"))
+
+
+def test_unknown_results_are_refused():
+    with pytest.raises(UserError, match=r"unknown results 'papers': choose paper, .*or the path of a CSV file"):
+        run_table.read_results("papers")
+
+
+def test_packaged_results_are_read():
+    names = [path.stem for path in run_table.paper.RESULTS_FOLDER.glob("*.csv") if path.stem != "paper_runs"]
+    for name in ["paper", *names]:
+        runs = run_table.read_results(name)
+        table, reached = runs.table, "best_test_auc" if runs.are_of_boosting else "max_test_accuracy"
+        assert table[reached].between(0, 1).all()
+        assert not table.duplicated("run").any()

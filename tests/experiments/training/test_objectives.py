@@ -1,0 +1,88 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import softbin
+from softbin.experiments.common.errors import UserError
+from softbin.experiments.training import objectives
+
+LOGITS = jax.random.normal(jax.random.key(0), (12, 3))
+LABELS = jnp.arange(12) % 3
+
+
+def value(name, budget=softbin.budgets.label_count, temperature=2.0):
+    return float(objectives.objective(name, budget, temperature)(LOGITS, LABELS))
+
+
+def test_ours_are_the_library_functions():
+    keywords = {"budget": softbin.budgets.label_count, "temperature": 2.0}
+    assert value("hypersimplex") == float(softbin.loss(LOGITS, LABELS, **keywords))
+    assert value("fenchel_young") == float(softbin.fenchel_young_loss(LOGITS, LABELS, **keywords))
+
+
+def test_scaled_mse_is_the_squared_loss_without_its_projection():
+    expected = np.sum((np.asarray(LOGITS) / 2 - np.eye(3)[LABELS]) ** 2) / 2 / 12
+    assert value("scaled_mse") == pytest.approx(expected, rel=1e-6)
+    assert value("mse") == pytest.approx(value("scaled_mse", temperature=1.0), rel=1e-6)
+
+
+def test_centred_scaled_mse_projects_onto_the_hyperplane_of_budget_one_half():
+    scores = np.asarray(LOGITS) / 2
+    projected = scores - scores.mean(0) + 0.5
+    assert np.allclose(projected.sum(0), 12 / 2)
+    expected = np.sum((projected - np.eye(3)[LABELS]) ** 2) / 2 / 12
+    assert value("centred_scaled_mse") == pytest.approx(expected, rel=1e-6)
+
+
+def test_centred_scaled_mse_is_hypersimplex_where_nothing_is_saturated():
+    assert value("centred_scaled_mse", temperature=100.0) == pytest.approx(
+        value("hypersimplex", budget=softbin.budgets.fraction(0.5), temperature=100.0), rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", ["hypersimplex", "centred_scaled_mse"])
+def test_thresholds_put_the_scores_of_every_class_on_the_hyperplane(name):
+    thresholds = objectives.thresholds(name, softbin.budgets.fraction(0.5), 100.0)(LOGITS, LABELS)
+    assert np.allclose(np.mean(LOGITS / 100 - thresholds, 0), 0.5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "mse", "scaled_mse", "hinge"])
+def test_a_loss_that_sees_constants_has_no_thresholds(name):
+    assert objectives.thresholds(name, None, 1.0) is None
+
+
+def test_cross_entropy_is_the_mean_negative_log_likelihood():
+    log_p = np.asarray(jax.nn.log_softmax(LOGITS))
+    assert value("cross_entropy") == pytest.approx(-log_p[np.arange(12), LABELS].mean(), rel=1e-6)
+
+
+def test_hinge_is_the_mean_margin_violation():
+    scores = np.asarray(LOGITS)
+    right = scores[np.arange(12), LABELS]
+    rival = np.where(np.eye(3)[LABELS] == 1, -np.inf, scores).max(1)
+    assert value("hinge") == pytest.approx(np.maximum(0, 1 + rival - right).mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("name", "k"), [("label_count", [1, 0, 3]), ("prior", [2, 1, 1]), ("0.25", [1, 1, 1])])
+def test_budgets_by_name(name, k):
+    budget = objectives.budget(name, train_labels=np.array([0, 0, 1, 2]), classes=3)
+    batch = jnp.eye(3)[jnp.array([0, 2, 2, 2])]
+    assert np.allclose(np.broadcast_to(budget(batch, jnp.ones(4)), 3), k)
+
+
+@pytest.mark.parametrize("name", ["half", "1.5", "-0.1", "nan"])
+def test_an_unknown_budget_is_refused(name):
+    with pytest.raises(UserError, match=f"unknown budget '{name}': choose label_count, prior, or a share"):
+        objectives.budget(name, np.array([0]), 1)
+
+
+def test_an_unknown_loss_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match="unknown loss 'focal': choose one of hypersimplex, fenchel_young"):
+        value("focal")
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_temperature_that_is_not_positive_is_refused(temperature):
+    with pytest.raises(UserError, match="temperature must be positive and finite"):
+        value("hypersimplex", temperature=temperature)

@@ -1,0 +1,137 @@
+import gzip
+import struct
+
+import numpy as np
+import pytest
+
+from softbin.experiments.common.errors import UserError
+from softbin.experiments.training import readers
+
+
+def idx(array: np.ndarray) -> bytes:
+    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+@pytest.fixture
+def fashion_folder(tmp_path):
+    rng = np.random.default_rng(0)
+    for part, size in (("train", 20), ("t10k", 10)):
+        images = rng.integers(0, 256, (size, 28, 28), np.uint8)
+        labels = rng.integers(0, 10, size).astype(np.uint8)
+        (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
+        (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(idx(labels))
+    return tmp_path
+
+
+def test_fashion_mnist_is_read_from_plain_and_gzipped_files(fashion_folder):
+    dataset = readers.fashion_mnist(str(fashion_folder))
+    raw = np.frombuffer(gzip.decompress((fashion_folder / "train-images-idx3-ubyte.gz").read_bytes()), np.uint8)[16:]
+    assert np.array_equal(dataset.train_images, raw.reshape(20, 28, 28, 1))
+    assert dataset.test_images.shape == (10, 28, 28, 1)
+
+
+def test_the_environment_variable_names_the_folder(fashion_folder, monkeypatch):
+    monkeypatch.setenv(readers.DATA_VARIABLE, str(fashion_folder))
+    assert len(readers.fashion_mnist("").train_labels) == 20
+
+
+def test_missing_files_are_explained_in_two_lines(tmp_path):
+    with pytest.raises(UserError, match=r"(?s)dataset-fashion-mnist.*--config.data_dir or SOFTBIN_DATA") as raised:
+        readers.fashion_mnist(str(tmp_path))
+    assert len(str(raised.value).splitlines()) == 2
+
+
+GOOD = idx(np.arange(12, dtype=np.uint8).reshape(3, 4))
+
+
+def test_idx_round_trip(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(GOOD)
+    assert np.array_equal(readers.read_idx(path), np.arange(12).reshape(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("file", GOOD[:-1], "truncated or damaged, 23 bytes where its header promises 24"),
+        ("file", GOOD + b"x", "truncated or damaged, 25 bytes"),
+        ("file", GOOD[:9], "truncated in its header"),
+        ("file", b"", "not an idx file"),
+        ("file", b"<html>not found</html>", "not an idx file"),
+        ("file.gz", gzip.compress(GOOD)[:-5], "is damaged"),
+        ("file.gz", b"\x1f\x8b\x08 rubbish", "is damaged"),
+        ("file.gz", GOOD, "is damaged"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as raised:
+        readers.read_idx(path)
+    assert str(path) in str(raised.value)
+    assert "fetch it again" in str(raised.value)
+
+
+def test_labels_that_do_not_fit_the_images_are_refused(fashion_folder):
+    (fashion_folder / "t10k-labels-idx1-ubyte").write_bytes(idx(np.zeros(9, np.uint8)))
+    with pytest.raises(UserError, match=r"t10k has images of shape \(10, 28, 28\) and labels of shape \(9,\)"):
+        readers.fashion_mnist(str(fashion_folder))
+
+
+FILES = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
+
+
+@pytest.fixture
+def cifar(tmp_path, monkeypatch):
+    """A folder of six files of four images each, and their records."""
+    monkeypatch.setattr(readers, "CIFAR10_EXAMPLES", 4)
+    records = np.random.default_rng(0).integers(0, 256, (6, 4, 3073), np.uint8)
+    records[..., 0] %= 10
+    for name, content in zip(FILES, records, strict=True):
+        (tmp_path / name).write_bytes(content.tobytes())
+    return tmp_path, records
+
+
+def test_cifar10_is_read_from_the_binary_version(cifar):
+    folder, records = cifar
+    dataset = readers.cifar10(str(folder))
+    assert dataset.train_images.shape == (20, 32, 32, 3)
+    assert dataset.test_images.shape == (4, 32, 32, 3)
+    planes = records[4, 3, 1:].reshape(3, 32, 32)
+    assert np.array_equal(dataset.train_images[19], np.stack(list(planes), -1))
+    assert np.array_equal(dataset.train_labels, records[:5, :, 0].ravel())
+    assert np.array_equal(dataset.test_labels, records[5, :, 0])
+
+
+def test_the_folder_may_be_the_one_that_holds_the_unpacked_one(cifar):
+    folder, _ = cifar
+    unpacked = folder / "cifar-10-batches-bin"
+    unpacked.mkdir()
+    for name in FILES:
+        (folder / name).rename(unpacked / name)
+    assert len(readers.cifar10(str(folder)).train_labels) == 20
+
+
+def test_a_missing_file_of_cifar10_is_explained_in_two_lines(cifar):
+    folder, _ = cifar
+    (folder / "data_batch_3.bin").unlink()
+    with pytest.raises(UserError, match=r"(?s)no data_batch_3.bin.*--config.data_dir or SOFTBIN_DATA") as raised:
+        readers.cifar10(str(folder))
+    assert str(folder) in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 2
+
+
+def test_a_truncated_file_of_cifar10_is_named(cifar):
+    folder, records = cifar
+    (folder / "test_batch.bin").write_bytes(records[5].tobytes()[:-1])
+    message = "test_batch.bin is truncated or damaged, 12291 bytes instead of 12292: fetch it again"
+    with pytest.raises(UserError, match=message):
+        readers.cifar10(str(folder))
+
+
+def test_a_label_of_cifar10_that_is_no_class_is_named(cifar):
+    folder, records = cifar
+    records[1, 2, 0] = 10
+    (folder / "data_batch_2.bin").write_bytes(records[1].tobytes())
+    with pytest.raises(UserError, match=r"data_batch_2.bin has a label 10 outside \[0, 9\]: fetch it again"):
+        readers.cifar10(str(folder))

@@ -1,0 +1,145 @@
+"""Training that is killed goes on as if nothing had happened."""
+
+import gc
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from softbin.experiments.common.errors import UserError
+from softbin.experiments.train import train
+from softbin.experiments.training.checkpoints import Checkpoints
+from tests.experiments.training.test_run import CNN, COMMAND, CONFIGS, config, losses, metrics, without_times
+
+EPOCHS = 200
+CHANGES = {"epochs": EPOCHS, "checkpoint_every": 5, "hidden": (32,), "budget": "label_count"}
+ARGUMENTS = [f"--config={CONFIGS / 'digits.py'}", *(f"--config.{name}={value}" for name, value in CHANGES.items())]
+
+
+def start(workdir: Path) -> subprocess.Popen:
+    environment = {**os.environ, "XLA_FLAGS": ""}
+    command = [*COMMAND, *ARGUMENTS, f"--workdir={workdir}"]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def final_state(workdir: Path, epochs: int = EPOCHS) -> list[np.ndarray]:
+    one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    arguments = ocp.args.StandardRestore(fallback_sharding=one_device)
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        state = checkpointer.restore((workdir / "checkpoints" / str(epochs) / "state").absolute(), args=arguments)
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+
+
+def results(workdir: Path):
+    records = metrics(workdir)
+    for record in records:
+        del record["train_seconds"]
+    return records, without_times(json.loads((workdir / "summary.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    finish(start(workdir))
+    return workdir
+
+
+def finish(process: subprocess.Popen) -> None:
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+
+
+def epochs_done(workdir: Path) -> int:
+    metrics = workdir / "metrics.jsonl"
+    return len(metrics.read_text().splitlines()) if metrics.exists() else 0
+
+
+def kill_after(process: subprocess.Popen, workdir: Path, epochs: int, seconds: float) -> bool:
+    """Kill a run some time after it has done some more epochs; whether it was still running."""
+    target = epochs_done(workdir) + epochs
+    while epochs and epochs_done(workdir) < target and process.poll() is None:
+        pass_time(process, 0.01)
+    pass_time(process, seconds)
+    killed = process.poll() is None
+    process.kill()
+    process.communicate()
+    return killed
+
+
+def pass_time(process: subprocess.Popen, seconds: float) -> None:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return
+
+
+def test_a_run_killed_ten_times_ends_with_the_bits_of_an_undisturbed_one(undisturbed, tmp_path):
+    rng = np.random.default_rng(0)
+    epochs = [0, 0, *rng.integers(1, 12, 8)]  # the first two while it starts up
+    kills = [kill_after(start(tmp_path), tmp_path, wait, rng.uniform(0, 0.05 if wait else 4)) for wait in epochs]
+    assert sum(kills) == 10
+    assert epochs_done(tmp_path) < EPOCHS
+    finish(start(tmp_path))
+
+    for actual, expected in zip(final_state(tmp_path), final_state(undisturbed), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+    assert results(tmp_path) == results(undisturbed)
+
+
+def test_batch_statistics_and_augmentation_go_on_where_they_were(tmp_path, monkeypatch):
+    settings = config(**CNN, augment=True, checkpoint_every=1, evaluate_every=3)
+
+    class Copied(Checkpoints):
+        def save(self, epoch, state):
+            super().save(epoch, state)
+            if epoch == 2:  # what a run that is killed now leaves
+                shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("softbin.experiments.training.run.Checkpoints", Copied)
+        train(settings, tmp_path / "whole")
+    train(settings, tmp_path / "cut")
+    assert [record["epoch"] for record in metrics(tmp_path / "cut")] == [3, 4]
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+    for actual, expected in zip(*(final_state(tmp_path / name, 4) for name in ("cut", "whole")), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
+def flip_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax drops its other reads
+@pytest.mark.parametrize("damage", [flip_bit, truncate, Path.unlink])
+def test_a_damaged_checkpoint_is_named_and_set_aside_and_the_one_before_it_used(damage, tmp_path, capfd):
+    changes = {**CHANGES, "epochs": 12}
+    expected = without_times(train(config(**changes), tmp_path / "whole"))
+    train(config(**changes), tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink()
+    newest = tmp_path / "run" / "checkpoints" / "12"
+    for path in (newest / "state").rglob("d/*"):  # where tensorstore keeps arrays, and copies that it does not read
+        damage(path)
+
+    assert without_times(train(config(**changes), tmp_path / "run")) == expected
+    assert f"checkpoint {newest} is damaged, moved to damaged-12" in capfd.readouterr().err
+    assert (tmp_path / "run" / "checkpoints" / "damaged-12").is_dir()
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    gc.collect()  # so that what orbax dropped is warned of here, and not in another test
+
+
+def test_a_damaged_config_of_a_folder_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config.json is damaged: remove it, or choose another --workdir"):
+        train(config(), tmp_path)

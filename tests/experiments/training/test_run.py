@@ -1,0 +1,252 @@
+import json
+import runpy
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from softbin.experiments.common.errors import UserError
+from softbin.experiments.train import train
+from softbin.experiments.training import data, learner
+from softbin.experiments.training.objectives import OBJECTIVES
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+COMMAND = [sys.executable, "-c", "from softbin.experiments.train import main; main()"]
+
+
+def config(name="digits", **changes):
+    result = runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]()
+    result.update(changes)
+    return result
+
+
+def metrics(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(workdir):
+    return [record["loss"] for record in metrics(workdir)]
+
+
+def without_times(summary):
+    return {name: value for name, value in summary.items() if name not in ("train_seconds", "date")}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run") / "new" / "folder"
+    return train(config(epochs=20, budget="label_count"), workdir), workdir
+
+
+def test_summary_names_the_run_and_its_best_and_last_accuracies(run):
+    summary, workdir = run
+    assert json.loads((workdir / "summary.json").read_text()) == summary
+    records = metrics(workdir)
+    assert [record["epoch"] for record in records] == list(range(1, 21))
+    for name in ("test_accuracy", "test_accuracy_thresholded"):
+        assert summary[f"max_{name}"] == max(record[name] for record in records)
+        assert summary[f"last_{name}"] == records[-1][name]
+    assert summary["train_seconds"] == records[-1]["train_seconds"] > 0
+    assert summary["epoch_of_max"] == 1 + np.argmax([record["test_accuracy"] for record in records])
+    settings = config(epochs=20, budget="label_count", train_examples=1437).to_dict()
+    settings = {**settings, "hidden": list(settings["hidden"])}
+    del settings["data_dir"]
+    assert {name: summary[name] for name in settings} == settings
+    assert summary["versions"]["jax"] == jax.__version__
+    assert summary["device"] == "cpu"
+    assert datetime.fromisoformat(summary["date"])
+
+
+def test_thresholds_repair_the_decisions_of_label_counts(run):
+    summary, _ = run
+    assert summary["last_test_accuracy_thresholded"] > 0.9
+    assert summary["last_test_accuracy_thresholded"] > summary["last_test_accuracy"] + 0.02
+
+
+def test_curves_and_tensorboard_events_are_written(run):
+    _, workdir = run
+    assert (workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
+    (events,) = workdir.glob("events.out.tfevents.*")
+    assert b"test_accuracy_thresholded" in events.read_bytes()
+    assert {path.suffix for path in workdir.iterdir()}.isdisjoint({".tmp"})
+
+
+def test_the_same_seed_gives_the_same_run(run, tmp_path):
+    summary, _ = run
+    again = train(config(epochs=20, budget="label_count"), tmp_path)
+    assert without_times(again) == without_times(summary)
+
+
+@pytest.mark.parametrize("loss", OBJECTIVES)
+def test_every_loss_learns(loss, tmp_path):
+    summary = train(config(loss=loss, epochs=15, train_examples=512), tmp_path)
+    best = summary["max_test_accuracy_thresholded"] or summary["max_test_accuracy"]
+    assert best > 0.85
+    assert (summary["budget"] is None) == (loss not in ("hypersimplex", "fenchel_young"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": "focal"}, "unknown loss 'focal'"),
+        ({"batch_size": 1438}, r"batch_size 1438 is outside \[1, 1437\]"),
+        ({"batch_size": 0}, "batch_size 0 is outside"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"microbatch_size": -1}, "microbatch_size must be at least 0, got -1"),
+        ({"evaluate_every": 0}, "evaluate_every must be at least 1, got 0"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"label_noise": 1.5}, r"label_noise must be in \[0, 1\], got 1.5"),
+        ({"imbalance": 0.0}, r"imbalance must be in \(0, 1\], 1 for none, got 0.0"),
+        ({"learning_rate": -1.0}, "learning_rate must be positive and finite, got -1.0"),
+        ({"model": "resnet"}, "unknown model 'resnet': choose one of mlp, cnn"),
+        ({"model": "cnn", "microbatch_size": 64}, "microbatch_size does not go with the cnn: its batch normalisation"),
+        ({"dataset": "mnist"}, "unknown dataset 'mnist'"),
+        ({"dataset": "fashion_mnist", "data_dir": "/nowhere"}, "Fashion-MNIST is not in /nowhere"),
+    ],
+)
+def test_a_request_that_cannot_be_met_leaves_nothing_behind(changes, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        train(config(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_without_a_field_or_with_an_unknown_one_is_refused(tmp_path):
+    settings = config()
+    del settings.label_noise
+    with pytest.raises(UserError, match="the config has no field label_noise: see"):
+        train(settings, tmp_path / "run")
+    settings = config()
+    settings.dropout = 0.5
+    with pytest.raises(UserError, match="the config has unknown fields dropout: see"):
+        train(settings, tmp_path / "run")
+
+
+def test_the_results_of_another_config_are_kept(run):
+    _, workdir = run
+    before = (workdir / "metrics.jsonl").read_bytes()
+    message = r"holds a run of another config \(batch_size is 256 there and 128 here, seed is 0 there and 1 here\)"
+    with pytest.raises(UserError, match=message):
+        train(config(epochs=20, budget="label_count", batch_size=128, seed=1), workdir)
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_finished_run_is_not_run_again(run):
+    summary, workdir = run
+    before = (workdir / "metrics.jsonl").stat().st_mtime_ns
+    assert train(config(epochs=20, budget="label_count"), workdir) == summary
+    assert (workdir / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_microbatches_leave_the_curve_as_it_is(run, tmp_path):
+    _, workdir = run
+    train(config(epochs=20, budget="label_count", microbatch_size=48), tmp_path)
+    np.testing.assert_allclose(losses(tmp_path), losses(workdir), atol=1e-4)
+
+
+def test_evaluating_now_and_then_gives_the_records_of_these_epochs_and_the_last(run, tmp_path):
+    _, workdir = run
+    train(config(epochs=20, budget="label_count", evaluate_every=6), tmp_path)
+    expected = [record for record in metrics(workdir) if record["epoch"] in (6, 12, 18, 20)]
+    actual = metrics(tmp_path)
+    for record in (*expected, *actual):
+        del record["train_seconds"]
+    assert actual == expected
+
+
+def test_validation_accuracy_is_of_examples_that_training_does_not_see(tmp_path, monkeypatch):
+    seen = []
+    load = data.load
+
+    def spoilt(*arguments):
+        seen.append(load(*arguments))
+        wrong = (seen[0].validation_labels + 1) % 10
+        return seen[0]._replace(validation_labels=wrong)
+
+    changes = {"epochs": 15, "validation_examples": 200, "loss": "cross_entropy"}
+    summary = train(config(**changes), tmp_path / "right")
+    monkeypatch.setattr(data, "load", spoilt)
+    wrong = train(config(**changes), tmp_path / "wrong")
+    assert len(seen[0].train_labels) == summary["train_examples"] == 1237
+    assert losses(tmp_path / "right") == losses(tmp_path / "wrong")
+    assert summary["max_validation_accuracy"] > 0.9
+    assert wrong["max_validation_accuracy"] < 0.3
+    assert summary["max_test_accuracy"] == wrong["max_test_accuracy"]
+
+
+def test_noise_and_imbalance_reach_the_training_set_only(tmp_path):
+    changes = {"epochs": 3, "loss": "cross_entropy", "validation_examples": 200, "batch_size": 64}
+    noisy = train(config(**changes, label_noise=1.0), tmp_path / "noisy")
+    rare = train(config(**changes, imbalance=0.1), tmp_path / "rare")
+    assert noisy["max_test_accuracy"] < 0.4
+    assert noisy["max_validation_accuracy"] < 0.4
+    assert noisy["train_examples"] == 1237
+    assert rare["train_examples"] < 700
+    assert rare["max_test_accuracy"] > 0.25
+
+
+CNN = {"model": "cnn", "train_examples": 256, "batch_size": 64, "epochs": 4, "temperature": 5.0}
+
+
+def test_the_cnn_learns_with_augmentation(tmp_path):
+    summary = train(config(**CNN, augment=True), tmp_path)
+    assert summary["max_test_accuracy_thresholded"] > 0.6
+
+
+def test_mixed_precision_learns_nearly_the_same(run, tmp_path):
+    _, workdir = run
+    train(config(epochs=20, budget="label_count", mixed_precision=True), tmp_path)
+    assert losses(tmp_path) != losses(workdir)
+    np.testing.assert_allclose(losses(tmp_path), losses(workdir), rtol=0.05)
+
+
+def test_augmentation_changes_what_is_learnt_and_is_reproducible(tmp_path):
+    changes = {"epochs": 2, "train_examples": 512}
+    for name, augmented in (("plain", False), ("first", True), ("again", True)):
+        train(config(**changes, augment=augmented), tmp_path / name)
+    assert losses(tmp_path / "first") == losses(tmp_path / "again")
+    assert losses(tmp_path / "first") != losses(tmp_path / "plain")
+
+
+def test_a_large_data_set_is_evaluated_in_chunks_with_the_same_result(run, tmp_path, monkeypatch):
+    summary, _ = run
+    monkeypatch.setattr(learner, "_EVALUATED_AT_ONCE", 10)
+    assert without_times(train(config(epochs=20, budget="label_count"), tmp_path)) == without_times(summary)
+
+
+def test_a_workdir_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot make the folder"):
+        train(config(), tmp_path / "file")
+
+
+def test_fashion_mnist_config_is_of_the_same_form():
+    assert set(config("fashion_mnist").keys()) == set(config().keys())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.loss=focal"], "error: unknown loss 'focal': choose one of"),
+        (["--config.los=mse"], "error: the config has no field 'los' Did you mean \"loss\""),
+        (["--config=configs/nothing.py"], "error: cannot read the config: "),
+        (["more"], "error: unexpected arguments more: settings are given as --config.field=value"),
+    ],
+)
+def test_the_command_reports_a_mistake_in_one_line(arguments, message, tmp_path):
+    command = [*COMMAND, f"--config={CONFIGS / 'digits.py'}", f"--workdir={tmp_path / 'run'}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_trains_and_prints_the_accuracy(tmp_path):
+    arguments = [f"--config={CONFIGS / 'digits.py'}", f"--workdir={tmp_path}", "--config.epochs=2"]
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=True)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert f"test accuracy {summary['last_test_accuracy']:.4f}, with thresholds" in done.stdout
