@@ -1,11 +1,13 @@
 import os
 
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-
 import jax
 import jaxtyping
 import pytest
 from jaxtyping import install_import_hook
+
+from tests import compiling
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {compiling.flags(devices=8)}"  # read when first used
 
 install_import_hook("softbin", "beartype.beartype")
 

@@ -12,6 +12,7 @@ from softbin.arguments import prepare
 from softbin.groups import Groups
 from softbin.search import search
 from tests import exact
+from tests.compiling import AS_USERS_DO
 
 REGULARIZERS = {"euclidean": euclidean, "binary_entropy": binary_entropy}
 _REFERENCES = {euclidean: exact.euclidean, binary_entropy: exact.binary_entropy}
@@ -30,7 +31,7 @@ class Outcome(NamedTuple):
     rounds: int
 
 
-@partial(jax.jit, static_argnames="regularizer")
+@partial(jax.jit, static_argnames="regularizer", compiler_options=AS_USERS_DO)
 def solve(scores, k, temperature, regularizer=euclidean):
     """The projection, and the rounds that the search for it took."""
     problem, _ = prepare(scores, k, temperature, Groups(-1), None, None)

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from jax.sharding import PartitionSpec
-from jax.test_util import check_grads
 from scipy.optimize import brentq
 
 import softbin
 from softbin import soft_binary_argmax
 from tests import exact
+from tests.compiling import AS_USERS_DO
+from tests.derivatives import check_derivatives
 from tests.hard_cases import REGULARIZERS, solve
 
 PUBLISHED = np.load(Path(__file__).parent / "data" / "operator_cases.npz")
@@ -31,7 +32,7 @@ properties = settings(max_examples=50, deadline=None, derandomize=True)
 project = jax.jit(soft_binary_argmax, static_argnames=("axis", "regularizer", "axis_name", "forward_mode"))
 
 
-@jax.jit
+@partial(jax.jit, compiler_options=AS_USERS_DO)
 def project_and_pull_back(scores, k, temperature, cotangent):
     y, pull_back = jax.vjp(lambda scores: soft_binary_argmax(scores, k, temperature), scores)
     return y, pull_back(cotangent)[0]
@@ -191,8 +192,7 @@ def _of_all_arguments(regularizer, forward_mode):
 @each_regularizer
 @pytest.mark.parametrize("mode", ["rev", "fwd"])
 def test_first_and_second_derivatives_match_finite_differences(regularizer, mode, x64):
-    arguments = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), ARGUMENTS)
-    check_grads(_of_all_arguments(regularizer, mode == "fwd"), arguments, order=2, modes=[mode], rtol=1e-5, atol=1e-5)
+    check_derivatives(_of_all_arguments(regularizer, mode == "fwd"), ARGUMENTS, modes=(mode,))
 
 
 @each_regularizer
@@ -200,12 +200,18 @@ def test_modes_agree_on_jacobian_and_hessian(regularizer, x64):
     arguments = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), ARGUMENTS)
     reverse, forward = (_of_all_arguments(regularizer, forward_mode) for forward_mode in (False, True))
     every = range(4)
-    jacobian = jax.jacrev(reverse, every)(*arguments)
-    chex.assert_trees_all_close(jacobian, jax.jacfwd(forward, every)(*arguments), rtol=1e-10)
-    chex.assert_trees_all_close(jacobian, jax.jacrev(forward, every)(*arguments), rtol=1e-10)
-    hessian = jax.jit(jax.hessian(lambda *args: jnp.sum(reverse(*args) ** 2), every))(*arguments)
-    twice = jax.jit(jax.jacfwd(jax.jacfwd(lambda *args: jnp.sum(forward(*args) ** 2), every), every))(*arguments)
-    chex.assert_trees_all_close(hessian, twice, rtol=1e-9, atol=1e-12)
+
+    @jax.jit
+    def derivatives(*arguments):
+        jacobians = jax.jacrev(reverse, every), jax.jacfwd(forward, every), jax.jacrev(forward, every)
+        hessian = jax.hessian(lambda *args: jnp.sum(reverse(*args) ** 2), every)
+        twice = jax.jacfwd(jax.jacfwd(lambda *args: jnp.sum(forward(*args) ** 2), every), every)
+        return [f(*arguments) for f in jacobians], [f(*arguments) for f in (hessian, twice)]
+
+    (jacobian, *other_jacobians), (hessian, other_hessian) = derivatives(*arguments)
+    for other in other_jacobians:
+        chex.assert_trees_all_close(jacobian, other, rtol=1e-10)
+    chex.assert_trees_all_close(hessian, other_hessian, rtol=1e-9, atol=1e-12)
 
 
 def test_jacobian_subtracts_the_mean_over_the_active_set():
@@ -389,13 +395,10 @@ def test_threshold_of_a_link_without_ends_is_infinite(k, expected):
 
 @each_regularizer
 def test_threshold_derivatives_match_finite_differences(regularizer, x64):
-    arguments = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), ARGUMENTS)
-
-    @jax.jit
     def run(scores, k, temperature, weights):
         return softbin.threshold(scores, k, temperature, weights=weights, regularizer=regularizer)
 
-    check_grads(run, arguments, order=2, modes=["rev"], rtol=1e-5, atol=1e-5)
+    check_derivatives(run, ARGUMENTS)
 
 
 def test_threshold_at_a_vertex_does_not_move():

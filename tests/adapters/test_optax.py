@@ -9,11 +9,11 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
-from jax.test_util import check_grads
 from scipy.optimize import brentq
 
 import softbin
 from softbin.adapters.optax import keep_params_in_hypersimplex, projection_box_section, projection_hypersimplex
+from tests.derivatives import check_derivatives
 
 INF = np.inf
 FIRST = np.arange(20) < 7
@@ -122,14 +122,14 @@ class TestProjectionBoxSection:
         np.testing.assert_allclose(sum(float(jnp.sum(leaf)) for leaf in jax.tree.leaves(projected)), 0.5, atol=1e-2)
 
     def test_gradients_by_every_argument(self, x64):
-        x, lower, upper, weights = (
-            jnp.array([0.3, -0.9, 1.4, 0.1, 0.6]),
-            jnp.array([-0.5, -0.4, 0.0, -1.0, -0.3]),
-            jnp.array([0.9, 1.0, 0.7, 0.8, 0.65]),
-            jnp.array([1.0, 0.7, 1.3, -0.8, 0.0]),
+        arguments = (
+            [0.3, -0.9, 1.4, 0.1, 0.6],
+            [-0.5, -0.4, 0.0, -1.0, -0.3],
+            [0.9, 1.0, 0.7, 0.8, 0.65],
+            [1.0, 0.7, 1.3, -0.8, 0.0],
+            0.6,
         )
-        project = jax.jit(projection_box_section)
-        check_grads(project, (x, lower, upper, weights, jnp.array(0.6)), 2, rtol=1e-5, atol=1e-5)
+        check_derivatives(projection_box_section, arguments, modes=("rev", "fwd"))
 
     def test_gradients_at_the_simplex_are_those_of_optax(self):
         x = jax.random.normal(jax.random.key(2), (9,))

@@ -1,0 +1,21 @@
+"""How the tests compile: quickly, where speed and last digits do not matter.
+
+Nearly all of the time of the tests is XLA's. Tests of the numerical contract compile with `AS_USERS_DO`, and so run the
+code that users run.
+"""
+
+import jax
+
+_HAS_A_CHOICE_OF_EMITTERS = jax.__version_info__ < (0, 11)
+_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+AS_USERS_DO = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+"""The `compiler_options` of `jax.jit` that are XLA's defaults."""
+if _HAS_A_CHOICE_OF_EMITTERS:
+    _QUICK["xla_cpu_use_fusion_emitters"] = False
+    AS_USERS_DO["xla_cpu_use_fusion_emitters"] = True
+
+
+def flags(devices: int) -> str:
+    """The `XLA_FLAGS` of a process that compiles quickly, with so many CPU devices."""
+    options = {"xla_force_host_platform_device_count": devices, **_QUICK}
+    return " ".join(f"--{name}={str(value).lower()}" for name, value in options.items())
