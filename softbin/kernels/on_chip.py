@@ -153,7 +153,12 @@ def on_gpu(compute, group_arrays, entries, groups, interpret=False):
         )  # fmt: skip
     else:
         call = plgpu.kernel(
-            lambda *refs: kernel(lax.axis_index("group"), *refs), out_type=outputs, grid=(count,), grid_names=("group",)
+            lambda *refs: kernel(lax.axis_index("group"), *refs),
+            out_type=outputs,
+            grid=(count,),
+            grid_names=("group",),
+            # Warpgroup, the default since JAX 0.11, does not lower operations on scalar constants.
+            compiler_params=plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Lane),
         )
     found = call(*rows, *blocks)
     return (
