@@ -2,7 +2,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import lightgbm
 import numpy as np
 import pytest
 import xgboost
@@ -12,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 import softbin
 from softbin import budgets
 from softbin.adapters.gbdt import lightgbm_objective, xgboost_objective
+from tests.libraries import BOOSTERS, lightgbm
 
 OBJECTIVES = {"lightgbm": lightgbm_objective, "xgboost": xgboost_objective}
 LOSSES = {"squared": softbin.loss, "fenchel_young": softbin.fenchel_young_loss}
@@ -25,15 +25,16 @@ QUIET = {
     "lightgbm": {"verbosity": -1, "seed": 0, "num_threads": 1},
     "xgboost": {"verbosity": 0, "seed": 0, "nthread": 1},
 }
-NO_PENALTY = {
+NO_PENALTY = {  # and splits between any two values: which ones fewer bins allow may depend on how often rows repeat
     "lightgbm": {"min_data_in_leaf": 1, "min_sum_hessian_in_leaf": 0, "max_depth": 3, "min_data_in_bin": 1},
-    "xgboost": {"reg_lambda": 0, "min_child_weight": 0, "max_depth": 3},
+    "xgboost": {"reg_lambda": 0, "min_child_weight": 0, "max_depth": 3, "max_bin": 1024},
 }
 DATA = {"binary": load_breast_cancer(return_X_y=True), "multiclass": load_wine(return_X_y=True)}
 
 each_problem = pytest.mark.parametrize("problem", SCORES)
 each_loss = pytest.mark.parametrize("loss", LOSSES)
 each_library = pytest.mark.parametrize("library", OBJECTIVES)
+each_training = pytest.mark.parametrize("library", BOOSTERS)
 each_weighting = pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["alike", "weighted"])
 
 
@@ -136,7 +137,7 @@ def train_by_scikit_learn(library, objective, features, labels):
 
 
 @pytest.mark.filterwarnings("ignore:The argument 'eval_set' is deprecated")  # its successor is not in older versions
-@each_library
+@each_training
 @each_problem
 def test_both_interfaces_train_the_same_model_and_decide_well(library, problem):
     features, labels = DATA[problem]
@@ -151,7 +152,7 @@ def test_both_interfaces_train_the_same_model_and_decide_well(library, problem):
     assert errors[-1] == pytest.approx(np.mean(decisions.predict(scores) != labels), abs=0.02)  # a round older
 
 
-@each_library
+@each_training
 def test_temperature_and_repeated_rows_leave_the_decisions_as_they_are(library):
     features, labels = DATA["binary"]
     once, _ = train_native(library, "binary", OBJECTIVES[library](), features, labels, **NO_PENALTY[library])

@@ -28,18 +28,22 @@ class Booster(Protocol):
         """The margins of the training, validation and test rows, of shape (n,) for two classes, else (n, classes)."""
 
 
-def _library(name: str) -> Any:
+def library(name: str) -> Any:
+    """The module of a booster."""
     try:
         return import_module(name)
     except ModuleNotFoundError:
         raise UserError(f"the booster {name} is not installed: pip install {name}") from None
+    except OSError as error:
+        remedy = "apt-get install libgomp1 on Debian and Ubuntu, brew install libomp on macOS"
+        raise UserError(f"the booster {name} does not load ({error}): install OpenMP, {remedy}") from None
 
 
 class _LightGBM:
     """With its default settings."""
 
     def __init__(self, split: Split, objective: Gradient | None, learning_rate: float):
-        lightgbm = _library("lightgbm")
+        lightgbm = library("lightgbm")
 
         self.version = lightgbm.__version__
         self._parts = [rows.features for rows in split[:3]]
@@ -71,7 +75,7 @@ class _XGBoost:
     """With its default settings."""
 
     def __init__(self, split: Split, objective: Gradient | None, learning_rate: float):
-        xgboost = _library("xgboost")
+        xgboost = library("xgboost")
 
         self.version = xgboost.__version__
         self._train, *self._parts = (

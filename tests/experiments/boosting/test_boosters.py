@@ -1,9 +1,12 @@
-import lightgbm
+import sys
+
 import numpy as np
 import pytest
 import xgboost
 
 from softbin.experiments.boosting import boosters, losses, tables
+from softbin.experiments.common.errors import UserError
+from tests.libraries import BOOSTERS, lightgbm
 
 RATE, ROUNDS = 0.3, 6
 
@@ -31,7 +34,7 @@ def by_their_own_train(name, parts, objective):
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("loss", ["logistic", "hypersimplex"])
-@pytest.mark.parametrize("name", list(boosters.BOOSTERS))
+@pytest.mark.parametrize("name", BOOSTERS)
 def test_growing_round_by_round_is_the_libraries_own_training(name, loss, classes):
     parts = split(classes)
     booster = boosters.BOOSTERS[name](parts, losses.loss(loss, name, "unit").objective, RATE)
@@ -45,3 +48,11 @@ def test_growing_round_by_round_is_the_libraries_own_training(name, loss, classe
         np.testing.assert_allclose(margins, reference, rtol=1e-5, atol=1e-5)
     for margins, again in zip(booster.margins(), booster.margins(), strict=True):
         assert np.array_equal(margins, again)
+
+
+def test_the_system_library_that_a_booster_needs_is_named(tmp_path, monkeypatch):
+    (tmp_path / "lightgbm.py").write_text("import ctypes; ctypes.CDLL('libnowhere.so.1')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "lightgbm", raising=False)
+    with pytest.raises(UserError, match=r"lightgbm does not load \(libnowhere.so.1: .*apt-get install libgomp1"):
+        boosters.library("lightgbm")

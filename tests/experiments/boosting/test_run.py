@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from softbin.experiments.boosting import boosters, losses, run, tables
 from softbin.experiments.common.errors import UserError
 from softbin.experiments.train import train
+from tests.libraries import BOOSTERS, needs_lightgbm
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 
@@ -32,6 +33,7 @@ def finished(tmp_path_factory):
     return train(config(), workdir), workdir
 
 
+@needs_lightgbm
 def test_the_summary_has_the_fixed_and_the_best_round(finished):
     summary, workdir = finished
     assert json.loads((workdir / "summary.json").read_text()) == summary
@@ -47,6 +49,7 @@ def test_the_summary_has_the_fixed_and_the_best_round(finished):
     assert (workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+@needs_lightgbm
 def test_a_finished_run_is_not_run_again_and_one_that_was_cut_off_starts_anew(finished, tmp_path, monkeypatch):
     summary, _ = finished
     with monkeypatch.context() as patched:
@@ -62,7 +65,7 @@ def test_a_finished_run_is_not_run_again_and_one_that_was_cut_off_starts_anew(fi
         train(config(rounds=7), tmp_path)
 
 
-@pytest.mark.parametrize("booster", ["lightgbm", "xgboost"])
+@pytest.mark.parametrize("booster", BOOSTERS)
 @pytest.mark.parametrize("loss", ["hypersimplex", "centred_squared_error"])
 def test_every_loss_learns(booster, loss, tmp_path):
     summary = train(config(booster=booster, loss=loss, learning_rate=0.3), tmp_path)
@@ -84,6 +87,7 @@ def test_measures_are_those_of_the_held_out_rows():
     assert found["test_error"] != found["validation_error"]
 
 
+@needs_lightgbm
 def test_a_libsvm_file_replaces_the_data_set(tmp_path):
     features, labels = load_breast_cancer(return_X_y=True)
     dump_svmlight_file(features, labels * 2 - 1, str(tmp_path / "tumours.txt"))
@@ -116,6 +120,7 @@ def test_a_library_that_is_not_installed_is_named(tmp_path, monkeypatch):
         train(config(booster="xgboost"), tmp_path / "run")
 
 
+@needs_lightgbm
 def test_the_command_says_what_came_of_it(tmp_path):
     code = "from softbin.experiments.train import main; main()"
     arguments = [f"--config={CONFIGS / 'boosting_breast_cancer.py'}", f"--workdir={tmp_path}", "--config.rounds=50"]
