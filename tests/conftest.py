@@ -1,4 +1,5 @@
 import os
+import socket
 
 import jax
 import jaxtyping
@@ -34,3 +35,16 @@ def no_shape_checks():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def port():
+    """A free port, at which processes may meet; on CPU they find one another by the machine's own name."""
+    name = socket.gethostname()
+    try:
+        socket.getaddrinfo(name, None)
+    except socket.gaierror:
+        pytest.skip(f"the machine does not know its own name: add the line 127.0.1.1 {name} to /etc/hosts")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 
@@ -15,10 +14,7 @@ from tests.batch import LABELS, LOGITS, LOSSES, WHERE, diagnosis, value_and_grad
 PROCESSES, DEVICES_EACH = 2, 2
 
 
-def test_two_processes_agree_with_one_device():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+def test_two_processes_agree_with_one_device(port):
     environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES_EACH}"}
     processes = [
         subprocess.Popen(

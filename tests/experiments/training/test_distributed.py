@@ -1,7 +1,6 @@
 """The number of devices and processes does not change what is learnt."""
 
 import os
-import socket
 import subprocess
 
 import numpy as np
@@ -39,10 +38,7 @@ def test_several_devices_learn_what_one_learns(devices, one_device, tmp_path):
     np.testing.assert_allclose(losses(tmp_path), one_device, atol=1e-4)
 
 
-def test_two_processes_learn_what_one_learns_and_one_of_them_reports(one_device, tmp_path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+def test_two_processes_learn_what_one_learns_and_one_of_them_reports(one_device, port, tmp_path):
     group = [f"--coordinator_address=localhost:{port}", "--num_processes=2"]
     outputs = finish(*(start(tmp_path, 1, *group, f"--process_id={i}") for i in range(2)))
     np.testing.assert_allclose(losses(tmp_path), one_device, atol=1e-4)
