@@ -48,8 +48,9 @@ def value_and_grad(
     Returns:
       A function of `(params, inputs, *args, **kwargs)`, where `inputs` is a pytree of arrays with the examples on the
       first axis. It returns `(value, gradient by params)`, with `has_aux` `((value, aux), gradient)`. In a
-      `jax.jit` with a batch sharded over its examples every microbatch is spread over all devices. Inside
-      `jax.shard_map` give `loss_fn` its `axis_name`; `microbatch_size` is then per device.
+      `jax.jit` with a batch sharded over its examples every microbatch is spread over all devices, and its gradient
+      summed over them. Inside `jax.shard_map` give `loss_fn` its `axis_name`; `microbatch_size` is then per device, and
+      the devices' gradients are summed once a step.
 
     Raises:
       ValueError: `microbatch_size` is less than 1, or inputs or outputs do not agree on the number of examples.
@@ -91,20 +92,21 @@ def value_and_grad(
             logits = jax.tree.map(lambda z, last: jnp.concatenate([z, last]), logits, forward(rest))
 
         value, by_logits = jax.value_and_grad(loss_fn, has_aux=has_aux)(logits, *args, **kwargs)
+        local_params, reduce = jax.vjp(lambda params: _local_copies(params, logits), params)
 
         def add_gradient(gradient, batch, by_batch):
-            _, pull_back = jax.vjp(lambda params: logits_fn(params, batch), params)
+            _, pull_back = jax.vjp(lambda params: logits_fn(params, batch), local_params)
             return jax.tree.map(jnp.add, gradient, pull_back(by_batch)[0])
 
         strided_by_logits = jax.tree.map(lambda g: _strided(g[:whole], size), by_logits)
         gradient, _ = lax.scan(
             lambda gradient, i: (add_gradient(gradient, _take(strided, i), _take(strided_by_logits, i)), None),
-            jax.tree.map(jnp.zeros_like, params),
+            jax.tree.map(jnp.zeros_like, local_params),
             rounds,
         )
         if whole < examples:
             gradient = add_gradient(gradient, rest, jax.tree.map(lambda g: g[whole:], by_logits))
-        return value, gradient
+        return value, reduce(gradient)[0]
 
     return value_and_grad_fn
 
@@ -116,6 +118,30 @@ def _strided(x, size):
 
 def _take(strided, i):
     return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, i, axis=1, keepdims=False), strided)
+
+
+def _local_copies(params, logits):
+    """Each device's own copies of the params that `jax.shard_map` knows to be the same on devices of other examples.
+
+    The gradients by the copies are local. Their sum over the devices is the gradient by the params: once, and not, as
+    without copies, for each microbatch.
+    """
+    axes = frozenset.intersection(*map(_varying_axes, jax.tree.leaves(logits)))
+
+    def copy(param):
+        new = tuple(sorted(axes - _varying_axes(param), key=str))
+        return _vary(param, new) if new else param
+
+    return jax.tree.map(copy, params)
+
+
+def _varying_axes(x) -> frozenset:
+    kind = jax.typeof(x)
+    return kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else kind.vma  # before jax 0.10
+
+
+def _vary(x, axes):
+    return lax.pcast(x, axes, to="varying") if hasattr(lax, "pcast") else lax.pvary(x, axes)  # before jax 0.8.2
 
 
 def _count_examples(name, tree, expected=None) -> int:

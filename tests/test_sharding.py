@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import softbin
@@ -28,10 +29,10 @@ def put(array):
     return None if array is None else jax.device_put(array, NamedSharding(MESH, SPLIT))
 
 
-def collectives(compiled) -> list[tuple[str, int]]:
-    """Kind and number of elements of every collective in a compiled program."""
+def collectives(program: str) -> list[tuple[str, int]]:
+    """Kind and number of elements of every collective in the text of a compiled program."""
     kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
-    found = re.findall(rf"= (.*?) ({kinds})(?:-start)?\(", compiled.as_text())
+    found = re.findall(rf"= (.*?) ({kinds})(?:-start)?\(", program)
     return [
         (
             kind,
@@ -41,6 +42,13 @@ def collectives(compiled) -> list[tuple[str, int]]:
     ]
 
 
+def loops(program: str) -> str:
+    """What the program repeats."""
+    bodies = set(re.findall(r"body=%?([\w.-]+)", program))
+    computations = re.findall(r"^%?([\w.-]+) [^\n]*\{\n(.*?)^\}", program, re.MULTILINE | re.DOTALL)
+    return "".join(content for name, content in computations if name in bodies)
+
+
 @pytest.mark.parametrize("where", WHERE.values(), ids=WHERE)
 @pytest.mark.parametrize("loss_fn", LOSSES.values(), ids=LOSSES)
 def test_jit_of_a_sharded_batch_needs_no_help(loss_fn, where):
@@ -48,8 +56,8 @@ def test_jit_of_a_sharded_batch_needs_no_help(loss_fn, where):
     expected = function(LOGITS, LABELS, where)
     program = function.lower(put(LOGITS), put(LABELS), put(where)).compile()
     assert_same(program(put(LOGITS), put(LABELS), put(where)), expected)
-    assert {kind for kind, _ in collectives(program)} == {"all-reduce"}
-    assert max(size for _, size in collectives(program)) <= MOST_NUMBERS
+    assert {kind for kind, _ in collectives(program.as_text())} == {"all-reduce"}
+    assert max(size for _, size in collectives(program.as_text())) <= MOST_NUMBERS
 
 
 @pytest.mark.parametrize("where", WHERE.values(), ids=WHERE)
@@ -66,8 +74,8 @@ def test_shard_map_with_an_axis_name(loss_fn, where):
     )
     assert_same(sharded(LOGITS, LABELS, where), jax.jit(function)(LOGITS, LABELS, where))
     program = sharded.lower(LOGITS, LABELS, where).compile()
-    assert {kind for kind, _ in collectives(program)} == {"all-reduce"}
-    assert max(size for _, size in collectives(program)) <= MOST_NUMBERS
+    assert {kind for kind, _ in collectives(program.as_text())} == {"all-reduce"}
+    assert max(size for _, size in collectives(program.as_text())) <= MOST_NUMBERS
 
 
 @pytest.mark.parametrize("where", WHERE.values(), ids=WHERE)
@@ -114,3 +122,66 @@ def test_microbatches_of_a_sharded_batch(how):
         actual = jax.jit(jax.shard_map(local, mesh=MESH, in_specs=specs, out_specs=WHOLE))(weights, LOGITS, LABELS)
     for a, b in zip(actual, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+NETWORK = {"hidden": jnp.eye(CLASSES, 8), "out": jnp.full((8, CLASSES), 0.1), "scale": jnp.float32(2)}
+
+
+def network(params, inputs, combine=lambda logits: logits):
+    """Logits that differ from example to example, and a size of the parameters that does not."""
+    logits = combine(jnp.tanh(inputs @ params["hidden"]) @ params["out"]) * params["scale"]
+    return {"logits": logits, "size": jnp.full(len(inputs), params["scale"] ** 2)}
+
+
+def squared_error(outputs, labels):
+    target = jax.nn.one_hot(labels, CLASSES)
+    return lax.pmean(jnp.mean((outputs["logits"] - target) ** 2), "batch") + jnp.mean(outputs["size"])
+
+
+def in_microbatches_and_whole(params, inputs, labels, network=network):
+    return (
+        large_batch.value_and_grad(network, squared_error, 5)(params, inputs, labels),
+        jax.value_and_grad(lambda params: squared_error(network(params, inputs), labels))(params),
+    )
+
+
+def over_shards(**options):
+    specs = {"mesh": MESH, "in_specs": (WHOLE, SPLIT, SPLIT), "out_specs": WHOLE, **options}
+    return jax.shard_map(in_microbatches_and_whole, **specs)(NETWORK, LOGITS, LABELS)
+
+
+def over_shards_of_params_too():
+    mesh = jax.make_mesh((DEVICES // 2, 2), ("batch", "model"), axis_types=(AxisType.Auto,) * 2)
+    params = {"hidden": PartitionSpec(None, "model"), "out": PartitionSpec("model"), "scale": WHOLE}
+    function = partial(in_microbatches_and_whole, network=partial(network, combine=lambda z: lax.psum(z, "model")))
+    specs = {"in_specs": (params, SPLIT, SPLIT), "out_specs": ((WHOLE, params), (WHOLE, params))}
+    return jax.shard_map(function, mesh=mesh, **specs)(NETWORK, LOGITS, LABELS)
+
+
+def over_vmap():
+    split = [array.reshape(DEVICES, -1, *array.shape[1:]) for array in (LOGITS, LABELS)]
+    return jax.vmap(in_microbatches_and_whole, (None, 0, 0), axis_name="batch")(NETWORK, *split)
+
+
+@pytest.mark.parametrize(
+    "run", [over_shards, partial(over_shards, check_vma=False), over_shards_of_params_too, over_vmap]
+)
+def test_microbatches_mean_what_the_whole_batch_does_wherever_the_axis_is_mapped(run):
+    actual, expected = jax.jit(run)()
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_a_gradient_is_summed_over_devices_once_a_step():
+    def step(weights, inputs, labels):
+        def loss_fn(logits, labels):
+            return lax.pmean(jnp.mean((logits - labels[:, None]) ** 2), "batch")
+
+        return large_batch.value_and_grad(lambda w, x: x @ w, loss_fn, 5)(weights, inputs, labels)
+
+    weights = jnp.ones((CLASSES, 40))
+    sharded = jax.shard_map(step, mesh=MESH, in_specs=(WHOLE, SPLIT, SPLIT), out_specs=WHOLE)
+    program = jax.jit(sharded).lower(weights, LOGITS, LABELS).compile().as_text()
+    assert "dot(" in loops(program)
+    assert collectives(loops(program)) == []
+    assert sum(size for _, size in collectives(program)) == weights.size + 1  # and the value
