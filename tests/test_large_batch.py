@@ -28,6 +28,10 @@ def contrastive(logits, labels):
     return -jnp.mean(jnp.diag(jax.nn.log_softmax(logits @ logits.T))) + jnp.mean(logits[labels] ** 2)
 
 
+def whole_batch(loss_of_params):
+    return jax.jit(jax.value_and_grad(loss_of_params))(PARAMS)
+
+
 def assert_same(actual, expected):
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
@@ -36,20 +40,20 @@ def assert_same(actual, expected):
 @pytest.mark.parametrize("microbatch_size", [1, 2, 8, 13, 26, 100])
 def test_value_and_gradient_are_the_whole_batchs_at_any_microbatch_size(microbatch_size):
     step = jax.jit(large_batch.value_and_grad(network, softbin.loss, microbatch_size))
-    whole = jax.value_and_grad(lambda params: softbin.loss(network(params, INPUTS), LABELS))(PARAMS)
+    whole = whole_batch(lambda params: softbin.loss(network(params, INPUTS), LABELS))
     assert_same(step(PARAMS, INPUTS, LABELS), whole)
 
 
 @pytest.mark.parametrize("loss_fn", [softbin.fenchel_young_loss, contrastive])
 def test_any_batch_coupled_loss_works(loss_fn):
-    whole = jax.value_and_grad(lambda params: loss_fn(network(params, INPUTS), LABELS))(PARAMS)
-    assert_same(large_batch.value_and_grad(network, loss_fn, 8)(PARAMS, INPUTS, LABELS), whole)
+    whole = whole_batch(lambda params: loss_fn(network(params, INPUTS), LABELS))
+    assert_same(jax.jit(large_batch.value_and_grad(network, loss_fn, 8))(PARAMS, INPUTS, LABELS), whole)
 
 
 def test_keywords_reach_the_loss():
     where = jnp.arange(EXAMPLES) % 4 != 0
-    whole = jax.value_and_grad(lambda p: softbin.loss(network(p, INPUTS), LABELS, where=where, temperature=0.7))(PARAMS)
-    step = large_batch.value_and_grad(network, softbin.loss, 8)
+    whole = whole_batch(lambda p: softbin.loss(network(p, INPUTS), LABELS, where=where, temperature=0.7))
+    step = jax.jit(large_batch.value_and_grad(network, softbin.loss, 8))
     assert_same(step(PARAMS, INPUTS, LABELS, where=where, temperature=0.7), whole)
 
 
@@ -57,7 +61,7 @@ def test_auxiliary_data_of_the_loss_is_returned():
     def loss_fn(logits, labels):
         return softbin.loss(logits, labels), softbin.zero_one_loss(logits, labels)
 
-    (value, error), _ = large_batch.value_and_grad(network, loss_fn, 8, has_aux=True)(PARAMS, INPUTS, LABELS)
+    (value, error), _ = jax.jit(large_batch.value_and_grad(network, loss_fn, 8, has_aux=True))(PARAMS, INPUTS, LABELS)
     logits = network(PARAMS, INPUTS)
     assert_same((value, error), loss_fn(logits, LABELS))
 
@@ -69,8 +73,8 @@ def test_outputs_may_be_a_pytree():
     def loss_fn(outputs, labels):
         return softbin.loss(outputs["logits"], labels) + jnp.mean(outputs["features"] ** 2)
 
-    whole = jax.value_and_grad(lambda params: loss_fn(outputs_fn(params, INPUTS), LABELS))(PARAMS)
-    assert_same(large_batch.value_and_grad(outputs_fn, loss_fn, 8)(PARAMS, INPUTS, LABELS), whole)
+    whole = whole_batch(lambda params: loss_fn(outputs_fn(params, INPUTS), LABELS))
+    assert_same(jax.jit(large_batch.value_and_grad(outputs_fn, loss_fn, 8))(PARAMS, INPUTS, LABELS), whole)
 
 
 @pytest.mark.parametrize("microbatch_size", [4, 8])
@@ -82,8 +86,8 @@ def test_a_key_per_example_makes_dropout_agree(microbatch_size):
         kept = jax.vmap(partial(jax.random.bernoulli, p=0.5, shape=(8,)))(keys)
         return jnp.where(kept, jnp.tanh(inputs @ params["hidden"]), 0) @ params["out"]
 
-    whole = jax.value_and_grad(lambda params: softbin.loss(dropout_network(params, (INPUTS, keys)), LABELS))(PARAMS)
-    step = large_batch.value_and_grad(dropout_network, softbin.loss, microbatch_size)
+    whole = whole_batch(lambda params: softbin.loss(dropout_network(params, (INPUTS, keys)), LABELS))
+    step = jax.jit(large_batch.value_and_grad(dropout_network, softbin.loss, microbatch_size))
     assert_same(step(PARAMS, (INPUTS, keys), LABELS), whole)
 
 

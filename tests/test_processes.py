@@ -9,13 +9,14 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from tests import compiling
 from tests.batch import LABELS, LOGITS, LOSSES, WHERE, diagnosis, value_and_gradient
 
 PROCESSES, DEVICES_EACH = 2, 2
 
 
 def test_two_processes_agree_with_one_device(port):
-    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES_EACH}"}
+    environment = {**os.environ, "XLA_FLAGS": compiling.flags(DEVICES_EACH)}
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.test_processes", str(port), str(process)],

@@ -1,7 +1,7 @@
 """A batch spread over devices gives the value and the gradient of the batch in one place."""
 
 import re
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import softbin
 from softbin import large_batch
 from tests.batch import CLASSES, LABELS, LOGITS, LOSSES, WHERE, diagnosis, value_and_gradient
+from tests.compiling import AS_USERS_DO
 
 DEVICES = 8
 MESH = jax.make_mesh((DEVICES,), ("batch",), axis_types=(AxisType.Auto,))
@@ -49,31 +50,41 @@ def loops(program: str) -> str:
     return "".join(content for name, content in computations if name in bodies)
 
 
-@pytest.mark.parametrize("where", WHERE.values(), ids=WHERE)
-@pytest.mark.parametrize("loss_fn", LOSSES.values(), ids=LOSSES)
-def test_jit_of_a_sharded_batch_needs_no_help(loss_fn, where):
-    function = jax.jit(partial(value_and_gradient, loss_fn))
-    expected = function(LOGITS, LABELS, where)
+each_loss_and_mask = pytest.mark.parametrize(  # the other pairs are in test_processes.py
+    ("name", "mask"),
+    [("loss", "even"), ("loss", "uneven"), ("loss, label_count", "uneven"), ("fenchel_young_loss", "even")],
+)
+jit = partial(jax.jit, compiler_options=AS_USERS_DO)
+
+
+@cache
+def in_one_place(name, mask):
+    return jit(partial(value_and_gradient, LOSSES[name]))(LOGITS, LABELS, WHERE[mask])
+
+
+@each_loss_and_mask
+def test_jit_of_a_sharded_batch_needs_no_help(name, mask):
+    where = WHERE[mask]
+    function = jit(partial(value_and_gradient, LOSSES[name]))
     program = function.lower(put(LOGITS), put(LABELS), put(where)).compile()
-    assert_same(program(put(LOGITS), put(LABELS), put(where)), expected)
+    assert_same(program(put(LOGITS), put(LABELS), put(where)), in_one_place(name, mask))
     assert {kind for kind, _ in collectives(program.as_text())} == {"all-reduce"}
     assert max(size for _, size in collectives(program.as_text())) <= MOST_NUMBERS
 
 
-@pytest.mark.parametrize("where", WHERE.values(), ids=WHERE)
-@pytest.mark.parametrize("loss_fn", LOSSES.values(), ids=LOSSES)
-def test_shard_map_with_an_axis_name(loss_fn, where):
-    function = partial(value_and_gradient, loss_fn)
-    sharded = jax.jit(
+@each_loss_and_mask
+def test_shard_map_with_an_axis_name(name, mask):
+    where = WHERE[mask]
+    sharded = jit(
         jax.shard_map(
-            partial(function, axis_name="batch"),
+            partial(value_and_gradient, LOSSES[name], axis_name="batch"),
             mesh=MESH,
             in_specs=(SPLIT, SPLIT, WHOLE if where is None else SPLIT),
             out_specs=(WHOLE, SPLIT),
         )
     )
-    assert_same(sharded(LOGITS, LABELS, where), jax.jit(function)(LOGITS, LABELS, where))
     program = sharded.lower(LOGITS, LABELS, where).compile()
+    assert_same(program(LOGITS, LABELS, where), in_one_place(name, mask))
     assert {kind for kind, _ in collectives(program.as_text())} == {"all-reduce"}
     assert max(size for _, size in collectives(program.as_text())) <= MOST_NUMBERS
 
@@ -113,7 +124,7 @@ def test_microbatches_of_a_sharded_batch(how):
         loss_fn = partial(softbin.loss, axis_name=axis_name)
         return large_batch.value_and_grad(lambda w, x: x @ w, loss_fn, microbatch_size)(weights, inputs, labels)
 
-    expected = jax.value_and_grad(lambda w: softbin.loss(LOGITS @ w, LABELS))(weights)
+    expected = jax.jit(jax.value_and_grad(lambda w: softbin.loss(LOGITS @ w, LABELS)))(weights)
     if how == "jit":
         actual = jax.jit(step)(weights, put(LOGITS), put(LABELS))
     else:
