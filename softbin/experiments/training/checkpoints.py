@@ -1,5 +1,6 @@
-"""Checkpoints of a training run, through orbax, that are verified before they are used."""
+"""Checkpoints of a training run, through orbax, that are verified before they are read."""
 
+import json
 import shutil
 import sys
 import zlib
@@ -11,61 +12,78 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from softbin.experiments.common import workdir
+
+_CHECKSUMS_FILE = "crc32.json"
+
 
 class Checkpoints:
-    """The last two checkpoints of a run, each with a checksum of its arrays."""
+    """The last two checkpoints of a run, each with the checksums of its files.
+
+    Where the newest ones are damaged, they are set aside as `damaged-EPOCH` and named on standard error.
+    """
 
     def __init__(self, folder: Path):
         self._folder = folder.absolute()
-        self._manager = self._open()
-
-    def _open(self) -> ocp.CheckpointManager:
+        newest = _newest_whole(self._folder) if jax.process_index() == 0 else 0
+        self._newest = int(multihost_utils.broadcast_one_to_all(np.int32(newest)))
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-        return ocp.CheckpointManager(self._folder, options=options)
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, epoch: int, state: Any) -> None:
-        """Write the state after `epoch`; it counts only once it is complete."""
-        arguments = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), checksum=ocp.args.JsonSave({"crc32": _checksum(state)})
-        )
-        self._manager.save(epoch, args=arguments)
+        """Write the state after `epoch`; it counts only once its checksums are written too."""
+        self._manager.save(epoch, args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
+        if jax.process_index() == 0:
+            path = self._folder / str(epoch)
+            files = sorted(file for file in path.rglob("*") if file.is_file())
+            checksums = {file.relative_to(path).as_posix(): _checksum(file) for file in files}
+            workdir.write(path / _CHECKSUMS_FILE, json.dumps(checksums, indent=2) + "\n")
 
     def restore(self, like: Any) -> tuple[int, Any]:
-        """The newest checkpoint that is whole, as `(epoch, state)`; `(0, like)` where there is none.
-
-        A damaged one is named on standard error and set aside as `damaged-EPOCH`.
-        """
-        for epoch in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                return epoch, self._read(epoch, like)
-            except Exception as error:  # orbax and tensorstore raise many kinds for a file that they cannot read
-                self._set_aside(epoch, error)
-        return 0, like
-
-    def _read(self, epoch: int, like: Any) -> Any:
+        """The newest checkpoint that was whole, as `(epoch, state)`; `(0, like)` where there was none."""
+        if not self._newest:
+            return 0, like
         template = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(template), checksum=ocp.args.JsonRestore())
-        found = self._manager.restore(epoch, args=arguments)
-        if _checksum(found.state) != found.checksum["crc32"]:
-            raise ValueError("its arrays do not match their checksum")
-        return found.state
-
-    def _set_aside(self, epoch: int, error: Exception) -> None:
-        damaged = self._folder / f"damaged-{epoch}"
-        reason = " ".join(str(error).split())[:200]
-        self._manager.close()
-        if jax.process_index() == 0:
-            print(
-                f"checkpoint {self._folder / str(epoch)} is damaged, moved to {damaged.name}: {reason}", file=sys.stderr
-            )
-            shutil.rmtree(damaged, ignore_errors=True)
-            (self._folder / str(epoch)).rename(damaged)
-        multihost_utils.sync_global_devices("checkpoint set aside")
-        self._manager = self._open()
+        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(template))
+        return self._newest, self._manager.restore(self._newest, args=arguments).state
 
 
-def _checksum(state: Any) -> int:
-    checksum = 0
-    for leaf in jax.tree.leaves(state):
-        checksum = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), checksum)
-    return checksum
+def _newest_whole(folder: Path) -> int:
+    """The epoch of the newest checkpoint that is whole, or 0; those after it are set aside.
+
+    Orbax is not asked, since it leaves other reads behind when one fails, which complain long afterwards.
+    """
+    damaged: dict[Path, str] = {}
+    newest = 0
+    for epoch in sorted((int(path.name) for path in folder.glob("*") if path.name.isdecimal()), reverse=True):
+        path = folder / str(epoch)
+        reason = _damage(path)
+        if reason is None:
+            newest = epoch
+            break
+        damaged[path] = reason
+    for path, reason in damaged.items():
+        aside = path.with_name(f"damaged-{path.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        print(
+            f"checkpoint {path} is damaged ({reason}), moved to {aside.name}: training goes on from epoch {newest}",
+            file=sys.stderr,
+        )
+    return newest
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint, if anything."""
+    try:
+        checksums = json.loads((path / _CHECKSUMS_FILE).read_text())
+        changed = [name for name, expected in checksums.items() if _checksum(path / name) != expected]
+    except OSError as error:
+        return f"{Path(error.filename).relative_to(path)}: {error.strerror}"
+    except ValueError:
+        return f"{_CHECKSUMS_FILE} cannot be read"
+    return f"{changed[0]} does not match its checksum" if changed else None
+
+
+def _checksum(file: Path) -> int:
+    return zlib.crc32(file.read_bytes())
