@@ -1,19 +1,5 @@
-"""scikit-learn's 569 tumours, boosted in seconds."""
+"""The packaged config `boosting_breast_cancer`, from `softbin/experiments/configs/boosting_breast_cancer.py`."""
 
-import ml_collections
+from softbin.experiments.configs.boosting_breast_cancer import get_config
 
-
-def get_config() -> ml_collections.ConfigDict:
-    """The HyperSimplex loss over the whole training set, k = the positives."""
-    config = ml_collections.ConfigDict()
-    config.booster = "lightgbm"  # or xgboost
-    config.dataset = "breast_cancer"  # or flights, diamonds
-    config.data = ""  # a libsvm file, instead of the dataset
-    config.loss = "hypersimplex"  # or fenchel_young, logistic (the library's own), centred_squared_error
-    config.hessian = "unit"  # or gauss_newton; of hypersimplex and fenchel_young
-    config.learning_rate = 0.1
-    config.rounds = 100
-    config.fixed_rounds = 50  # the paper's; results are compared here, and where the validation AUC is highest
-    config.evaluate_every = 10  # rounds
-    config.seed = 0  # of the split into training, validation and test rows
-    return config
+__all__ = ["get_config"]

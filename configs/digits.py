@@ -1,29 +1,5 @@
-"""scikit-learn's digits: 1,437 images of 8 x 8 for training, 360 for testing. Trains in seconds."""
+"""The packaged config `digits`, from `softbin/experiments/configs/digits.py`."""
 
-import ml_collections
+from softbin.experiments.configs.digits import get_config
 
-
-def get_config() -> ml_collections.ConfigDict:
-    """The published setting of the HyperSimplex loss (k = n/2, temperature 1.5) on a small MLP."""
-    config = ml_collections.ConfigDict()
-    config.dataset = "digits"
-    config.data_dir = ""
-    config.train_examples = 0  # all of them
-    config.validation_examples = 0  # from the end of the training set
-    config.label_noise = 0.0  # the share of the training labels that is replaced by a random class
-    config.imbalance = 1.0  # the rarest class over the commonest; 1 leaves the classes as they are
-    config.model = "mlp"  # or cnn, the paper's
-    config.hidden = (128, 128)  # the widths of the mlp
-    config.augment = False  # random crops and flips
-    config.mixed_precision = False  # compute in bfloat16
-    config.loss = "hypersimplex"  # or fenchel_young, cross_entropy, mse, scaled_mse, centred_scaled_mse, hinge
-    config.budget = ""  # the loss's own, or a share of the batch such as "0.5", or label_count, or prior
-    config.temperature = 1.5
-    config.batch_size = 256
-    config.microbatch_size = 0  # examples per forward pass; 0 for the whole batch at once
-    config.epochs = 60
-    config.evaluate_every = 1  # epochs
-    config.learning_rate = 1e-3
-    config.seed = 0
-    config.checkpoint_every = 20  # epochs; 0 for the last one only
-    return config
+__all__ = ["get_config"]

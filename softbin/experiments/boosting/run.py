@@ -41,7 +41,7 @@ def boost(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> dict
     A run that was cut off starts anew; a finished one is not run again.
 
     Args:
-      config: as in `configs/boosting_breast_cancer.py`.
+      config: as that of `softbin/experiments/configs/boosting_breast_cancer.py`.
       workdir: a folder for the results; it must not hold those of another config.
 
     Returns:
@@ -119,7 +119,7 @@ def sentence(summary: Mapping[str, Any]) -> str:
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
-    settings.check(config, FIELDS, _LEAST, "configs/boosting_breast_cancer.py")
+    settings.check(config, FIELDS, _LEAST, "boosting_breast_cancer")
     if config.fixed_rounds > config.rounds:
         raise UserError(f"fixed_rounds {config.fixed_rounds} is more than rounds {config.rounds}: lower it")
     if not 0 < config.learning_rate < math.inf:

@@ -1,4 +1,4 @@
-"""Errors that a command reports in a few lines, without a traceback."""
+"""Errors that a command reports in a line, without a traceback."""
 
 import sys
 from collections.abc import Callable
@@ -16,3 +16,8 @@ def exit_on_user_error(command: Callable[[], Any]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def one_line(reason: object) -> str:
+    """The text of another's error, which may have several."""
+    return " ".join(str(reason).split())

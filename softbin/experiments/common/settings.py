@@ -4,6 +4,7 @@ from collections.abc import Mapping, Set
 
 import ml_collections
 
+from softbin.experiments.common import config_files
 from softbin.experiments.common.errors import UserError
 
 
@@ -11,13 +12,14 @@ def check(config: ml_collections.ConfigDict, fields: Set[str], least: Mapping[st
     """Refuse a config that lacks a field, has an unknown one, or has a number below the least.
 
     Raises:
-      UserError: it is so; the message names the field and the `example` of a config.
+      UserError: it is so; the message names the field, and the file of the packaged config `example`.
     """
+    source = config_files.FOLDER / f"{example}.py"
     missing, unknown = fields - set(config.keys()), set(config.keys()) - fields
     if missing:
-        raise UserError(f"the config has no field {', '.join(sorted(missing))}: see {example}")
+        raise UserError(f"the config has no field {', '.join(sorted(missing))}: see {source}")
     if unknown:
-        raise UserError(f"the config has unknown fields {', '.join(sorted(unknown))}: see {example}")
+        raise UserError(f"the config has unknown fields {', '.join(sorted(unknown))}: see {source}")
     for field, bound in least.items():
         if config[field] < bound:
             raise UserError(f"{field} must be at least {bound}, got {config[field]}")

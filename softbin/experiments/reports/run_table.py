@@ -8,7 +8,7 @@ import pandas as pd
 
 from softbin.experiments.boosting.run import MEASURES, STOPS
 from softbin.experiments.common import workdir as folder
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.common.errors import UserError, one_line
 from softbin.experiments.reports import paper
 
 PAPER = "paper"
@@ -157,10 +157,15 @@ def read_results(name: str) -> Runs:
         return Runs(_typed(paper.runs(), name, _NETWORKS), paper.curves())
     if name.endswith(".csv"):
         return Runs(_read_csv(Path(name)))
-    packaged = {path.stem: path for path in sorted(paper.RESULTS_FOLDER.glob("*.csv")) if path.stem != "paper_runs"}
-    if name not in packaged:
-        raise UserError(f"unknown results {name!r}: choose {', '.join([PAPER, *packaged])}, or the path of a CSV file")
-    return Runs(_read_csv(packaged[name]))
+    if name not in packaged():
+        raise UserError(f"unknown results {name!r}: choose {', '.join(packaged())}, or the path of a CSV file")
+    return Runs(_read_csv(paper.RESULTS_FOLDER / f"{name}.csv"))
+
+
+def packaged() -> list[str]:
+    """The names of the packaged results."""
+    stems = (path.stem for path in sorted(paper.RESULTS_FOLDER.glob("*.csv")))
+    return [PAPER, *(stem for stem in stems if stem != "paper_runs")]
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -169,7 +174,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}): give the runs.csv of a softbin-report") from None
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({_one_line(error)}): give the runs.csv of a softbin-report") from None
+        raise UserError(f"{path} is damaged ({one_line(error)}): give the runs.csv of a softbin-report") from None
     if table.empty:
         raise UserError(f"{path} has no runs: give the runs.csv of a softbin-report")
     return _typed(table, str(path), _BOOSTING if "booster" in table else _NETWORKS)
@@ -213,7 +218,7 @@ def _typed(table: pd.DataFrame, source: str, schema: _Schema) -> pd.DataFrame:
     try:
         table = table.reindex(columns=list(schema.columns)).astype(schema.columns)
     except (ValueError, TypeError) as error:
-        raise UserError(f"{source} is damaged ({_one_line(error)}): give the runs.csv of a softbin-report") from None
+        raise UserError(f"{source} is damaged ({one_line(error)}): give the runs.csv of a softbin-report") from None
     text = [name for name, kind in schema.columns.items() if kind == _TEXT]
     table[text] = table[text].fillna("")
     table[schema.rounded] = table[schema.rounded].round(_DECIMALS)
@@ -221,8 +226,4 @@ def _typed(table: pd.DataFrame, source: str, schema: _Schema) -> pd.DataFrame:
 
 
 def _damaged(path: Path, reason) -> UserError:
-    return UserError(f"{path} is damaged ({_one_line(reason)}): remove {path.parent} and run softbin-sweep again")
-
-
-def _one_line(reason) -> str:
-    return " ".join(str(reason).split())
+    return UserError(f"{path} is damaged ({one_line(reason)}): remove {path.parent} and run softbin-sweep again")

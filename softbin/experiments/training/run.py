@@ -48,7 +48,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> dict
     checkpoint and ends with the same bits; a finished one is not run again.
 
     Args:
-      config: as in `configs/digits.py`.
+      config: as that of `softbin/experiments/configs/digits.py`.
       workdir: a folder for the results; it must not hold those of another config.
 
     Returns:

@@ -71,7 +71,7 @@ def budget_name(config: ml_collections.ConfigDict) -> str | None:
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
-    settings.check(config, FIELDS, _LEAST, "configs/digits.py")
+    settings.check(config, FIELDS, _LEAST, "digits")
     if not 0 <= config.label_noise <= 1:
         raise UserError(f"label_noise must be in [0, 1], got {config.label_noise}")
     if not 0 < config.imbalance <= 1:
@@ -80,6 +80,8 @@ def _check(config: ml_collections.ConfigDict) -> None:
         raise UserError(f"learning_rate must be positive and finite, got {config.learning_rate}")
     if config.model not in models.MODELS:
         raise UserError(f"unknown model {config.model!r}: choose one of {', '.join(models.MODELS)}")
+    if not isinstance(config.hidden, tuple | list) or not all(isinstance(w, int) and w > 0 for w in config.hidden):
+        raise UserError(f"hidden must be widths of at least 1, such as (128, 128), got {config.hidden}")
     if config.microbatch_size and config.model == "cnn":
         raise UserError(
             "microbatch_size does not go with the cnn: its batch normalisation would see a microbatch instead of the "

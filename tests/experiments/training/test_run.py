@@ -1,6 +1,5 @@
 import json
 import runpy
-import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -102,6 +101,8 @@ def test_every_loss_learns(loss, tmp_path):
         ({"label_noise": 1.5}, r"label_noise must be in \[0, 1\], got 1.5"),
         ({"imbalance": 0.0}, r"imbalance must be in \(0, 1\], 1 for none, got 0.0"),
         ({"learning_rate": -1.0}, "learning_rate must be positive and finite, got -1.0"),
+        ({"hidden": (8, 0)}, r"hidden must be widths of at least 1, such as \(128, 128\), got \(8, 0\)"),
+        ({"hidden": ("8",)}, r"hidden must be widths of at least 1, such as \(128, 128\), got \('8',\)"),
         ({"model": "resnet"}, "unknown model 'resnet': choose one of mlp, cnn"),
         ({"model": "cnn", "microbatch_size": 64}, "microbatch_size does not go with the cnn: its batch normalisation"),
         ({"dataset": "mnist"}, "unknown dataset 'mnist'"),
@@ -225,28 +226,3 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path):
 
 def test_fashion_mnist_config_is_of_the_same_form():
     assert set(config("fashion_mnist").keys()) == set(config().keys())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--config.loss=focal"], "error: unknown loss 'focal': choose one of"),
-        (["--config.los=mse"], "error: the config has no field 'los' Did you mean \"loss\""),
-        (["--config=configs/nothing.py"], "error: cannot read the config: "),
-        (["more"], "error: unexpected arguments more: settings are given as --config.field=value"),
-    ],
-)
-def test_the_command_reports_a_mistake_in_one_line(arguments, message, tmp_path):
-    command = [*COMMAND, f"--config={CONFIGS / 'digits.py'}", f"--workdir={tmp_path / 'run'}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.startswith(message)
-    assert len(done.stderr.splitlines()) == 1
-    assert not (tmp_path / "run").exists()
-
-
-def test_the_command_trains_and_prints_the_accuracy(tmp_path):
-    arguments = [f"--config={CONFIGS / 'digits.py'}", f"--workdir={tmp_path}", "--config.epochs=2"]
-    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=True)
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert f"test accuracy {summary['last_test_accuracy']:.4f}, with thresholds" in done.stdout

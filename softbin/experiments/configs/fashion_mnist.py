@@ -1,0 +1,29 @@
+"""Fashion-MNIST: 60,000 images of 28 x 28 for training, 10,000 for testing; about a second an epoch on two cores."""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The published setting of the HyperSimplex loss (k = n/2, temperature 1.5) on an MLP."""
+    config = ml_collections.ConfigDict()
+    config.dataset = "fashion_mnist"
+    config.data_dir = ""  # or $SOFTBIN_DATA, or where Debian's package dataset-fashion-mnist puts the files
+    config.train_examples = 0  # all of them
+    config.validation_examples = 0  # from the end of the training set
+    config.label_noise = 0.0  # the share of the training labels that is replaced by a random class
+    config.imbalance = 1.0  # the rarest class over the commonest; 1 leaves the classes as they are
+    config.model = "mlp"  # or cnn, the paper's
+    config.hidden = (256, 256)  # the widths of the mlp
+    config.augment = False  # random crops and flips
+    config.mixed_precision = False  # compute in bfloat16
+    config.loss = "hypersimplex"  # or fenchel_young, cross_entropy, mse, scaled_mse, centred_scaled_mse, hinge
+    config.budget = ""  # the loss's own, or a share of the batch such as "0.5", or label_count, or prior
+    config.temperature = 1.5
+    config.batch_size = 1024
+    config.microbatch_size = 0  # examples per forward pass; 0 for the whole batch at once
+    config.epochs = 30
+    config.evaluate_every = 1  # epochs
+    config.learning_rate = 1e-3
+    config.seed = 0
+    config.checkpoint_every = 5  # epochs; 0 for the last one only
+    return config
