@@ -31,25 +31,31 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from absl import app, flags, logging
 from rich.console import Console
 
 from softbin.experiments.benchmark.measure import FULL, QUICK, bench
-from softbin.experiments.common.errors import UserError, exit_on_user_error
+from softbin.experiments.common import command_line
+from softbin.experiments.common.errors import exit_on_user_error
 
 
-def _run(arguments: Sequence[str], workdir, quick) -> None:
-    logging.set_verbosity(logging.WARNING)
-    if len(arguments) > 1:
-        raise UserError(f"unexpected arguments {' '.join(arguments[1:])}")
+def _parser() -> command_line.Parser:
+    parser = command_line.Parser(
+        "softbin-bench",
+        "Time the losses beside cross-entropy and other projections, at sizes from small to large.",
+        "--workdir=runs/bench --quick",
+    )
+    parser.add_argument("--workdir", required=True, help="the folder for bench.json and bench.png")
+    parser.add_argument("--quick", action="store_true", help="fewer sizes and rounds, within two minutes")
+    return parser
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    flags = _parser().parse_args(arguments)
     console = Console() if sys.stdout.isatty() else Console(width=120)
-    bench(QUICK if quick.value else FULL, Path(workdir.value), console)
-    console.print(f"Results in {workdir.value}.", highlight=False)
+    bench(QUICK if flags.quick else FULL, Path(flags.workdir), console)
+    console.print(f"Results in {flags.workdir}.", highlight=False)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    workdir = flags.DEFINE_string("workdir", None, "Where bench.json and bench.png go.")
-    quick = flags.DEFINE_bool("quick", False, "Fewer sizes and rounds, within two minutes.")
-    flags.mark_flag_as_required("workdir")
-    exit_on_user_error(partial(app.run, lambda arguments: _run(arguments, workdir, quick)))
+    exit_on_user_error(partial(_run, arguments))

@@ -5,8 +5,9 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 from softbin.experiments.common import command_line, grids
 from softbin.experiments.common import workdir as folder
+from softbin.experiments.common.errors import exit_on_user_error
 from softbin.experiments.train import train
 
 
@@ -36,7 +38,7 @@ def sweep(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
       UserError: the config is not a sweep, or the folder is taken or cannot be made. Nothing has been run then.
     """
     workdir = Path(workdir)
-    runs = {workdir / folder.RUNS_FOLDER / name: settings for name, settings in grids.expand(config).items()}
+    runs = _folders(config, workdir)
     for path, settings in runs.items():
         folder.check(path, settings.to_dict())
     folder.make(workdir)
@@ -46,7 +48,7 @@ def sweep(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
     with _compiled_once(), bar as progress:
         for path, settings in progress:
             progress.set_postfix_str(path.name)
-            if (path / folder.SUMMARY_FILE).exists():
+            if _is_finished(path):
                 continue
             try:
                 train(settings, path)
@@ -55,6 +57,14 @@ def sweep(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
                 folder.write(workdir / folder.FAILED_FILE, json.dumps(failed, indent=2) + "\n")
             gc.collect()  # a run's data are part of reference cycles
     return failed
+
+
+def _folders(config: ml_collections.ConfigDict, workdir: Path) -> dict[Path, ml_collections.ConfigDict]:
+    return {workdir / folder.RUNS_FOLDER / name: settings for name, settings in grids.expand(config).items()}
+
+
+def _is_finished(path: Path) -> bool:
+    return (path / folder.SUMMARY_FILE).exists()
 
 
 @contextmanager
@@ -76,16 +86,31 @@ def _configure(settings: Mapping[str, Any]) -> None:
     compilation_cache.reset_cache()  # JAX looks at these settings once
 
 
-def _run(config: ml_collections.ConfigDict, workdir: str) -> None:
-    failed = sweep(config, workdir)
+def _parser() -> command_line.Parser:
+    parser = command_line.Parser(
+        "softbin-sweep",
+        "Run every combination in the grid of a config, one after the other. Finished runs are\n"
+        "skipped, and one that was cut off goes on.",
+        "--config=large_batch_cpu --workdir=runs/large_batch",
+    )
+    parser.add_config("--config.run.epochs=20")
+    parser.add_argument("--workdir", required=True, help="the folder for the results, with one in it for each run")
+    return parser
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    flags, config = _parser().parse_with_config(arguments)
+    runs = _folders(config, Path(flags.workdir))
+    before = sum(map(_is_finished, runs))
+    failed = sweep(config, flags.workdir)
     for failure in failed:
         print(f"failed: {failure['run']}: {failure['error'].splitlines()[0]}", file=sys.stderr)
-    count = len(grids.expand(config))
-    print(f"{count - len(failed)} of {count} runs are finished; results in {workdir}")
+    note = f", {before} of them were so before" if before else ""
+    print(f"{len(runs) - len(failed)} of {len(runs)} runs are finished{note}; results in {flags.workdir}")
     if failed:
         sys.exit(1)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    command_line.run(_run, example="configs/large_batch_cpu.py")
+    exit_on_user_error(partial(_run, arguments))

@@ -1,15 +1,19 @@
 """`softbin-train`: one training run, from a config to a folder of results."""
 
+import argparse
 import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import ml_collections
-from absl import flags
 
 from softbin.experiments.boosting import run as boosting
 from softbin.experiments.common import command_line
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.common import workdir as folder
+from softbin.experiments.common.errors import UserError, exit_on_user_error
 from softbin.experiments.training import run as training
 
 
@@ -22,31 +26,45 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> dict
     return boosting.boost(config, workdir) if "booster" in config else training.train(config, workdir)
 
 
-def _run(config: ml_collections.ConfigDict, workdir: str) -> None:
+def _parser() -> command_line.Parser:
+    parser = command_line.Parser(
+        "softbin-train",
+        "Train a network, or boost trees, as a config says. A run that was cut off goes on.",
+        "--config=digits --workdir=runs/digits --config.loss=cross_entropy",
+    )
+    parser.add_config("--config.epochs=10")
+    parser.add_argument("--workdir", required=True, help="the folder for the results")
+    parser.add_argument(
+        "--coordinator_address",
+        help="to train with several processes: HOST:PORT of the first one, or auto on a cluster",
+    )
+    parser.add_argument("--num_processes", type=int, help="how many processes there are; with HOST:PORT")
+    parser.add_argument("--process_id", type=int, help="which of them this is, from 0; with HOST:PORT")
+    return parser
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    flags, config = _parser().parse_with_config(arguments)
     if "grid" in config:
         raise UserError("the config is a sweep, with a run and a grid: give it to softbin-sweep")
-    if flags.FLAGS.coordinator_address:
-        _join_processes()
-    summary = train(config, workdir)
+    if flags.coordinator_address:
+        _join_processes(flags)
+    before = folder.finished(Path(flags.workdir), config.to_dict())
+    summary = train(config, flags.workdir)
     if jax.process_index() > 0:
         return
     room = boosting if "booster" in config else training
-    print(f"{room.sentence(summary)}; results in {workdir}")
+    note = "" if before is None else " of a run that was finished before"
+    print(f"{room.sentence(summary)}; results in {flags.workdir}{note}")
 
 
-def _join_processes() -> None:
-    chosen = flags.FLAGS
-    if chosen.coordinator_address == "auto":
+def _join_processes(flags: argparse.Namespace) -> None:
+    if flags.coordinator_address == "auto":
         jax.distributed.initialize()
     else:
-        jax.distributed.initialize(chosen.coordinator_address, chosen.num_processes, chosen.process_id)
+        jax.distributed.initialize(flags.coordinator_address, flags.num_processes, flags.process_id)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    flags.DEFINE_string(
-        "coordinator_address", "", "To train with several processes: host:port of the first one, or auto."
-    )
-    flags.DEFINE_integer("num_processes", None, "How many processes there are; with host:port.")
-    flags.DEFINE_integer("process_id", None, "Which of them this is, from 0; with host:port.")
-    command_line.run(_run, example="configs/digits.py")
+    exit_on_user_error(partial(_run, arguments))

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -120,36 +118,3 @@ def test_a_program_is_compiled_once_for_all_seeds_and_jax_is_left_as_it_was(tmp_
     sweep(sweep_config(epochs=1), tmp_path)
     assert counts == [1, 2, 2, 2]
     assert jax.config.jax_compilation_cache_dir == before
-
-
-SWEEP = """
-import ml_collections
-from configs.digits import get_config as run
-def get_config():
-    grid = {"block": {"loss": ("cross_entropy", "focal", "mse")}}
-    return ml_collections.ConfigDict({"run": run(), "grid": grid})
-"""
-
-
-def command(module_name, *arguments):
-    code = f"from softbin.experiments.{module_name} import main; main()"
-    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
-
-
-def test_the_command_lists_what_failed_and_exits_with_1(tmp_path):
-    (tmp_path / "sweep.py").write_text(SWEEP)
-    done = command(
-        "sweep", f"--config={tmp_path / 'sweep.py'}", f"--workdir={tmp_path / 'out'}", "--config.run.epochs=2"
-    )
-    assert done.returncode == 1
-    assert "failed: focal: UserError: unknown loss 'focal'" in done.stderr
-    assert done.stdout == f"2 of 3 runs are finished; results in {tmp_path / 'out'}\n"
-    assert "sweep" in done.stderr  # the bars
-    assert "cross_entropy" in done.stderr
-
-
-def test_training_refuses_a_sweep_and_names_the_other_command(tmp_path):
-    (tmp_path / "sweep.py").write_text(SWEEP)
-    done = command("train", f"--config={tmp_path / 'sweep.py'}", f"--workdir={tmp_path / 'out'}")
-    assert done.returncode == 2
-    assert done.stderr == "error: the config is a sweep, with a run and a grid: give it to softbin-sweep\n"

@@ -1,47 +1,45 @@
-"""What `softbin-train` and `softbin-sweep` share: a config from a file and the command line, and its mistakes."""
+"""What the commands share: flags that describe themselves, a config, and mistakes in a line."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+import argparse
+from collections.abc import Sequence
+from typing import NoReturn
 
 import ml_collections
-from absl import app, flags, logging
-from ml_collections import config_flags
 
-from softbin.experiments.common.errors import UserError, exit_on_user_error
-
-
-def run(command: Callable[[ml_collections.ConfigDict, str], None], example: str) -> None:
-    """Call `command` with the `--config` and the `--workdir` of the command line; mistakes are reported in a line."""
-    config = config_flags.DEFINE_config_file("config", help_string=f"A file with get_config(), as {example}.")
-    workdir = flags.DEFINE_string("workdir", None, "Where the results go.")
-    flags.mark_flags_as_required(["config", "workdir"])
-
-    def main(arguments: Sequence[str]) -> None:
-        logging.set_verbosity(logging.WARNING)
-        if len(arguments) > 1:
-            raise UserError(
-                f"unexpected arguments {' '.join(arguments[1:])}: settings are given as --config.field=value"
-            )
-        command(_settings(config), str(workdir.value))
-
-    exit_on_user_error(partial(app.run, main, flags_parser=_parse))
+from softbin.experiments.common import config_files
+from softbin.experiments.common.errors import UserError
 
 
-def _settings(config) -> ml_collections.ConfigDict:
-    try:
-        return config.value.copy_and_resolve_references()
-    except OSError as error:
-        raise UserError(f"cannot read the config: {_one_line(error)}") from None
+class Parser(argparse.ArgumentParser):
+    """The flags of a command; a mistake in them is a `UserError`."""
 
+    def __init__(self, command: str, purpose: str, example: str):
+        super().__init__(
+            prog=command,
+            description=purpose,
+            epilog=f"example:\n  {command} {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            add_help=False,
+        )
+        self.add_argument("-h", "--help", "--helpshort", action="help", help="describe the command, and exit")
 
-def _parse(arguments: list[str]) -> list[str]:
-    """Absl's parser, with ml_collections' errors about the config made ours."""
-    try:
-        return app.parse_flags_with_usage(arguments)
-    except AttributeError as error:
-        raise UserError(f"the config has no field {_one_line(error)}") from None
+    def error(self, message: str) -> NoReturn:
+        """Raise a `UserError`."""
+        raise UserError(f"{message}: see {self.prog} --help")
 
+    def add_config(self, change: str) -> None:
+        """Define `--config`, with an example of how to change a field of it."""
+        self.add_argument(
+            "--config",
+            required=True,
+            help=f"a config by its name ({', '.join(config_files.names())}), or the path of a Python file with "
+            f"get_config(); --config.FIELD=VALUE changes a field of it, as in {change}",
+        )
 
-def _one_line(error: BaseException) -> str:
-    cause = error.args[0]
-    return _one_line(cause) if isinstance(cause, BaseException) else " ".join(str(cause).split())
+    def parse_with_config(
+        self, arguments: Sequence[str] | None
+    ) -> tuple[argparse.Namespace, ml_collections.ConfigDict]:
+        """The flags, and the config as they change it."""
+        flags, changes = self.parse_known_args(arguments)
+        return flags, config_files.load(flags.config, changes)

@@ -1,7 +1,5 @@
 import io
 import json
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -142,11 +140,3 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot make the folder"):
         bench(TINY, tmp_path / "file", Console())
-
-
-def test_the_command_reports_a_mistake_in_one_line(tmp_path):
-    (tmp_path / "file").touch()
-    arguments = [sys.executable, "-c", "from softbin.experiments.bench import main; main()"]
-    done = subprocess.run([*arguments, f"--workdir={tmp_path / 'file'}"], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr == f"error: cannot make the folder {tmp_path / 'file'} (File exists): choose another --workdir\n"

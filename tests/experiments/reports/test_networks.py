@@ -1,7 +1,5 @@
 import json
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ from softbin.experiments.reports import run_table
 from softbin.experiments.reports.networks import report
 from tests.experiments.reports.sweeps import write_run
 
-COMMAND = [sys.executable, "-c", "from softbin.experiments.report import main; main()"]
 SPREAD = np.array([0.0, 0.001, -0.001])  # of the seeds, the same for every loss
 
 
@@ -208,28 +205,3 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot make the folder"):
         report(run_table.read_results("paper"), "paper", tmp_path / "file")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "error: {}/runs has no finished run: give the --workdir of a softbin-sweep\n"),
-        (["--results=papers"], "error: unknown results 'papers': choose paper"),
-        (["more"], "error: unexpected arguments more\n"),
-    ],
-)
-def test_the_command_reports_a_mistake_in_one_line(arguments, message, tmp_path):
-    done = subprocess.run([*COMMAND, f"--workdir={tmp_path}", *arguments], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.startswith(message.format(tmp_path))
-    assert len(done.stderr.splitlines()) == 1
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_command_reports_the_papers_runs(tmp_path):
-    done = subprocess.run(
-        [*COMMAND, "--results=paper", f"--workdir={tmp_path}"], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.endswith(f"280 runs; results in {tmp_path / 'report.md'}\n")
-    assert "Against cross_entropy, a loss with a projection: significant in 9 of 14 tests" in done.stdout
-    assert len((tmp_path / "runs.csv").read_text().splitlines()) == 281
