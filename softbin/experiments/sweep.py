@@ -105,7 +105,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     failed = sweep(config, flags.workdir)
     for failure in failed:
         print(f"failed: {failure['run']}: {failure['error'].splitlines()[0]}", file=sys.stderr)
-    note = f", {before} of them were so before" if before else ""
+    note = f", {before} of which were finished before" if before else ""
     print(f"{len(runs) - len(failed)} of {len(runs)} runs are finished{note}; results in {flags.workdir}")
     if failed:
         sys.exit(1)

@@ -54,8 +54,8 @@ def _run(arguments: Sequence[str] | None) -> None:
     if jax.process_index() > 0:
         return
     room = boosting if "booster" in config else training
-    note = "" if before is None else " of a run that was finished before"
-    print(f"{room.sentence(summary)}; results in {flags.workdir}{note}")
+    note = "" if before is None else "; the run was finished before"
+    print(f"{room.sentence(summary)}{note}; results in {flags.workdir}")
 
 
 def _join_processes(flags: argparse.Namespace) -> None:

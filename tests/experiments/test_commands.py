@@ -150,7 +150,7 @@ def test_training_says_what_came_of_it_and_next_time_that_it_was_finished_before
     assert f"{summary.get('last_test_accuracy', summary.get('best_test_auc')):.4f}" in first
     status, second, errors = command("train", f"--workdir={tmp_path}", *arguments)
     assert (status, errors) == (0, "")
-    assert second == first.replace("\n", " of a run that was finished before\n")
+    assert second == first.replace("; results", "; the run was finished before; results")
 
 
 def test_a_sweep_lists_what_failed_and_says_next_time_how_many_were_finished(sweep_config, command, tmp_path):
@@ -164,7 +164,7 @@ def test_a_sweep_lists_what_failed_and_says_next_time_how_many_were_finished(swe
     assert "cross_entropy" in errors
     status, output, _ = command("sweep", *arguments)
     assert status == 1
-    assert output == f"2 of 3 runs are finished, 2 of them were so before; results in {tmp_path / 'out'}\n"
+    assert output == f"2 of 3 runs are finished, 2 of which were finished before; results in {tmp_path / 'out'}\n"
 
 
 def test_a_report_of_the_papers_runs(command, tmp_path):
