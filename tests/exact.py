@@ -69,6 +69,8 @@ def binary_entropy(scores, k, temperature=1.0) -> Solution:
     pivot = np.sort(x)[::-1][int(budget)]  # the threshold is not far from it, so `x - pivot` keeps its digits
     u = (x - pivot) / float(temperature)
     width = 50 + float(np.ptp(u))
-    shift = brentq(lambda s: math.fsum(expit(u - s)) - budget, -width, width, xtol=1e-300, rtol=1e-15, maxiter=10_000)
+    near = brentq(lambda s: np.sum(expit(u - s)) - budget, -width, width, xtol=1e-9, rtol=1e-9, maxiter=10_000)
+    reach = 1e-6 * max(1, abs(near))  # an exact sum takes its time, and is for the last digits alone
+    shift = brentq(lambda s: math.fsum(expit(u - s)) - budget, near - reach, near + reach, xtol=1e-300, rtol=1e-15)
     y[finite] = expit(u - shift)
     return Solution(y, pivot / float(temperature) + shift)
