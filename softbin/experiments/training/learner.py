@@ -1,5 +1,6 @@
 """What training changes, an epoch that changes it, and its evaluation."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -136,28 +137,28 @@ def _loss_and_gradient(task: Task, graph, microbatch_size: int):
 
 
 def _evaluate(task: Task, graph, mesh):
-    everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(None, "batch"))
-    at_once = _EVALUATED_AT_ONCE * mesh.size
+    everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
 
-    def logits_of(learner, images):
-        """In chunks, so that the activations of a large data set need not fit into memory."""
+    def outcome(learner, images, labels):
+        """Logits and labels, spread over the devices, and which of them count: the last example fills up the shares.
+
+        In rounds, so that the activations of a large data set need not fit into memory.
+        """
         model = nnx.merge(graph, learner.params, learner.statistics)
-        whole = len(images) - len(images) % at_once
-        logits = []
-        if whole:
-            chunks = images[:whole].reshape(-1, at_once, *images.shape[1:])
-            chunks = lax.with_sharding_constraint(chunks, split)
-            logits.append(lax.map(model, chunks).reshape(whole, -1))
-        if whole < len(images):
-            logits.append(model(images[whole:]))
-        return jnp.concatenate(logits).astype(jnp.float32)
+        rounds = math.ceil(len(labels) / (_EVALUATED_AT_ONCE * mesh.size))
+        size = mesh.size * math.ceil(len(labels) / (rounds * mesh.size))
+        places = lax.with_sharding_constraint(jnp.arange(size * rounds), split)
+        chosen = jnp.minimum(places, len(labels) - 1)
+        logits = lax.map(lambda chosen: model(images[chosen]), chosen.reshape(size, rounds).T)
+        logits = jnp.moveaxis(logits, 0, 1).reshape(size * rounds, -1).astype(jnp.float32)
+        return logits, labels[chosen], places < len(labels)
 
     @partial(jax.jit, out_shardings=everywhere)
     def evaluate(learner, dataset):
         """Accuracies by argmax and with the thresholds of the whole training set, and the learner with these."""
         if task.thresholds is not None:
-            train_logits = logits_of(learner, dataset.train_images)
-            learner = learner._replace(thresholds=task.thresholds(train_logits, dataset.train_labels))
+            trained = outcome(learner, dataset.train_images, dataset.train_labels)
+            learner = learner._replace(thresholds=task.thresholds(*trained))
         parts = {
             "test": (dataset.test_images, dataset.test_labels),
             "validation": (dataset.validation_images, dataset.validation_labels),
@@ -166,12 +167,11 @@ def _evaluate(task: Task, graph, mesh):
         for part, (images, labels) in parts.items():
             if not len(labels):
                 continue
-            logits = logits_of(learner, images)
-            metrics[f"{part}_accuracy"] = 1 - softbin.zero_one_loss(logits, labels)
+            logits, labels, counts = outcome(learner, images, labels)
+            metrics[f"{part}_accuracy"] = 1 - softbin.zero_one_loss(logits, labels, where=counts)
             if task.thresholds is not None:
-                error = softbin.zero_one_loss(
-                    logits, labels, thresholds=learner.thresholds, temperature=task.temperature
-                )
+                decisions = {"thresholds": learner.thresholds, "temperature": task.temperature}
+                error = softbin.zero_one_loss(logits, labels, where=counts, **decisions)
                 metrics[f"{part}_accuracy_thresholded"] = 1 - error
         return learner, metrics
 

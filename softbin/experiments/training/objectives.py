@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 import softbin
 from softbin.experiments.common.errors import UserError
@@ -15,7 +15,7 @@ DEFAULT_BUDGETS = {"hypersimplex": "0.5", "fenchel_young": "label_count"}
 """The losses with a projection, and the budget that each has in the library."""
 
 Objective = Callable[[Float[Array, "n classes"], Int[Array, " n"]], Float[Array, ""]]
-Thresholds = Callable[[Float[Array, "n classes"], Int[Array, " n"]], Float[Array, " classes"]]
+Thresholds = Callable[[Float[Array, "n classes"], Int[Array, " n"], Bool[Array, " n"]], Float[Array, " classes"]]
 
 
 def budget(name: str, train_labels: np.ndarray, classes: int):
@@ -50,16 +50,16 @@ def objective(name: str, budget, temperature: float) -> Objective:
 
 
 def thresholds(name: str, budget, temperature: float) -> Thresholds | None:
-    """What to subtract from `logits / temperature` before an argmax, from the logits and labels of a data set.
+    """What to subtract from `logits / temperature` before an argmax, from a data set: logits, labels, and which count.
 
     None for a loss that sees a constant added to the logits of a class: plain argmax is right for it.
     """
     if name in DEFAULT_BUDGETS:
-        return lambda logits, labels: softbin.decision_thresholds(
-            logits, labels, budget=budget, temperature=temperature
+        return lambda logits, labels, where: softbin.decision_thresholds(
+            logits, labels, budget=budget, temperature=temperature, where=where
         )
     if name == "centred_scaled_mse":
-        return lambda logits, labels: jnp.mean(logits / temperature, 0) - 0.5
+        return lambda logits, labels, where: jnp.mean(logits / temperature, 0, where=where[:, None]) - 0.5
     return None
 
 

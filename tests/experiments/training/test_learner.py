@@ -1,10 +1,14 @@
 import chex
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from softbin.experiments.training import learner, tasks
+import softbin
+from softbin.experiments.training import learner, models, tasks
 from tests.experiments.training.test_run import config
+from tests.test_sharding import collectives
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
@@ -19,3 +23,30 @@ def test_an_epoch_of_the_cnn_is_one_program_but_on_cpu(backend, monkeypatch):
         changed, metrics = jax.eval_shape(programs.train_epoch, programs.initial, task.dataset)
         chex.assert_trees_all_equal_shapes_and_dtypes(changed, programs.initial)
         assert metrics["loss"].shape == ()
+
+
+@pytest.mark.parametrize(("loss", "at_once"), [("hypersimplex", 1000), ("centred_scaled_mse", 10)])
+def test_every_device_evaluates_its_share_of_data_of_any_size(loss, at_once, monkeypatch):
+    monkeypatch.setattr(learner, "_EVALUATED_AT_ONCE", at_once)
+    settings = config(loss=loss, train_examples=509, validation_examples=100)
+    task = tasks.prepare(settings)
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
+    programs = learner.build(task, settings, mesh)
+    arguments = jax.device_put((programs.initial, task.dataset), NamedSharding(mesh, PartitionSpec()))
+    program = programs.evaluate.lower(*arguments).compile()
+    evaluated, metrics = program(*arguments)
+
+    model = models.build("mlp", task.dataset.train_images.shape[1:], settings.hidden, 10, jnp.float32, settings.seed)
+    images, labels = map(jnp.asarray, task.dataset[:2])
+    thresholds = jax.jit(task.thresholds)(model(images), labels, jnp.ones(len(labels), bool))
+    np.testing.assert_allclose(evaluated.thresholds, thresholds, atol=1e-6)
+    for part, examples in (("validation", task.dataset[2:4]), ("test", task.dataset[4:])):
+        images, labels = map(jnp.asarray, examples)
+        decided = softbin.predict(model(images), thresholds, settings.temperature)
+        assert metrics[f"{part}_accuracy_thresholded"] == pytest.approx(np.mean(decided == labels))
+        assert metrics[f"{part}_accuracy"] == pytest.approx(np.mean(model(images).argmax(-1) == labels))
+
+    weights = sum(leaf.size for leaf in jax.tree.leaves(programs.initial.params) if leaf.ndim > 1)
+    examples = sum(map(len, task.dataset[1::2]))
+    assert program.cost_analysis()["flops"] < 1.1 * 2 * weights * examples / 8
+    assert {kind for kind, _ in collectives(program.as_text())} == {"all-reduce"}

@@ -10,7 +10,7 @@ import pytest
 
 from softbin.experiments.common.errors import UserError
 from softbin.experiments.train import train
-from softbin.experiments.training import data, learner
+from softbin.experiments.training import data
 from softbin.experiments.training.objectives import OBJECTIVES
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -210,12 +210,6 @@ def test_augmentation_changes_what_is_learnt_and_is_reproducible(tmp_path):
         train(config(**changes, augment=augmented), tmp_path / name)
     assert losses(tmp_path / "first") == losses(tmp_path / "again")
     assert losses(tmp_path / "first") != losses(tmp_path / "plain")
-
-
-def test_a_large_data_set_is_evaluated_in_chunks_with_the_same_result(run, tmp_path, monkeypatch):
-    summary, _ = run
-    monkeypatch.setattr(learner, "_EVALUATED_AT_ONCE", 10)
-    assert without_times(train(config(epochs=20, budget="label_count"), tmp_path)) == without_times(summary)
 
 
 def test_a_workdir_that_is_a_file_is_refused(tmp_path):
