@@ -24,6 +24,9 @@ class Booster(Protocol):
     def grow(self) -> None:
         """One round: a tree for each score of a row."""
 
+    def go_on_from(self, margins: list[np.ndarray]) -> None:
+        """Grow the next trees on top of these margins, as if there were none before."""
+
     def margins(self) -> list[np.ndarray]:
         """The margins of the training, validation and test rows, of shape (n,) for two classes, else (n, classes)."""
 
@@ -51,7 +54,7 @@ class _LightGBM:
         self._margins: list[np.ndarray] = [np.zeros(())] * 3
         self._seen = 0
         binary = split.classes == 2
-        parameters = {
+        self._parameters = {
             "objective": "none" if objective else ("binary" if binary else "multiclass"),
             "num_class": 1 if binary else split.classes,
             "learning_rate": learning_rate,
@@ -59,10 +62,17 @@ class _LightGBM:
             "force_row_wise": True,
             "verbosity": -1,
         }
-        self._model = lightgbm.Booster(parameters, lightgbm.Dataset(split.train.features, split.train.labels))
+        self._dataset = lightgbm.Dataset(split.train.features, split.train.labels)
+        self._make = lightgbm.Booster
+        self._model = self._make(self._parameters, self._dataset)
 
     def grow(self) -> None:
         self._model.update(fobj=self._objective)
+
+    def go_on_from(self, margins: list[np.ndarray]) -> None:
+        self._margins, self._seen = margins, 0
+        self._dataset.set_init_score(margins[0])
+        self._model = self._make(self._parameters, self._dataset)
 
     def margins(self) -> list[np.ndarray]:
         seen, self._seen = self._seen, self._model.current_iteration()
@@ -85,16 +95,23 @@ class _XGBoost:
         self._rounds = self._seen = 0
         self._margins: list[np.ndarray] = []
         binary = split.classes == 2
-        parameters: dict[str, Any] = {"learning_rate": learning_rate, "verbosity": 0}
+        self._parameters: dict[str, Any] = {"learning_rate": learning_rate, "verbosity": 0}
         if not binary:
-            parameters["num_class"] = split.classes
+            self._parameters["num_class"] = split.classes
         if objective is None:
-            parameters["objective"] = "binary:logistic" if binary else "multi:softprob"
-        self._model = xgboost.Booster(parameters, [self._train])
+            self._parameters["objective"] = "binary:logistic" if binary else "multi:softprob"
+        self._make = xgboost.Booster
+        self._model = self._make(self._parameters, [self._train])
 
     def grow(self) -> None:
         self._model.update(self._train, self._rounds, fobj=self._objective)
         self._rounds += 1
+
+    def go_on_from(self, margins: list[np.ndarray]) -> None:
+        self._margins, self._rounds, self._seen = margins, 0, 0
+        for matrix, rows in zip((self._train, *self._parts), (margins[0], *margins), strict=True):
+            matrix.set_base_margin(rows)
+        self._model = self._make(self._parameters, [self._train])
 
     def margins(self) -> list[np.ndarray]:
         if self._seen < self._rounds:

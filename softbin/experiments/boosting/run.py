@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 import softbin
-from softbin.experiments.boosting import boosters, losses, tables
+from softbin.experiments.boosting import boosters, checkpoints, losses, tables
 from softbin.experiments.common import settings
 from softbin.experiments.common import workdir as folder
 from softbin.experiments.common.curves import save_curves
@@ -23,7 +23,7 @@ from softbin.experiments.common.errors import UserError
 
 MEASURES = ("auc", "log_loss", "error", "error_thresholded")
 STOPS = ("fixed", "best")
-_LEAST = {"rounds": 1, "fixed_rounds": 1, "evaluate_every": 1, "seed": 0}
+_LEAST = {"rounds": 1, "fixed_rounds": 1, "evaluate_every": 1, "checkpoint_every": 0, "seed": 0}
 FIELDS = frozenset(_LEAST) | {"booster", "dataset", "data", "loss", "hessian", "learning_rate"}
 _PANELS = {
     name: {f"test_{measure}": "test", f"validation_{measure}": "validation"}
@@ -38,7 +38,8 @@ _PANELS = {
 def boost(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     """Grow one model and write `metrics.jsonl`, `summary.json` and `curves.png`.
 
-    A run that was cut off starts anew; a finished one is not run again.
+    A run that was cut off goes on from its last whole checkpoint and ends with the same results; a finished one is not
+    run again. At a checkpoint the library starts anew from the margins so far, whether the run is cut off there or not.
 
     Args:
       config: as that of `softbin/experiments/configs/boosting_breast_cancer.py`.
@@ -62,21 +63,29 @@ def boost(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> dict
     booster = boosters.BOOSTERS[config.booster](split, loss.objective, config.learning_rate)
     folder.start(workdir, config.to_dict())
 
-    history: list[dict[str, Any]] = []
-    train_seconds = 0.0
-    with (
-        open(workdir / folder.METRICS_FILE, "w") as log,
-        tqdm(range(1, config.rounds + 1), desc=config.loss, unit="round", leave=None) as progress,
-    ):
+    def is_evaluated(done: int) -> bool:
+        return done % config.evaluate_every == 0 or done in (config.fixed_rounds, config.rounds)
+
+    before, margins = checkpoints.restore(workdir / folder.CHECKPOINTS_FOLDER)
+    if before:
+        booster.go_on_from(margins)
+    history = folder.read_history(workdir, sum(map(is_evaluated, range(1, before + 1))))
+    train_seconds = history[-1]["train_seconds"] if history else 0.0
+    rounds = range(before + 1, config.rounds + 1)
+    with tqdm(rounds, desc=config.loss, unit="round", initial=before, total=config.rounds, leave=None) as progress:
         for done in progress:
             start = time.perf_counter()
             booster.grow()
             train_seconds += time.perf_counter() - start
-            if done % config.evaluate_every == 0 or done in (config.fixed_rounds, config.rounds):
+            if is_evaluated(done):
                 measured = measures(booster.margins(), split, loss)
                 history.append({"round": done, **measured, "train_seconds": train_seconds})
-                log.write(json.dumps(history[-1]) + "\n")
+                with open(workdir / folder.METRICS_FILE, "a") as log:
+                    log.write(json.dumps(history[-1]) + "\n")
                 progress.set_postfix(auc=f"{measured['test_auc']:.4f}", refresh=False)
+            if config.checkpoint_every and done % config.checkpoint_every == 0 and done < config.rounds:
+                checkpoints.save(workdir / folder.CHECKPOINTS_FOLDER, done, booster.margins())
+                booster.go_on_from(booster.margins())
 
     summary = _summary(config, split, history, booster.version)
     title = f"{config.dataset}, {config.booster}, {config.loss}"

@@ -73,10 +73,10 @@ def start(workdir: Path, config: dict[str, Any]) -> None:
     write(workdir / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
 
 
-def read_history(workdir: Path, epochs: int) -> list[dict[str, Any]]:
-    """The records of the first `epochs` epochs; later ones, of a run that was cut off, are dropped from the file."""
+def read_history(workdir: Path, count: int) -> list[dict[str, Any]]:
+    """The first `count` records; later ones, of a run that was cut off, are dropped from the file."""
     path = workdir / METRICS_FILE
-    lines = path.read_text().splitlines(keepends=True)[:epochs] if epochs else []
+    lines = path.read_text().splitlines(keepends=True)[:count] if count else []
     write(path, "".join(lines))
     return [json.loads(line) for line in lines]
 

@@ -47,5 +47,6 @@ def _run() -> ml_collections.ConfigDict:
     config.rounds = 500
     config.fixed_rounds = 50
     config.evaluate_every = 25
+    config.checkpoint_every = 0  # a run takes some seconds
     config.seed = 0
     return config

@@ -1,8 +1,6 @@
 """Checkpoints of a training run, through orbax, that are verified before they are read."""
 
 import json
-import shutil
-import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from softbin.experiments.common import workdir
+from softbin.experiments.common.newest_whole import newest_whole
 
 _CHECKSUMS_FILE = "crc32.json"
 
@@ -49,28 +48,12 @@ class Checkpoints:
 
 
 def _newest_whole(folder: Path) -> int:
-    """The epoch of the newest checkpoint that is whole, or 0; those after it are set aside.
+    """The epoch of the newest checkpoint that is whole, or 0.
 
     Orbax is not asked, since it leaves other reads behind when one fails, which complain long afterwards.
     """
-    damaged: dict[Path, str] = {}
-    newest = 0
-    for epoch in sorted((int(path.name) for path in folder.glob("*") if path.name.isdecimal()), reverse=True):
-        path = folder / str(epoch)
-        reason = _damage(path)
-        if reason is None:
-            newest = epoch
-            break
-        damaged[path] = reason
-    for path, reason in damaged.items():
-        aside = path.with_name(f"damaged-{path.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        path.rename(aside)
-        print(
-            f"checkpoint {path} is damaged ({reason}), moved to {aside.name}: training goes on from epoch {newest}",
-            file=sys.stderr,
-        )
-    return newest
+    epochs = {int(path.name): path for path in folder.glob("*") if path.name.isdecimal()}
+    return newest_whole(epochs, _damage, "training goes on from epoch")
 
 
 def _damage(path: Path) -> str | None:

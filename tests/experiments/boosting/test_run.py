@@ -1,4 +1,5 @@
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -11,14 +12,18 @@ from sklearn.metrics import roc_auc_score
 from softbin.experiments.boosting import boosters, losses, run, tables
 from softbin.experiments.common.errors import UserError
 from softbin.experiments.train import train
+from tests.experiments.boosting.test_boosters import split
 from tests.libraries import BOOSTERS, needs_lightgbm
 
 CONFIGS = Path(__file__).parents[3] / "configs"
+TIMES = ("train_seconds", "date")
 
 
 def config(**changes):
     result = runpy.run_path(str(CONFIGS / "boosting_breast_cancer.py"))["get_config"]()
-    result.update({"rounds": 6, "fixed_rounds": 3, "evaluate_every": 2, "loss": "logistic", **changes})
+    result.update(
+        {"rounds": 6, "fixed_rounds": 3, "evaluate_every": 2, "checkpoint_every": 2, "loss": "logistic", **changes}
+    )
     return result
 
 
@@ -49,19 +54,58 @@ def test_the_summary_has_the_fixed_and_the_best_round(finished):
 
 
 @needs_lightgbm
-def test_a_finished_run_is_not_run_again_and_one_that_was_cut_off_starts_anew(finished, tmp_path, monkeypatch):
-    summary, _ = finished
-    with monkeypatch.context() as patched:
-        patched.setattr(boosters._LightGBM, "margins", lambda self: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            train(config(), tmp_path)
-    again = train(config(), tmp_path)
-    times = ("train_seconds", "date")
-    assert {k: v for k, v in again.items() if k not in times} == {k: v for k, v in summary.items() if k not in times}
+def test_a_finished_run_is_not_run_again(finished, monkeypatch):
+    summary, workdir = finished
     monkeypatch.setattr(tables, "load", None)
-    assert train(config(), tmp_path) == again
+    assert train(config(), workdir) == summary
     with pytest.raises(UserError, match="rounds is 6 there and 7 here"):
-        train(config(rounds=7), tmp_path)
+        train(config(rounds=7), workdir)
+
+
+def results(workdir):
+    records = [*metrics(workdir), json.loads((workdir / "summary.json").read_text())]
+    return [{name: value for name, value in record.items() if name not in TIMES} for record in records]
+
+
+def cut_off(settings, workdir, after, monkeypatch):
+    """Run, and stop in the round after `after` rounds."""
+    grow, rounds = boosters.BOOSTERS[settings.booster].grow, iter(range(after))
+
+    def interrupted(self):
+        if next(rounds, None) is None:
+            raise KeyboardInterrupt
+        grow(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(boosters.BOOSTERS[settings.booster], "grow", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings, workdir)
+
+
+@pytest.mark.parametrize("booster", BOOSTERS)
+@pytest.mark.parametrize("changes", [{"loss": "hypersimplex"}, {"loss": "logistic", "dataset": "diamonds"}])
+def test_a_run_that_was_cut_off_ends_with_the_results_of_one_that_was_not(booster, changes, tmp_path, monkeypatch):
+    if changes.get("dataset"):
+        monkeypatch.setattr(tables, "load", lambda *_: split(classes=3))
+    settings = config(booster=booster, **changes)
+    cut_off(settings, tmp_path / "cut", 5, monkeypatch)
+    assert [record["round"] for record in metrics(tmp_path / "cut")] == [2, 3, 4]
+    train(settings, tmp_path / "cut")
+    train(settings, tmp_path / "whole")
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-40], lambda content: content[:90] + b"?" + content[91:]])
+def test_a_damaged_checkpoint_is_named_and_set_aside_and_the_one_before_it_used(damage, tmp_path, capsys, monkeypatch):
+    settings = config(booster="xgboost")
+    cut_off(settings, tmp_path / "cut", 5, monkeypatch)
+    checkpoint = tmp_path / "cut" / "checkpoints" / "4.npz"
+    checkpoint.write_bytes(damage(checkpoint.read_bytes()))
+    train(settings, tmp_path / "cut")
+    train(settings, tmp_path / "whole")
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+    message = r"checkpoint \S+4.npz is damaged \(.+\), moved to damaged-4.npz: boosting goes on from round 2\n"
+    assert re.search(message, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("booster", BOOSTERS)
