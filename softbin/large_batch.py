@@ -50,7 +50,7 @@ def value_and_grad(
       first axis. It returns `(value, gradient by params)`, with `has_aux` `((value, aux), gradient)`. In a
       `jax.jit` with a batch sharded over its examples every microbatch is spread over all devices, and its gradient
       summed over them. Inside `jax.shard_map` give `loss_fn` its `axis_name`; `microbatch_size` is then per device, and
-      the devices' gradients are summed once a step.
+      the devices' gradients are summed once a step (but not with `check_vma=False`, as by `jax.value_and_grad`).
 
     Raises:
       ValueError: `microbatch_size` is less than 1, or inputs or outputs do not agree on the number of examples.

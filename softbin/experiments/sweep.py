@@ -90,7 +90,7 @@ def _parser() -> command_line.Parser:
     parser = command_line.Parser(
         "softbin-sweep",
         "Run every combination in the grid of a config, one after the other. Finished runs are\n"
-        "skipped, and one that was cut off goes on.",
+        "skipped, and one that was cut off goes on from its last checkpoint.",
         "--config=large_batch_cpu --workdir=runs/large_batch",
     )
     parser.add_config("--config.run.epochs=20")

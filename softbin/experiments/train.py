@@ -47,7 +47,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     flags, config = _parser().parse_with_config(arguments)
     if "grid" in config:
         raise UserError("the config is a sweep, with a run and a grid: give it to softbin-sweep")
-    if flags.coordinator_address:
+    if (flags.coordinator_address, flags.num_processes, flags.process_id) != (None, None, None):
         _join_processes(flags)
     before = folder.finished(Path(flags.workdir), config.to_dict())
     summary = train(config, flags.workdir)
@@ -59,6 +59,10 @@ def _run(arguments: Sequence[str] | None) -> None:
 
 
 def _join_processes(flags: argparse.Namespace) -> None:
+    if flags.coordinator_address is None:
+        raise UserError("--num_processes and --process_id go with --coordinator_address=HOST:PORT: give that too")
+    if flags.coordinator_address != "auto" and None in (flags.num_processes, flags.process_id):
+        raise UserError("--coordinator_address=HOST:PORT goes with --num_processes and --process_id: give them too")
     if flags.coordinator_address == "auto":
         jax.distributed.initialize()
     else:

@@ -88,6 +88,12 @@ def test_help_describes_every_flag_and_shows_an_example(name, described, flag, c
             ["{in}", "--config=digits", "more"],
             "unexpected arguments more: settings are given as --config.field=",
         ),
+        (
+            "train",
+            ["{in}", "--config=digits", "--coordinator_address=localhost:1234", "--num_processes=2"],
+            "--coordinator_address=HOST:PORT goes with --num_processes and --process_id: give them too",
+        ),
+        ("train", ["{in}", "--config=digits", "--process_id=1"], "--num_processes and --process_id go with --coord"),
         ("train", ["{in}", "--config=digits", "--process_id=a"], "argument --process_id: invalid int value: 'a': see "),
         (
             "train",

@@ -8,7 +8,7 @@ import numpy as np
 
 from softbin.adapters.gbdt import lightgbm_objective, xgboost_objective
 from softbin.experiments.boosting.tables import Split
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.common.errors import UserError, one_line
 
 Gradient = Callable[..., tuple[np.ndarray, np.ndarray]]
 """An objective as the libraries call it, `(scores, dataset) -> (gradient, hessian)`."""
@@ -37,9 +37,9 @@ def library(name: str) -> Any:
         return import_module(name)
     except ModuleNotFoundError:
         raise UserError(f"the booster {name} is not installed: pip install {name}") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # XGBoost's own is a ValueError
         remedy = "apt-get install libgomp1 on Debian and Ubuntu, brew install libomp on macOS"
-        raise UserError(f"the booster {name} does not load ({error}): install OpenMP, {remedy}") from None
+        raise UserError(f"the booster {name} does not load ({one_line(error)}): install OpenMP, {remedy}") from None
 
 
 class _LightGBM:

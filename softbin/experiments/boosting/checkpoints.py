@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from softbin.experiments.common import workdir
+from softbin.experiments.common.errors import one_line
 from softbin.experiments.common.newest_whole import newest_whole
 
 _KEPT = 2
@@ -50,6 +51,6 @@ def _read(path: Path) -> list[np.ndarray]:
 def _damage(path: Path) -> str | None:
     try:
         _read(path)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        return " ".join(str(error).split())
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        return one_line(error)
     return None

@@ -74,11 +74,24 @@ def start(workdir: Path, config: dict[str, Any]) -> None:
 
 
 def read_history(workdir: Path, count: int) -> list[dict[str, Any]]:
-    """The first `count` records; later ones, of a run that was cut off, are dropped from the file."""
+    """The first `count` records; later ones, of a run that was cut off, are dropped from the file.
+
+    Raises:
+      UserError: there are not so many, or they cannot be read.
+    """
     path = workdir / METRICS_FILE
-    lines = path.read_text().splitlines(keepends=True)[:count] if count else []
+    try:
+        lines = path.read_text().splitlines(keepends=True)[:count] if count else []
+        records = [json.loads(line) for line in lines]
+    except (OSError, ValueError):
+        records = []
+    if len(records) < count:
+        raise UserError(
+            f"{path} is damaged, it lacks records from before the last checkpoint: remove {workdir}, or choose another "
+            "--workdir"
+        )
     write(path, "".join(lines))
-    return [json.loads(line) for line in lines]
+    return records
 
 
 def write(path: Path, text: str) -> None:

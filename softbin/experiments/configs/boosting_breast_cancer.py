@@ -15,6 +15,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.rounds = 100
     config.fixed_rounds = 50  # the paper's; results are compared here, and where the validation AUC is highest
     config.evaluate_every = 10  # rounds
-    config.checkpoint_every = 25  # rounds; 0 for none
+    config.checkpoint_every = 20  # rounds; 0 for none
     config.seed = 0  # of the split into training, validation and test rows
     return config

@@ -63,7 +63,7 @@ def _damage(path: Path) -> str | None:
         changed = [name for name, expected in checksums.items() if _checksum(path / name) != expected]
     except OSError as error:
         return f"{Path(error.filename).relative_to(path)}: {error.strerror}"
-    except ValueError:
+    except (ValueError, AttributeError):  # it is no JSON, or no object
         return f"{_CHECKSUMS_FILE} cannot be read"
     return f"{changed[0]} does not match its checksum" if changed else None
 

@@ -35,13 +35,15 @@ def by_their_own_train(name, parts, objective):
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("loss", ["logistic", "hypersimplex"])
 @pytest.mark.parametrize("name", BOOSTERS)
-def test_growing_round_by_round_is_the_libraries_own_training(name, loss, classes):
+def test_growing_round_by_round_with_a_new_start_between_is_the_libraries_own_training(name, loss, classes):
     parts = split(classes)
     booster = boosters.BOOSTERS[name](parts, losses.loss(loss, name, "unit").objective, RATE)
     for done in range(ROUNDS):
         booster.grow()
         if done in (1, 4):
             booster.margins()
+        if done == 2:
+            booster.go_on_from(booster.margins())
     expected = by_their_own_train(name, parts, losses.loss(loss, name, "unit").objective)
     for margins, reference in zip(booster.margins(), expected, strict=True):
         assert np.ptp(margins) > 0.5

@@ -95,7 +95,14 @@ def test_a_run_that_was_cut_off_ends_with_the_results_of_one_that_was_not(booste
     assert results(tmp_path / "cut") == results(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:-40], lambda content: content[:90] + b"?" + content[91:]])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-40],
+        lambda content: content[:90] + b"?" + content[91:],
+        lambda content: content.replace(b"\x2d\x03\x2d\x00", b"\x2d\x03\xff\x00"),  # of a later version of zip
+    ],
+)
 def test_a_damaged_checkpoint_is_named_and_set_aside_and_the_one_before_it_used(damage, tmp_path, capsys, monkeypatch):
     settings = config(booster="xgboost")
     cut_off(settings, tmp_path / "cut", 5, monkeypatch)
@@ -114,6 +121,17 @@ def test_every_loss_learns(booster, loss, tmp_path):
     summary = train(config(booster=booster, loss=loss, learning_rate=0.3), tmp_path)
     assert summary["best_test_auc"] > 0.95
     assert max(summary["best_test_error"], summary["best_test_error_thresholded"]) < 0.1
+
+
+@pytest.mark.parametrize("content", [None, "", '{"round": 2}\n{"rou'])
+def test_a_run_without_its_records_is_refused(content, tmp_path, monkeypatch):
+    settings = config(booster="xgboost")
+    cut_off(settings, tmp_path, 5, monkeypatch)
+    (tmp_path / "metrics.jsonl").unlink()
+    if content is not None:
+        (tmp_path / "metrics.jsonl").write_text(content)
+    with pytest.raises(UserError, match=r"metrics.jsonl is damaged, it lacks records .* remove .*, or choose another"):
+        train(settings, tmp_path)
 
 
 def test_measures_are_those_of_the_held_out_rows():
