@@ -137,11 +137,12 @@ def test_a_mistake_is_reported_in_one_line_and_nothing_is_written(name, argument
         (
             [
                 "--config=boosting_breast_cancer",
+                "--config.booster=xgboost",
                 "--config.loss=logistic",
                 "--config.rounds=6",
                 "--config.fixed_rounds=3",
             ],
-            r"breast_cancer, lightgbm, logistic: test AUC 0\.9\d{3}, error by thresholds 0\.\d{4} after 6 rounds",
+            r"breast_cancer, xgboost, logistic: test AUC 0\.9\d{3}, error by thresholds 0\.\d{4} after 6 rounds",
         ),
     ],
 )
