@@ -8,6 +8,7 @@ from jaxtyping import install_import_hook
 
 from tests import compiling
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # boosters' threads would wait for cores that other tests keep busy
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {compiling.flags(devices=8)}"  # read when first used
 
 install_import_hook("softbin", "beartype.beartype")
