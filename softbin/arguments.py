@@ -1,6 +1,7 @@
 """Arguments of operators, losses and decisions: checked, and brought into the form of the solver."""
 
 import operator
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,26 +22,30 @@ class Problem(NamedTuple):
     groups: Groups
 
 
-def prepare(scores, k, temperature, groups: Groups, where, weights) -> tuple[Problem, Array | None]:
-    """Check the arguments and bring them into the solver's form; also which entries exist, None for all."""
+def check(scores, k, temperature, where, weights, groups: Groups):
+    """Refuse what is known to be wrong before anything is traced: dtypes, an empty group, values."""
     dtype = jnp.result_type(scores)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"scores must be floating point, got {dtype}: convert them, for example to float32")
-    shape = jnp.shape(scores)
-    if not shape:
-        raise ValueError("scores must have an axis to choose along, got a scalar")
-    axis = _checked_axis(groups.axis, shape)
-    groups = groups._replace(axis=axis)
-    if shape[axis] == 0:
-        raise ValueError(f"axis {axis} of scores with shape {shape} is empty: there is nothing to choose from")
-    size = groups.size(shape)
-    _check_numbers(k, temperature, None if weights is not None else size)
+    size = groups.size(jnp.shape(scores))
+    if size == 0:
+        raise ValueError(
+            f"scores with shape {jnp.shape(scores)} are empty along {groups.axes}: there is nothing to choose from"
+        )
+    check_k(k, size if weights is None else None)
+    check_temperature(temperature)
+    check_weights(weights)
+    check_mask(where)
 
-    dtype = jnp.promote_types(dtype, jnp.float32)
+
+def prepare(scores, k, temperature, groups: Groups, where, weights) -> tuple[Problem, Array | None]:
+    """Bring arguments into the solver's form; also which entries exist, None for all. NaN for values out of range."""
+    shape = jnp.shape(scores)
+    dtype = jnp.promote_types(jnp.result_type(scores), jnp.float32)
     scores = jnp.asarray(scores, dtype)
-    weights = _weights(weights, dtype, shape)
+    weights = None if weights is None else _broadcast("weights", jnp.asarray(weights, dtype), shape)
     part = _takes_part(weights, where, shape)
-    count: Any = size
+    count: Any = groups.size(shape)
     if part is not None:
         scores = jnp.where(part, scores, -jnp.inf)
         count = jnp.where(part, 1 if weights is None else weights, jnp.zeros((), dtype))
@@ -54,20 +59,32 @@ def prepare(scores, k, temperature, groups: Groups, where, weights) -> tuple[Pro
     return Problem(scores, k, temperature, weights, groups), part
 
 
-def _checked_axis(axis, shape):
-    axis = operator.index(axis)
-    if not -len(shape) <= axis < len(shape):
-        raise ValueError(f"axis {axis} is not an axis of scores with shape {shape}")
-    return axis % len(shape)
+def groups_along(axis, scores, axis_name=None) -> Groups:
+    """The groups that an `axis` argument stands for: along one axis, several, or all where it is None."""
+    shape = jnp.shape(scores)
+    if not shape:
+        raise ValueError("scores must have an axis to choose along, got a scalar")
+    try:
+        named = range(len(shape)) if axis is None else axis if isinstance(axis, Sequence) else [axis]
+        named = [operator.index(axis) for axis in named]
+    except TypeError:
+        raise TypeError(f"axis must be an integer, a tuple of integers, or None for all axes, got {axis!r}") from None
+    wrong = [axis for axis in named if not -len(shape) <= axis < len(shape)]
+    if wrong:
+        raise ValueError(f"axis {wrong[0]} is not an axis of scores with shape {shape}")
+    axes = tuple(sorted({axis % len(shape) for axis in named}))
+    if len(axes) != len(named) or not axes:
+        raise ValueError(f"axis must name one axis or several different ones, got {axis}")
+    return Groups(axes, axis_name)
 
 
-def _check_numbers(k, temperature, size):
+def check_k(k, size=None):
+    """A budget that is known when traced must be one, of groups of this size if all entries weigh 1."""
     known = _known(k)
     if known is not None and not np.all(known >= 0):
         raise ValueError(f"k must be in [0, n], got {_show(k)}")
     if known is not None and size is not None and not np.all(known <= size):
         raise ValueError(f"k must be at most n = {size}, the length of the axis, got {_show(k)}")
-    check_temperature(temperature)
 
 
 def check_whole(k):
@@ -100,31 +117,28 @@ def _per_group(name, value, groups, shape, dtype):
     value = jnp.asarray(value)
     if not jnp.issubdtype(value.dtype, jnp.floating) and not jnp.issubdtype(value.dtype, jnp.integer):
         raise TypeError(f"{name} must be real, got {value.dtype}")
-    axis, lanes = groups.axis, groups.lanes
-    expected = (*shape[:axis], *shape[axis + 1 :])
+    axes, lanes = groups.axes, groups.lanes
+    expected = groups.without(shape)
     expected = expected if lanes == 1 else (*expected[:-1], expected[-1] // lanes)
     try:
         value = jnp.broadcast_to(value, expected)
     except ValueError:
         raise ValueError(
-            f"{name} with shape {value.shape} does not broadcast to {expected}, the shape of scores without axis {axis}"
+            f"{name} with shape {value.shape} does not broadcast to {expected}, the shape of scores without {axes}"
         ) from None
-    return groups.spread(jnp.expand_dims(value.astype(dtype), axis))
+    return groups.spread(jnp.expand_dims(value.astype(dtype), axes))
 
 
-def _weights(weights, dtype, shape):
-    if weights is None:
-        return None
-    known = _known(weights)
+def check_weights(weights):
+    """Weights that are known when traced must not be negative."""
+    known = None if weights is None else _known(weights)
     if known is not None and not np.all(known >= 0):
         raise ValueError(f"weights must not be negative, got a smallest of {np.min(known)}")
-    return _broadcast("weights", jnp.asarray(weights, dtype), shape)
 
 
 def _takes_part(weights, where, shape):
     part = None if weights is None else weights > 0
     if where is not None:
-        check_mask(where)
         where = _broadcast("where", jnp.asarray(where), shape)
         part = where if part is None else part & where
     return part
@@ -132,7 +146,7 @@ def _takes_part(weights, where, shape):
 
 def check_mask(where):
     """A mask of numbers is more likely a mistake than a mask."""
-    if jnp.result_type(where) != jnp.bool_:
+    if where is not None and jnp.result_type(where) != jnp.bool_:
         raise TypeError(f"where must be boolean, got {jnp.result_type(where)}")
 
 

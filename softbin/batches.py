@@ -2,16 +2,20 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import PartitionSpec
+from jax.tree_util import Partial
 from jaxtyping import Array, ArrayLike, Float, Real
 
-from softbin.arguments import check_mask
+from softbin import budgets, meshes
+from softbin.arguments import check_k, check_mask, check_temperature, check_weights
 from softbin.groups import Groups, halvings, shards
+from softbin.meshes import is_manual
 
 Budget = Callable[..., Array] | Real[ArrayLike, "..."]
 
@@ -34,23 +38,75 @@ class Batch(NamedTuple):
         return self.logits.shape[1] // self.groups.lanes
 
 
-def prepare_batch(logits, where, weights, axis_name=None) -> Batch:
-    """Check a batch and flatten its examples."""
-    dtype = jnp.result_type(logits)
+def run_on_batch(
+    function: Callable[..., Any],
+    result: Callable[[PartitionSpec], Any],
+    logits,
+    labels,
+    budget: Budget,
+    temperature,
+    where,
+    weights,
+    axis_name,
+    **settings,
+):
+    """Check a batch, and call a jitted function of it with all these arguments, on a mesh of any kind.
+
+    Args:
+      function: its `axis_name` and settings are static.
+      result: from the sharding of the logits to that of its result, as for :func:`softbin.meshes.run`.
+    """
+    check_batch(logits, labels, where, weights)
+    check_temperature(temperature)
+    if callable(budget):
+        budget = budget if budgets.is_pytree(budget) else Partial(budget)
+    else:
+        alike = axis_name is None and where is None and weights is None
+        check_k(budget, _sizes(logits)[0] if alike else None)
+
+    def call(logits, labels, budget, temperature, where, weights):
+        if isinstance(budget, Partial) and budget.func is not budgets.label_count:  # jit would keep a program for each
+            batch = prepare_batch(logits, where, weights, axis_name)
+            budget = batch_budget(batch, None if labels is None else prepare_targets(labels, logits, batch), budget)
+        return function(logits, labels, budget, temperature, where, weights, axis_name=axis_name, **settings)
+
+    return meshes.run(call, result, logits, labels, budget, temperature, where, weights)
+
+
+def check_batch(logits, labels, where, weights):
+    """Refuse what is known to be wrong before anything is traced: dtypes, shapes, values."""
+    dtype, shape = jnp.result_type(logits), jnp.shape(logits)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"logits must be floating point, got {dtype}: convert them, for example to float32")
-    shape = jnp.shape(logits)
     if not shape:
         raise ValueError("logits must have an axis of examples, got a scalar")
-    examples, classes = (shape, 1) if len(shape) == 1 else (shape[:-1], shape[-1])
-    n = math.prod(examples)
-    dtype = jnp.promote_types(dtype, jnp.float32)
-    weights = _example_weights(where, weights, examples, dtype)
-    lanes = _lanes(n, classes)
-    logits = _by_row(jnp.asarray(logits, dtype).reshape(n, classes), lanes)
+    examples = shape if len(shape) == 1 else shape[:-1]
+    for name, value in (("where", where), ("weights", weights)):
+        if value is not None and jnp.shape(value) != examples:
+            raise ValueError(f"{name} with shape {jnp.shape(value)} must have one entry per example: shape {examples}")
+    check_weights(weights)
+    check_mask(where)
+    if labels is not None:
+        _check_labels(labels, shape, where, weights)
+
+
+def prepare_batch(logits, where, weights, axis_name=None) -> Batch:
+    """Flatten the examples of a batch."""
+    n, classes = _sizes(logits)
+    dtype = jnp.promote_types(jnp.result_type(logits), jnp.float32)
+    weights = _example_weights(where, weights, dtype)
+    logits = jnp.asarray(logits, dtype)
+    lanes = 1 if shards(classes) > 1 and not is_manual(logits) else _lanes(n, classes)
+    logits = _by_row(logits.reshape(n, classes), lanes)
     if weights is not None:
         weights = _by_row(jnp.broadcast_to(weights.reshape(n, 1), (n, classes)), lanes)
-    return Batch(logits, weights, Groups(0, axis_name, lanes))
+    return Batch(logits, weights, Groups((0,), axis_name, lanes))
+
+
+def _sizes(logits) -> tuple[int, int]:
+    """The number of examples, and of classes."""
+    *examples, classes = jnp.shape(logits) if jnp.ndim(logits) > 1 else (*jnp.shape(logits), 1)
+    return math.prod(examples), classes
 
 
 def _lanes(n: int, classes: int) -> int:
@@ -62,10 +118,9 @@ def _lanes(n: int, classes: int) -> int:
 
 
 def prepare_targets(labels, logits, batch: Batch) -> Float[Array, "rows row"]:
-    """Check the labels of a batch; its targets are zero where masked, NaN where out of range."""
-    shape, classes = jnp.shape(logits), batch.classes
-    _check_labels(labels, shape, batch)
-    if jnp.shape(labels) == shape:
+    """The labels of a batch as targets: zero where masked, NaN where out of range."""
+    classes = batch.classes
+    if jnp.shape(labels) == jnp.shape(logits):
         targets = jnp.asarray(labels, batch.logits.dtype).reshape(-1, classes)
         targets = jnp.where((targets >= 0) & (targets <= 1), targets, jnp.nan)
     else:
@@ -118,7 +173,7 @@ def _weights_by_example(batch: Batch) -> Float[Array, " n"] | None:
     return None if batch.weights is None else by_example(batch.weights, batch.groups.lanes)[:, 0]
 
 
-def _check_labels(labels, shape, batch: Batch):
+def _check_labels(labels, shape, where, weights):
     kind = jnp.result_type(labels)
     if not any(jnp.issubdtype(kind, allowed) for allowed in (jnp.bool_, jnp.integer, jnp.floating)):
         raise TypeError(f"labels must be integer, boolean or floating point, got {kind}")
@@ -130,27 +185,22 @@ def _check_labels(labels, shape, batch: Batch):
         )
     if not dense and not jnp.issubdtype(kind, jnp.integer):
         raise TypeError(f"labels of shape {shape[:-1]} are class numbers and must be integer, got {kind}")
-    weights = _weights_by_example(batch)
-    if isinstance(labels, jax.core.Tracer) or isinstance(weights, jax.core.Tracer):
+    if any(isinstance(value, jax.core.Tracer) for value in (labels, where, weights)):
         return
-    classes = batch.classes
+    classes = shape[-1] if len(shape) > 1 else 1
     rows = np.reshape(np.asarray(labels), (-1, classes if dense else 1))
-    if weights is not None:
-        rows = rows[np.asarray(weights) > 0]
+    counts = np.ones(len(rows), bool)
+    for part in (where, weights):
+        counts &= True if part is None else np.ravel(np.asarray(part)) > 0
+    rows = rows[counts]
     wrong = rows[~((rows >= 0) & (rows <= 1 if dense else rows < classes))]
     if wrong.size:
         allowed = "[0, 1]" if dense else f"[0, {classes})"
         raise ValueError(f"label {wrong[0]} is outside {allowed}: correct it, or mask its example with where")
 
 
-def _example_weights(where, weights, examples, dtype):
+def _example_weights(where, weights, dtype):
     """One weight per example, zero where masked; None where all count alike."""
-    for name, value in (("where", where), ("weights", weights)):
-        if value is not None and jnp.shape(value) != examples:
-            raise ValueError(f"{name} with shape {jnp.shape(value)} must have one entry per example: shape {examples}")
-    if weights is not None and not isinstance(weights, jax.core.Tracer) and not np.all(np.asarray(weights) >= 0):
-        raise ValueError(f"weights must not be negative, got a smallest of {np.min(weights)}")
     if where is not None:
-        check_mask(where)
         weights = jnp.where(where, 1 if weights is None else weights, 0)
     return None if weights is None else jnp.asarray(weights, dtype)

@@ -8,7 +8,10 @@ are 1 for an example that counts and 0 for a masked one; `k` broadcasts to (C,).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -19,17 +22,20 @@ Targets = Float[Array, "n classes"] | None
 Weights = Float[Array, " n"]
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=["shares"], meta_fields=[])
 @dataclass(frozen=True)
 class _Prior:
-    shares: tuple[float, ...] | float
-
-    def __post_init__(self):
-        shares = np.asarray(self.shares)
-        if not np.all((shares >= 0) & (shares <= 1)):
-            raise ValueError(f"shares of a batch must be in [0, 1], got {self.shares}")
+    shares: Any
 
     def __call__(self, targets: Targets, weights: Weights) -> Float[Array, "..."]:
-        return jnp.asarray(self.shares, weights.dtype) * Groups(0).total(weights)[0]
+        return jnp.asarray(self.shares, weights.dtype) * Groups((0,)).total(weights)[0]
+
+
+def _checked(shares):
+    known = np.asarray(shares)
+    if not np.all((known >= 0) & (known <= 1)):
+        raise ValueError(f"shares of a batch must be in [0, 1], got {shares}")
+    return shares
 
 
 def fraction(share: float):
@@ -45,7 +51,7 @@ def fraction(share: float):
       >>> print(fraction(0.5)(None, jnp.ones(8)))
       4.0
     """
-    return _Prior(float(share))
+    return _Prior(_checked(float(share)))
 
 
 def prior(class_priors: Sequence[float] | Float[np.ndarray, " classes"] | Float[Array, " classes"]):
@@ -61,7 +67,7 @@ def prior(class_priors: Sequence[float] | Float[np.ndarray, " classes"] | Float[
       >>> print(prior([0.25, 0.75])(None, jnp.ones(8)))
       [2. 6.]
     """
-    return _Prior(tuple(np.asarray(class_priors, float).tolist()))
+    return _Prior(_checked(tuple(np.asarray(class_priors, float).tolist())))
 
 
 def label_count(targets: Targets, weights: Weights) -> Float[Array, " classes"]:
@@ -79,4 +85,9 @@ def label_count(targets: Targets, weights: Weights) -> Float[Array, " classes"]:
     """
     if targets is None:
         raise ValueError("the budget label_count counts labels, and none were given: pass labels or another budget")
-    return Groups(0).total(targets * weights[:, None])[0]
+    return Groups((0,)).total(targets * weights[:, None])[0]
+
+
+def is_pytree(budget) -> bool:
+    """Whether a budget is a pytree, and may be an argument of a jitted function."""
+    return isinstance(budget, _Prior)

@@ -1,15 +1,27 @@
 """Decisions: the thresholds that make a model's predictions right, and what to watch while it trains."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real, Shaped
 
-from softbin import budgets
+from softbin import budgets, meshes
 from softbin import thresholds as solver
 from softbin.arguments import prepare
-from softbin.batches import Batch, Budget, batch_budget, batch_mean, prepare_batch, prepare_targets
+from softbin.batches import (
+    Batch,
+    Budget,
+    batch_budget,
+    batch_mean,
+    check_batch,
+    prepare_batch,
+    prepare_targets,
+    run_on_batch,
+)
 from softbin.regularizers import Regularizer, euclidean
 
 
@@ -66,6 +78,16 @@ def decision_thresholds(
       >>> print(lam, predict(logits, lam, 1.0), jnp.argmax(logits, -1))
       [-0.5  7. ] [0 0 1 1] [1 1 1 1]
     """
+    settings = {"axis_name": axis_name, "regularizer": regularizer}
+    return run_on_batch(_thresholds, _of_classes, logits, labels, budget, temperature, where, weights, **settings)
+
+
+def _of_classes(spec):
+    return PartitionSpec(*spec[1:][-1:])
+
+
+@partial(jax.jit, static_argnames=("axis_name", "regularizer"))
+def _thresholds(logits, labels, budget, temperature, where, weights, *, axis_name, regularizer):
     batch = prepare_batch(logits, where, weights, axis_name)
     targets = None if labels is None else prepare_targets(labels, logits, batch)
     return _project(batch, targets, budget, temperature, regularizer)[1].reshape(jnp.shape(logits)[1:][-1:])
@@ -132,7 +154,16 @@ def zero_one_loss(
       >>> print(zero_one_loss(jnp.array([[2.0, 7.0], [-1.0, 9.0]]), jnp.array([0, 1])))
       0.5
     """
-    logits = lax.stop_gradient(jnp.asarray(logits))
+    check_batch(logits, labels, where, None)
+    return meshes.run(
+        _zero_one_loss, lambda spec: PartitionSpec(), logits, labels, thresholds, temperature, where,
+        regularizer=regularizer,
+    )  # fmt: skip
+
+
+@partial(jax.jit, static_argnames="regularizer")
+def _zero_one_loss(logits, labels, thresholds, temperature, where, *, regularizer):
+    logits = lax.stop_gradient(logits)
     batch = prepare_batch(logits, where, None)
     targets = prepare_targets(labels, logits, batch)
     if thresholds is not None:
@@ -166,6 +197,16 @@ def diagnose(
       >>> print(diagnose(logits, jnp.array([0, 0, 1, 1]), temperature=0.1).saturated_right)
       1.0
     """
+    settings = {"axis_name": axis_name, "regularizer": regularizer}
+    return run_on_batch(_diagnose, _of_diagnosis, logits, labels, budget, temperature, where, weights, **settings)
+
+
+def _of_diagnosis(spec):
+    return Diagnosis(_of_classes(spec), PartitionSpec(), PartitionSpec(), PartitionSpec())
+
+
+@partial(jax.jit, static_argnames=("axis_name", "regularizer"))
+def _diagnose(logits, labels, budget, temperature, where, weights, *, axis_name, regularizer):
     logits = lax.stop_gradient(jnp.asarray(logits))
     batch = prepare_batch(logits, where, weights, axis_name)
     targets = prepare_targets(labels, logits, batch)

@@ -1,6 +1,7 @@
 """Groups: which entries of an array share a threshold, and sums over them."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,22 +17,27 @@ _LONG = 512
 class Groups(NamedTuple):
     """Where the entries of each group lie.
 
-    What belongs to a group (its budget, its threshold) stands in a group array: of length one along the axis, and
+    What belongs to a group (its budget, its threshold) stands in a group array: of length one along the axes, and
     the same in every lane.
 
     Attributes:
-      axis: along this axis;
-      lanes: and side by side on the last axis, as so many copies of all groups;
-      axis_name: over these mapped axes.
+      axes: along these axes, in ascending order;
+      axis_name: over these mapped axes;
+      lanes: and side by side on the last axis, as so many copies of all groups.
     """
 
-    axis: int
+    axes: tuple[int, ...]
     axis_name: Any = None
     lanes: int = 1
 
     def size(self, shape: tuple[int, ...]) -> int:
         """How many entries a group has in an array of this shape, over all shards."""
-        return shape[self.axis] * self.lanes * (1 if self.axis_name is None else lax.psum(1, self.axis_name))
+        shards = 1 if self.axis_name is None else lax.psum(1, self.axis_name)
+        return math.prod(shape[axis] for axis in self.axes) * self.lanes * shards
+
+    def without(self, by_dimension: Sequence[Any]) -> tuple[Any, ...]:
+        """What an array's dimensions have, for those that no group lies along."""
+        return tuple(entry for axis, entry in enumerate(by_dimension) if axis not in self.axes)
 
     def spread(self, values: Float[Array, "..."]) -> Float[Array, "..."]:
         """A group array, from one number per group on the last axis."""
@@ -47,12 +53,13 @@ class Groups(NamedTuple):
 
     def linear_total(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
         """`total` for tangents: a plain sum, which has a plain transpose."""
-        return self._across(values.sum(self.axis, keepdims=True), jnp.sum, lax.psum)
+        return self._across(values.sum(self.axes, keepdims=True), jnp.sum, lax.psum)
 
     def largest(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
         """The largest entry of each group."""
-        values = _reduce_blocks(values, self.axis, jnp.maximum, jnp.max)
-        return self._across(values.max(self.axis, keepdims=True), jnp.max, lax.pmax)
+        for axis in self.axes:
+            values = _reduce_blocks(values, axis, jnp.maximum, jnp.max).max(axis, keepdims=True)
+        return self._across(values, jnp.max, lax.pmax)
 
     def any(self, group_array: Bool[Array, "..."]) -> Bool[Array, ""]:
         """Whether something holds for any group."""
@@ -85,20 +92,24 @@ def weighted(values, weights):
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _total(values, groups):
-    axis = groups.axis
-    values = _reduce_blocks(values, axis, jnp.add, jnp.sum)
-    if block := _block_length(values.shape, axis):
-        halved = _halve(_cut(values, axis, block), axis + 1, jnp.add, 3)
-        values = halved.reshape(*values.shape[:axis], -1, *values.shape[axis + 1 :])
-    sums = lax.platform_dependent(
-        values, cpu=partial(_dot_with_ones, axis=axis), default=lambda values: values.sum(axis, keepdims=True)
-    )
-    return groups._across(sums, jnp.sum, lax.psum)
+    for axis in groups.axes:
+        values = _total_along(values, axis)
+    return groups._across(values, jnp.sum, lax.psum)
 
 
 @_total.defjvp
 def _total_jvp(groups, primals, tangents):
     return _total(*primals, groups), groups.linear_total(*tangents)
+
+
+def _total_along(values, axis):
+    values = _reduce_blocks(values, axis, jnp.add, jnp.sum)
+    if block := _block_length(values.shape[axis]):
+        halved = _halve(_cut(values, axis, block), axis + 1, jnp.add, 3)
+        values = halved.reshape(*values.shape[:axis], -1, *values.shape[axis + 1 :])
+    return lax.platform_dependent(
+        values, cpu=partial(_dot_with_ones, axis=axis), default=lambda values: values.sum(axis, keepdims=True)
+    )
 
 
 def _dot_with_ones(values, axis):
@@ -109,8 +120,8 @@ def _dot_with_ones(values, axis):
 
 def _reduce_blocks(values, axis, combine, reduce):
     """Reduce a long axis by blocks, for the sake of the last digits."""
-    while (n := values.shape[axis]) > _LONG:
-        block = _block_length(values.shape, axis) or _LONGEST_BLOCK
+    while isinstance(n := values.shape[axis], int) and n > _LONG:
+        block = _block_length(n) or _LONGEST_BLOCK
         full = n - n % block
         blocks, rest = jnp.split(values, [full], axis)
         values = reduce(_halve(_cut(blocks, axis, block), axis + 1, combine, 4), axis + 1)
@@ -135,12 +146,13 @@ def _halve(values, axis, combine, times):
     return values
 
 
-def _block_length(shape: tuple[int, ...], axis: int) -> int | None:
+def _block_length(n: int) -> int | None:
     """A length to cut an axis into, such that a sharded one stays sharded; halves well, if any does.
 
-    The last of several axes is not taken to be sharded: along it only long blocks vectorise.
+    None where there is no such length, and for a symbolic one, of which `jax.export` makes a program for any.
     """
-    n = shape[axis]
-    parts = 1 if 0 < axis == len(shape) - 1 else shards(n)
+    if not isinstance(n, int):
+        return None
+    parts = shards(n)
     lengths = [b for b in range(8, _LONGEST_BLOCK + 1) if n % b == 0 and n // b % parts == 0]
     return max(lengths, key=lambda b: (halvings(b), b), default=None)

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 
 from softbin import budgets, search, thresholds
 from softbin.arguments import prepare
-from softbin.batches import Budget, batch_budget, batch_size, prepare_batch, prepare_targets
+from softbin.batches import Budget, batch_budget, batch_size, prepare_batch, prepare_targets, run_on_batch
 from softbin.groups import weighted
 from softbin.operators import pull_back
 from softbin.regularizers import Regularizer, euclidean
@@ -83,11 +84,21 @@ def loss(
       Gomez, Wang, Tang, `Differentiable Zero-One Loss via Hypersimplex Projections
       <https://arxiv.org/abs/2602.23336>`_, 2026, section 4.
     """
+    settings = {"axis_name": axis_name, "regularizer": regularizer, "implementation": implementation}
+    return run_on_batch(_loss, _scalar, logits, labels, budget, temperature, where, weights, **settings)
+
+
+@partial(jax.jit, static_argnames=("axis_name", "regularizer", "implementation"))
+def _loss(logits, labels, budget, temperature, where, weights, *, axis_name, regularizer, implementation):
     batch = prepare_batch(logits, where, weights, axis_name)
     targets = prepare_targets(labels, logits, batch)
     k = batch_budget(batch, targets, budget)
     problem, _ = prepare(batch.logits, k, temperature, batch.groups, None, batch.weights)
     return _squared_error(*problem[:4], targets, batch.groups, regularizer, implementation) / batch_size(batch)
+
+
+def _scalar(spec):
+    return PartitionSpec()
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(5, 6, 7))
@@ -218,6 +229,12 @@ def fenchel_young_loss(
       Blondel, Martins, Niculae, `Learning with Fenchel-Young losses <https://arxiv.org/abs/1901.02324>`_, 2020,
       definition 1.
     """
+    settings = {"axis_name": axis_name, "regularizer": regularizer, "implementation": implementation}
+    return run_on_batch(_fenchel_young_loss, _scalar, logits, labels, budget, temperature, where, weights, **settings)
+
+
+@partial(jax.jit, static_argnames=("axis_name", "regularizer", "implementation"))
+def _fenchel_young_loss(logits, labels, budget, temperature, where, weights, *, axis_name, regularizer, implementation):
     batch = prepare_batch(logits, where, weights, axis_name)
     targets = prepare_targets(labels, logits, batch)
     k = batch_budget(batch, targets, budget)

@@ -1,15 +1,18 @@
 """Soft-Binary-Argmax and its relatives: choosing k of n, softly and hard."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
-from softbin import thresholds
-from softbin.arguments import check_whole, prepare
-from softbin.groups import Groups, weighted
+from softbin import meshes, thresholds
+from softbin.arguments import check, check_whole, groups_along, prepare
+from softbin.groups import weighted
 from softbin.regularizers import Regularizer, euclidean
 
 
@@ -18,7 +21,7 @@ def soft_binary_argmax(
     k: Real[ArrayLike, "..."],
     temperature: Real[ArrayLike, "..."] = 1.0,
     *,
-    axis: int = -1,
+    axis: int | Sequence[int] | None = -1,
     where: Bool[ArrayLike, "..."] | None = None,
     weights: Real[ArrayLike, "..."] | None = None,
     regularizer: Regularizer = euclidean,
@@ -47,7 +50,7 @@ def soft_binary_argmax(
       k: how many to choose, real, in [0, n]: a number, or an array that broadcasts to the shape of `scores`
         without `axis`. May be traced, and has a gradient.
       temperature: positive, of the kind and shape of `k`. May be traced, and has a gradient.
-      axis: the axis to choose along.
+      axis: the axis to choose along, a tuple of axes to choose along together, or None for all.
       where: broadcasts to `scores`. Entries where it is false do not exist: result and gradient are 0.
       weights: non-negative, broadcasts to `scores`. An entry of weight 2 acts as two equal entries.
       regularizer: `softbin.euclidean` or `softbin.binary_entropy`.
@@ -77,7 +80,16 @@ def soft_binary_argmax(
       Gomez, Wang, Tang, `Differentiable Zero-One Loss via Hypersimplex Projections
       <https://arxiv.org/abs/2602.23336>`_, 2026, eq. 9 and Algorithm 1.
     """
-    problem, part = prepare(scores, k, temperature, Groups(axis, axis_name), where, weights)
+    groups = groups_along(axis, scores, axis_name)
+    check(scores, k, temperature, where, weights, groups)
+    settings = {"regularizer": regularizer, "forward_mode": forward_mode, "implementation": implementation}
+    arrays = scores, k, temperature, where, weights
+    return meshes.run(_soft_binary_argmax, lambda spec: spec, *arrays, groups=groups, **settings)
+
+
+@partial(jax.jit, static_argnames=("groups", "regularizer", "forward_mode", "implementation"))
+def _soft_binary_argmax(scores, k, temperature, where, weights, *, groups, regularizer, forward_mode, implementation):
+    problem, part = prepare(scores, k, temperature, groups, where, weights)
     project = _project_forward_mode if forward_mode else _project
     y = project(*problem, regularizer, implementation)
     if part is not None:
@@ -90,7 +102,7 @@ def threshold(
     k: Real[ArrayLike, "..."],
     temperature: Real[ArrayLike, "..."] = 1.0,
     *,
-    axis: int = -1,
+    axis: int | Sequence[int] | None = -1,
     where: Bool[ArrayLike, "..."] | None = None,
     weights: Real[ArrayLike, "..."] | None = None,
     regularizer: Regularizer = euclidean,
@@ -117,18 +129,29 @@ def threshold(
       Gomez, Wang, Tang, `Differentiable Zero-One Loss via Hypersimplex Projections
       <https://arxiv.org/abs/2602.23336>`_, 2026.
     """
-    problem, _ = prepare(scores, k, temperature, Groups(axis, axis_name), where, weights)
+    groups = groups_along(axis, scores, axis_name)
+    check(scores, k, temperature, where, weights, groups)
+    arrays = scores, k, temperature, where, weights
+    return meshes.run(_threshold, partial(_of_groups, groups), *arrays, groups=groups, regularizer=regularizer)
+
+
+def _of_groups(groups, spec):
+    return PartitionSpec(*groups.without(spec))
+
+
+@partial(jax.jit, static_argnames=("groups", "regularizer"))
+def _threshold(scores, k, temperature, where, weights, *, groups, regularizer):
+    problem, _ = prepare(scores, k, temperature, groups, where, weights)
     found = thresholds.solve(*problem, regularizer)
-    scores_, _, temperature_, weights_, groups = problem
-    centre = thresholds.centre(scores_, found, temperature_, weights_, groups, regularizer)
-    return jnp.squeeze(centre, groups.axis).astype(jnp.result_type(scores))
+    centre = thresholds.centre(problem.scores, found, problem.temperature, problem.weights, groups, regularizer)
+    return jnp.squeeze(centre, groups.axes).astype(jnp.result_type(scores))
 
 
 def project_hypersimplex(
     point: Float[ArrayLike, "*shape"],
     k: Real[ArrayLike, "..."],
     *,
-    axis: int = -1,
+    axis: int | Sequence[int] | None = -1,
     where: Bool[ArrayLike, "..."] | None = None,
 ) -> Float[Array, "*shape"]:
     r"""The Euclidean projection onto `{y in [0, 1]^n : Σ y = k}`.
@@ -146,7 +169,7 @@ def binary_argmax(
     scores: Float[ArrayLike, "*shape"],
     k: Real[ArrayLike, "..."],
     *,
-    axis: int = -1,
+    axis: int | Sequence[int] | None = -1,
     where: Bool[ArrayLike, "..."] | None = None,
 ) -> Float[Array, "*shape"]:
     """The hard choice: exactly `k` ones, on the largest scores; of equal scores the one with the lower index.
@@ -156,7 +179,7 @@ def binary_argmax(
     Args:
       scores: floating point, any shape.
       k: a whole number in [0, n], or an array that broadcasts to the shape of `scores` without `axis`.
-      axis: the axis to choose along.
+      axis: the axis to choose along, a tuple of axes to choose along together, or None for all.
       where: broadcasts to `scores`. Entries where it is false are never chosen.
 
     Returns:
@@ -171,7 +194,9 @@ def binary_argmax(
       [1. 1. 0.]
     """
     check_whole(k)
-    (scores_, k_, _, _, (axis_, *_)), part = prepare(scores, k, 1.0, Groups(axis), where, None)
+    check(scores, k, 1.0, where, None, groups_along(axis, scores))
+    (scores_, k_, _, _, groups), part = prepare(scores, k, 1.0, groups_along(axis, scores), where, None)
+    (axis_,) = groups.axes
     order = jnp.argsort(-lax.stop_gradient(scores_), axis_, stable=True)
     rank = jnp.argsort(order, axis_)
     chosen = (rank < k_).astype(scores_.dtype)

@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
 @partial(jax.jit, static_argnames="regularizer", compiler_options=AS_USERS_DO)
 def solve(scores, k, temperature, regularizer=euclidean):
     """The projection, and the rounds that the search for it took."""
-    problem, _ = prepare(scores, k, temperature, Groups(-1), None, None)
+    problem, _ = prepare(scores, k, temperature, Groups((0,)), None, None)
     return soft_binary_argmax(scores, k, temperature, regularizer=regularizer), search(*problem, regularizer)[1]
 
 

@@ -18,7 +18,7 @@ each_reduction = pytest.mark.parametrize(("reduction", "expected"), REDUCTIONS.i
 def test_total_matches_fsum_on_long_axes(n):
     values = np.random.default_rng(n).uniform(size=n).astype(np.float32)
     np.testing.assert_allclose(
-        jax.jit(Groups(0).total, compiler_options=AS_USERS_DO)(values), [math.fsum(values)], rtol=3e-7
+        jax.jit(Groups((0,)).total, compiler_options=AS_USERS_DO)(values), [math.fsum(values)], rtol=3e-7
     )
 
 
@@ -26,13 +26,15 @@ def test_total_matches_fsum_on_long_axes(n):
 @pytest.mark.parametrize("n", [3, 1000, 1009])
 def test_other_axes_are_kept(reduction, expected, n):
     values = np.random.default_rng(0).uniform(size=(3, n, 2)).astype(np.float32)
-    np.testing.assert_allclose(reduction(Groups(1), jnp.asarray(values)), expected(values, 1, keepdims=True), rtol=1e-6)
+    np.testing.assert_allclose(
+        reduction(Groups((1,)), jnp.asarray(values)), expected(values, 1, keepdims=True), rtol=1e-6
+    )
 
 
 @each_reduction
 @pytest.mark.parametrize("rows", [3, 1000])
 def test_lanes_of_a_group_are_taken_together(reduction, expected, rows):
-    groups, values = Groups(0, lanes=4), np.random.default_rng(0).uniform(size=(rows, 4, 5)).astype(np.float32)
+    groups, values = Groups((0,), lanes=4), np.random.default_rng(0).uniform(size=(rows, 4, 5)).astype(np.float32)
     group_array = reduction(groups, jnp.asarray(values.reshape(rows, 20)))
     assert group_array.shape == (1, 20)
     each_lane = np.tile(expected(values.astype(float), (0, 1)), (4, 1))
@@ -41,7 +43,7 @@ def test_lanes_of_a_group_are_taken_together(reduction, expected, rows):
 
 
 def test_total_is_linear_both_ways():
-    groups, values = Groups(0, lanes=2), jnp.arange(2400.0).reshape(600, 4)
+    groups, values = Groups((0,), lanes=2), jnp.arange(2400.0).reshape(600, 4)
     _, tangent = jax.jvp(groups.total, (values,), (values,))
     np.testing.assert_allclose(tangent, groups.total(values), rtol=1e-6)
     np.testing.assert_array_equal(jax.grad(lambda v: groups.gather(groups.total(v))[0, 1])(values)[:, ::2], 0)

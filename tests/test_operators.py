@@ -469,7 +469,7 @@ def test_split_axis_equals_the_whole(over, regularizer):
         (TypeError, r"scores must be floating point, got int32: convert them", {"scores": np.arange(6)}),
         (ValueError, r"scores must have an axis to choose along, got a scalar", {"scores": np.float32(1)}),
         (ValueError, r"axis 1 is not an axis of scores with shape \(6,\)", {"axis": 1}),
-        (ValueError, r"axis 0 of scores with shape \(0,\) is empty", {"scores": np.zeros(0, np.float32)}),
+        (ValueError, r"scores with shape \(0,\) are empty along \(0,\)", {"scores": np.zeros(0, np.float32)}),
     ],
 )
 def test_bad_input_is_named(error, message, changes, no_shape_checks):

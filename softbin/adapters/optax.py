@@ -15,7 +15,7 @@ from softbin.regularizers import euclidean
 from softbin.search import search
 
 _SLACK = 1e-6  # relative; sums of bounds round
-_ALL = Groups(0)  # one group: the whole tree
+_ALL = Groups((0,))  # one group: the whole tree
 
 
 def projection_hypersimplex(tree: PyTree, k: Real[ArrayLike, ""]) -> PyTree:

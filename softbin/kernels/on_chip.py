@@ -175,12 +175,12 @@ def _sizes(entries, groups):
 
 def _columns(array, groups):
     """Entries as a matrix with groups as columns, and back."""
-    return jnp.moveaxis(array, groups.axis, 0).reshape(groups.size(array.shape), -1)
+    return jnp.moveaxis(array, groups.axes, range(len(groups.axes))).reshape(groups.size(array.shape), -1)
 
 
 def _entries(columns, shape, groups):
-    others = (*shape[: groups.axis], *shape[groups.axis + 1 :])
-    return jnp.moveaxis(columns.reshape(shape[groups.axis], *others), 0, groups.axis)
+    along = tuple(shape[axis] for axis in groups.axes)
+    return jnp.moveaxis(columns.reshape(*along, *groups.without(shape)), range(len(along)), groups.axes)
 
 
 def _row(group_array, groups):

@@ -60,7 +60,7 @@ def assert_same_selection(platform, problem, regularizer):
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.scores.size <= 8192])
 def test_hard_cases_agree(platform, regularizer, name):
     case = CASES[name]
-    problem, _ = prepare(case.scores, np.float32(case.k), np.float32(case.temperature), Groups(0), None, None)
+    problem, _ = prepare(case.scores, np.float32(case.k), np.float32(case.temperature), Groups((0,)), None, None)
     problem = problem._replace(
         scores=problem.scores[:, None], k=problem.k[:, None], temperature=problem.temperature[:, None]
     )
@@ -82,7 +82,7 @@ def test_hard_cases_agree(platform, regularizer, name):
 def test_groups_lie_on_any_axis(platform, axis, weights, regularizer):
     shape = (2, 96, 3)
     weights = None if weights is None else weights.reshape(shape)
-    problem, _ = prepare(LOGITS.reshape(shape), 0.7, 1.5, Groups(axis), None, weights)
+    problem, _ = prepare(LOGITS.reshape(shape), 0.7, 1.5, Groups((axis % 3,)), None, weights)
     assert_same_selection(platform, problem, regularizer)
 
 
@@ -97,7 +97,7 @@ def test_lanes_are_put_together(platform):
 @each_kernel
 def test_kernels_map(platform):
     def thresholds(scores):
-        problem, _ = prepare(scores, 10, 1.5, Groups(0), None, None)
+        problem, _ = prepare(scores, 10, 1.5, Groups((0,)), None, None)
         found = SOLVERS[platform](**problem._asdict(), regularizer=softbin.euclidean)
         return found.coarse + found.fine
 
