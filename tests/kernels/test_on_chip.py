@@ -37,8 +37,11 @@ def interpreted(platform, function):
     """The function, with kernels interpreted as for the platform."""
 
     def run(*arguments, **keywords):
+        jax.clear_caches()  # jit would not look at what is patched
         with mock.patch.object(on_chip, "run", partial(KERNELS[platform], interpret=True)):
-            return function(*arguments, implementation="pallas", **keywords)
+            result = function(*arguments, implementation="pallas", **keywords)
+        jax.clear_caches()
+        return result
 
     return run
 
