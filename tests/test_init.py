@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,10 @@ def test_import_is_light():
     names = ["flax", "optax", "matplotlib", "sklearn", "scipy.optimize", "lightgbm"]
     command = [sys.executable, "-c", LOADED.format(names=names)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_type_checkers_see_the_signatures():
+    assert Path(softbin.__file__).with_name("py.typed").exists()
 
 
 @pytest.mark.parametrize("name", softbin.__all__)

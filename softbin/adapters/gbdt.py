@@ -5,6 +5,7 @@ all rows. An objective returns numpy arrays and takes them; in between, the grad
 the precision of the scores (LightGBM's are float64). Neither library is imported here.
 """
 
+from abc import ABC, abstractmethod
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -48,7 +49,7 @@ class _TrainingSet(NamedTuple):
         )
 
 
-class Objective:
+class Objective(ABC):
     """A loss as an objective: called by the library, once a round, with the scores of all training rows.
 
     Make one with :func:`lightgbm_objective` or :func:`xgboost_objective`, and a new one for each training.
@@ -113,6 +114,10 @@ class Objective:
             calibrator.fit(decisions.centred(scores), checked.labels, sample_weight=checked.weights)
         return decisions
 
+    @abstractmethod
+    def zero_one_error(self, first, second, sample_weight=None) -> Any:
+        """The metric, in the form that the library takes: the error of decisions with the tracked thresholds."""
+
     def _error(self, first, second, sample_weight) -> float:
         labels, scores, weights = _arguments(first, second, sample_weight)
         if self.thresholds is None:
@@ -158,13 +163,13 @@ class Decisions(NamedTuple):
 
 class _LightGBM(Objective):
     def zero_one_error(self, first, second, sample_weight=None) -> tuple[str, float, bool]:
-        """The metric for `feval` and `eval_metric`: the error of decisions with the tracked thresholds."""
+        """The metric for `feval` and `eval_metric`."""
         return "zero_one_error", self._error(first, second, sample_weight), False
 
 
 class _XGBoost(Objective):
     def zero_one_error(self, first, second, sample_weight=None) -> tuple[str, float] | float:
-        """The metric for `custom_metric` and `eval_metric`: the error of decisions with the tracked thresholds."""
+        """The metric for `custom_metric` and `eval_metric`."""
         error = self._error(first, second, sample_weight)
         return ("zero_one_error", error) if hasattr(second, "get_label") else error
 
