@@ -1,4 +1,8 @@
-"""Soft-Binary-Argmax: choosing k of n, differentiably, and losses that track the zero-one error."""
+"""Soft-Binary-Argmax: choosing k of n, differentiably, and losses that track the zero-one error.
+
+`softbin.regularizers` describes `euclidean` and `binary_entropy`; `softbin.adapters` has layers for Flax, projections
+for Optax, and objectives for LightGBM and XGBoost.
+"""
 
 from softbin import budgets, large_batch
 from softbin.decisions import Diagnosis, decision_thresholds, diagnose, predict, zero_one_loss

@@ -22,7 +22,7 @@ def value_and_grad(
     A batch-coupled loss is not a mean over microbatches, so gradients cannot simply be accumulated. But with `z`
     the logits of the batch and :math:`z_b` those of microbatch `b`,
 
-    .. math:: \nabla_\theta L = \sum_b \left(\frac{\partial z_b}{\partial \theta}\right)^{\!\top} \nabla_{z_b} L,
+    .. math:: \nabla_\theta L = \sum_b \left(\frac{\partial z_b}{\partial \theta}\right)^{\top} \nabla_{z_b} L,
 
     so one pass computes the logits and stores no activations, one gradient is taken by the logits alone, and a
     second pass adds up the vector-Jacobian products. The result is that of the whole batch up to the order of

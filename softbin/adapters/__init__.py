@@ -1,1 +1,1 @@
-"""Adapters to other libraries, each a module that imports its library: `flax_nnx`, `flax_linen`, `optax`."""
+"""Adapters to other libraries, each a module: `flax_nnx`, `flax_linen` and `optax`, which import theirs, and `gbdt`."""
