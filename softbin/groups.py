@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 _LONGEST_BLOCK = 256
 _LONG = 512
+_ROUND = 4096  # sums of up to 2^24 entries, in parts, are whole numbers that floats hold
 
 
 class Groups(NamedTuple):
@@ -50,6 +51,12 @@ class Groups(NamedTuple):
     def total(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
         """The sum over each group."""
         return _total(values, self)
+
+    def total_in_parts(self, values: Float[Array, "*shape"]) -> tuple[Float[Array, "*group"], Float[Array, "*group"]]:
+        """The sum over each group, of more entries than a float can count: multiples of a power of two, and a rest."""
+        values = _reduce_blocks(values, self.axes[0], jnp.add, jnp.sum)
+        coarse = jnp.round(values / _ROUND) * _ROUND
+        return self.total(coarse), self.total(values - coarse)
 
     def linear_total(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
         """`total` for tangents: a plain sum, which has a plain transpose."""

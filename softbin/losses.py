@@ -135,7 +135,7 @@ def _squared_error_jvp(groups, regularizer, implementation, primals, tangents):
 
 def _value_and_gradient(scores, k, temperature, weights, targets, groups, regularizer, implementation):
     """The value per class, and the gradient by the scores."""
-    if thresholds.chosen_kernels(implementation, scores, temperature, groups):
+    if thresholds.chosen_kernels(implementation, scores, groups):
         return _value_and_gradient_on_chip(scores, k, temperature, weights, targets, groups, regularizer)
     u = _excess(scores, k, temperature, weights, groups, regularizer, implementation)
     return _half_squares_and_gradient(u, temperature, weights, targets, groups, regularizer)
@@ -261,9 +261,9 @@ def _fenchel_young_value(scores, k, temperature, weights, targets, groups, regul
     missing = weighted(targets - p, weights)
     change = weighted(regularizer.penalty(targets) - regularizer.penalty(p), weights)
     divergence = change - jnp.where(missing == 0, 0, u * missing)
-    multiplier = found.coarse + found.fine
-    value = temperature * groups.total(divergence) - multiplier * (groups.total(weighted(targets, weights)) - k)
-    return value, (missing, groups.total(change), multiplier)
+    multiplier = thresholds.multiplier(found, temperature)
+    value = groups.total(divergence) - multiplier * (groups.total(weighted(targets, weights)) - k)
+    return temperature * value, (missing, groups.total(change), temperature * multiplier)
 
 
 @_fenchel_young.defjvp

@@ -9,9 +9,11 @@ Entries with score `-inf` take no part; that is how a mask is expressed. The sam
 
 A float32 threshold cannot separate scores near 1e6, so it is carried in two parts and in the units of the
 scores: `τλ = coarse + fine`, and `u = ((x - coarse) - fine)/τ`, where the first difference is exact for the
-scores that matter.
+scores that matter. Where the temperature is so small or so large that these or their squares would leave the range of
+floats, scores and temperature are first multiplied by a power of two, the scale.
 """
 
+import math
 from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -40,6 +42,9 @@ class Reductions(Protocol):
     def total(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
         """The sum over each group."""
 
+    def total_in_parts(self, values: Float[Array, "*shape"]) -> tuple[Float[Array, "*group"], ...]:
+        """The sum over each group, of more entries than a float can count: as terms that round less than their sum."""
+
     def largest(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
         """The largest entry of each group."""
 
@@ -47,14 +52,22 @@ class Reductions(Protocol):
         """Whether something holds for any group."""
 
 
-class Threshold(NamedTuple):
-    """The threshold times the temperature, as the sum of a float and a correction below its last digit."""
+class Point(NamedTuple):
+    """The threshold times temperature and scale, as the sum of a float and a correction below its last digit."""
 
     coarse: Float[Array, "*group"]
     fine: Float[Array, "*group"]
 
     def __lt__(self, other):
         return (self.coarse < other.coarse) | ((self.coarse == other.coarse) & (self.fine < other.fine))
+
+
+class Threshold(NamedTuple):
+    """A threshold, times temperature and scale, with this scale."""
+
+    coarse: Float[Array, "*group"]
+    fine: Float[Array, "*group"]
+    scale: Float[Array, "*group"]
 
 
 class _Sums(NamedTuple):
@@ -64,9 +77,10 @@ class _Sums(NamedTuple):
 
 
 class _State(NamedTuple):
-    below: Threshold  # F >= 0 here
-    above: Threshold  # F <= 0 here
-    trial: Threshold
+    below: Point  # F >= 0 here
+    above: Point  # F <= 0 here
+    trial: Point
+    scale: Float[Array, "*group"]
     residual: Float[Array, "*group"]  # at the trial before
     bisected: Bool[Array, "*group"]  # how this trial was chosen
     done: Bool[Array, "*group"]
@@ -75,7 +89,19 @@ class _State(NamedTuple):
 
 def excess(scores, threshold: Threshold, temperature) -> Float[Array, "*shape"]:
     """`u = x/τ - λ`, without cancellation."""
-    return ((scores - threshold.coarse) - threshold.fine) / temperature
+    coarse, fine, scale = threshold
+    return ((scores * scale - coarse) - fine) / _scaled(temperature, scale)
+
+
+def _scaled(temperature, scale):
+    """And not so small that the budget could not be met: to scores of 1 and more that makes no difference."""
+    return jnp.maximum(temperature * scale, _scales(temperature.dtype)[0])
+
+
+def _scales(dtype) -> tuple[float, float, float]:
+    """The least and the largest temperature at a scale of 1, and the scale below it; above it, its inverse."""
+    exponents = jnp.finfo(dtype).maxexp
+    return 2.0 ** (-15 * exponents // 32), 2.0 ** (15 * exponents // 32), 2.0 ** (3 * exponents // 4)
 
 
 def _ordered(bits):
@@ -90,7 +116,7 @@ def _middle(a, b):
     return lax.bitcast_convert_type(_ordered((a_bits & b_bits) + ((a_bits ^ b_bits) >> 1)), a.dtype)
 
 
-def _bisect(below: Threshold, above: Threshold, start, scale) -> Threshold:
+def _bisect(below: Point, above: Point, start, scale) -> Point:
     """Divide the coarse part until its ends are neighbours, then the gap between them, then the fine part.
 
     While the ends are further apart than the scale, divides their distances from the start, by the geometric mean.
@@ -109,7 +135,7 @@ def _bisect(below: Threshold, above: Threshold, start, scale) -> Threshold:
     coarse = jnp.where(at_gap, above.coarse, coarse)
     fine = jnp.where(at_gap, -half, fine)
     same = from_below | (below.coarse == above.coarse)
-    return Threshold(coarse, jnp.where(at_gap | same, fine, 0))
+    return Point(coarse, jnp.where(at_gap | same, fine, 0))
 
 
 def _sqrt(x):
@@ -130,10 +156,10 @@ def _probit_step(sums: _Sums, k, n):
     return (probit - _probit(k / n)) * norm.pdf(probit) * n / sums.slope
 
 
-def _shift(threshold: Threshold, by) -> Threshold:
-    by = threshold.fine + by
-    coarse = threshold.coarse + by
-    return Threshold(coarse, by - (coarse - threshold.coarse))
+def _shift(point: Point, by) -> Point:
+    by = point.fine + by
+    coarse = point.coarse + by
+    return Point(coarse, by - (coarse - point.coarse))
 
 
 @partial(jax.jit, static_argnums=(4, 5))
@@ -151,20 +177,21 @@ def search(
     Newton leaves it or makes too little progress. Every array but the scores and weights is a group array; a
     temperature as long as the scores gives each entry its own. A group with NaN ends at once and stays NaN.
     """
-    below, start, above, k, size, settled = _bracket(scores, k, temperature, weights, groups, regularizer)
-    epsilon = jnp.finfo(scores.dtype).eps
-    unit, slope_weights = _slope_units(temperature, weights, scores)
+    below, start, above, scale, k, size, settled = _bracket(scores, k, temperature, weights, groups, regularizer)
+    epsilon, most = jnp.finfo(scores.dtype).eps, _ROUNDS_PER_BIT * jnp.finfo(scores.dtype).bits
+    unit, slope_weights = _slope_units(_scaled(temperature, scale), weights, scores)
+    countable = groups.size(scores.shape) <= 2 / epsilon
 
-    def measure(threshold):
-        parts = regularizer.parts(excess(scores, threshold, temperature))
-        whole, fraction, rounding = (
-            groups.total(weighted(part, weights)) for part in (parts.whole, parts.fraction, parts.rounding)
-        )
-        return _Sums((whole - k) + fraction, groups.total(weighted(parts.slope, slope_weights)), rounding)
+    def measure(point, scale):
+        parts = regularizer.parts(excess(scores, Threshold(*point, scale), temperature))
+        whole = weighted(parts.whole, weights)
+        whole, *rest = [groups.total(whole)] if countable else groups.total_in_parts(whole)
+        fraction, rounding = (groups.total(weighted(part, weights)) for part in (parts.fraction, parts.rounding))
+        return _Sums(sum(rest, whole - k) + fraction, groups.total(weighted(parts.slope, slope_weights)), rounding)
 
     def improve(state: _State) -> _State:
         trial = state.trial
-        sums = measure(trial)
+        sums = measure(trial, state.scale)
         below = _select(sums.residual > 0, trial, state.below)
         above = _select(sums.residual < 0, trial, state.above)
         noise = _TOLERANCE * epsilon * sums.rounding
@@ -185,6 +212,8 @@ def search(
             below=below,
             above=above,
             trial=_select(state.done, trial, proposal),
+            # As it is; but then compilers would scale the scores before the loop, and write them to memory for it.
+            scale=jnp.where(state.rounds < most, state.scale, 1),
             residual=sums.residual,
             bisected=~use_newton,
             done=state.done | converged | (exhausted & ~inside),
@@ -195,14 +224,14 @@ def search(
         below=below,
         above=above,
         trial=start,
+        scale=scale,
         residual=jnp.full_like(k, jnp.inf),
         bisected=jnp.zeros_like(k, bool),
         done=jnp.zeros_like(k, bool),
         rounds=jnp.zeros((), jnp.int32),
     )
-    most = _ROUNDS_PER_BIT * jnp.finfo(scores.dtype).bits
     final = lax.while_loop(lambda state: groups.any(~state.done) & (state.rounds < most), improve, initial)
-    return final.trial, final.rounds
+    return Threshold(*final.trial, scale), final.rounds
 
 
 def _slope_units(temperature, weights, scores):
@@ -213,47 +242,63 @@ def _slope_units(temperature, weights, scores):
 
 
 class _Summary(NamedTuple):
-    """Of the finite scores; the others are settled beforehand: `+inf` spends budget, `-inf` takes no part."""
+    """Of the finite scores, scaled; the others are settled beforehand: `+inf` spends budget, `-inf` takes no part."""
 
     lowest: Float[Array, "*group"]  # or less
     highest: Float[Array, "*group"]  # or more
-    sum: Float[Array, "*group"]
-    squares: Float[Array, "*group"]  # their sum
+    mean: Float[Array, "*group"]
+    deviation: Float[Array, "*group"]
     n: Float[Array, "*group"]
     settled: Float[Array, "*group"]  # how many are `+inf`
+    scale: Float[Array, "*group"]
 
 
-def _summarize(scores, weights, groups) -> _Summary:
-    """Bounds, sums and counts; from two sums alone where all scores and their squares are finite."""
-    dtype, epsilon = scores.dtype, jnp.finfo(scores.dtype).eps
+def _summarize(scores, k, temperature, weights, groups) -> _Summary:
+    """Bounds, moments and counts; from two sums alone where all scores and their squares are finite."""
+    limits = jnp.finfo(scores.dtype)
+    least, most, scale = _scales(scores.dtype)
+    size = groups.size(scores.shape)
+    each_its_own = temperature.shape == scores.shape and size > 1  # these are not scaled
+    group_temperature = jnp.ones_like(k) if each_its_own else temperature
+
+    def count(part):
+        return groups.total(weighted(part.astype(scores.dtype), weights))
 
     def by_extremes():
-        finite = ~jnp.isinf(scores)  # or NaN, which must come through
-        known = jnp.where(finite, scores, 0)
-        return _Summary(
-            lowest=-groups.largest(-jnp.where(finite, scores, jnp.inf)),
-            highest=groups.largest(jnp.where(finite, scores, -jnp.inf)),
-            sum=groups.total(weighted(known, weights)),
-            squares=groups.total(weighted(known**2, weights)),
-            n=groups.total(weighted(finite.astype(dtype), weights)),
-            settled=groups.total(weighted((scores == jnp.inf).astype(dtype), weights)),
+        small, large = group_temperature < least, group_temperature > most
+        # Then the threshold is far from zero, and so among scores that would overflow.
+        far = lax.cond(
+            groups.any(small),
+            lambda: (k < count(scores >= 1)) | (k > count(scores > -1)),
+            lambda: jnp.zeros_like(small),
         )
+        scales = jnp.where(large, 1 / scale, jnp.where(small & ~far, scale, jnp.ones_like(k)))
+        x = scores * scales
+        finite = ~jnp.isinf(x)  # or NaN, which must come through
+        lowest = -groups.largest(-jnp.where(finite, x, jnp.inf))
+        highest = groups.largest(jnp.where(finite, x, -jnp.inf))
+        reach = jnp.maximum(jnp.maximum(-lowest, highest), limits.tiny)
+        n, x = count(finite), jnp.where(finite, x / reach, 0)
+        mean, square = (groups.total(weighted(v, weights)) / jnp.where(n > 0, n, 1) for v in (x, x**2))
+        deviation = reach * _sqrt(square - mean**2)
+        return _Summary(lowest, highest, reach * mean, deviation, n, count(scores * scales == jnp.inf), scales)
 
     if weights is not None:
         return by_extremes()
-    n, values, squares = groups.size(scores.shape), groups.total(scores), groups.total(scores**2)
+    mean, square = groups.total(scores) / size, groups.total(scores**2) / size
 
     def by_moments():
-        mean, square = values / n, squares / n
-        variance = jnp.maximum(square - mean**2, 0) + 64 * epsilon * square
-        reach = _sqrt(n * variance)  # Samuelson's inequality
-        return _Summary(mean - reach, mean + reach, values, squares, jnp.full_like(mean, n), jnp.zeros_like(mean))
+        variance = square - mean**2
+        reach = _sqrt(size * (jnp.maximum(variance, 0) + 64 * (limits.eps * square + limits.tiny)))  # Samuelson
+        zero, one = jnp.zeros_like(mean), jnp.ones_like(mean)
+        return _Summary(mean - reach, mean + reach, mean, _sqrt(variance), size * one, zero, one)
 
-    return lax.cond(groups.any(~(squares <= jnp.finfo(dtype).max)), by_extremes, by_moments)
+    extreme = ~(square <= limits.max / size) | (group_temperature < least) | (group_temperature > most)
+    return lax.cond(groups.any(extreme), by_extremes, by_moments)
 
 
 def _bracket(scores, k, temperature, weights, groups, regularizer):
-    """Thresholds below, near and above the root, `k` as far as it can be spent, and the counts behind it.
+    """Points below, near and above the root, the scale, `k` as far as it can be spent, and the counts behind it.
 
     With q = k/n and the extremes of the scores, `n ψ(lowest/τ - λ) <= k <= n ψ(highest/τ - λ)` puts the root between
     `lowest - τ ψ⁻¹(q)` and `highest - τ ψ⁻¹(q)`. The start is the root for normal scores of the same moments: the link
@@ -261,30 +306,34 @@ def _bracket(scores, k, temperature, weights, groups, regularizer):
     spreads wider than the scores do, the start is the root for scores all at their mean.
     """
     limit, epsilon = jnp.finfo(scores.dtype).max, jnp.finfo(scores.dtype).eps
-    finite = _summarize(scores, weights, groups)
+    finite = _summarize(scores, k, temperature, weights, groups)
+    temperature = _scaled(temperature, finite.scale)
     k = jnp.clip(k, finite.settled, finite.settled + finite.n)
     n = jnp.where(finite.n > 0, finite.n, 1)
     q = (k - finite.settled) / n
     offset = temperature * regularizer.inverse_link(q, (finite.n - (k - finite.settled)) / n)
     if temperature.shape == scores.shape:
-        finite = _summarize(scores - offset, weights, groups)
-        offset, temperature = jnp.zeros_like(k), groups.largest(temperature)
+        scale, temperature = finite.scale, groups.largest(temperature)
+        finite = _summarize(scores * scale - offset, k, temperature, weights, groups)._replace(scale=scale)
+        offset = jnp.zeros_like(k)
 
-    def threshold(score, direction):
+    def point(score, direction):
         slack = jnp.minimum(4 * epsilon * (jnp.abs(score) + jnp.abs(offset) + temperature), limit)
         coarse = jnp.clip(score - offset + direction * slack, -limit, limit)
         # Without ends, a link chooses nothing or all at infinity only: out of reach of the largest score, then.
         fine = jnp.where(jnp.isinf(offset), jnp.where(offset > 0, -limit, limit), 0)
-        return Threshold(jnp.where(finite.n > 0, coarse, 0), jnp.where(finite.n > 0, fine, 0))
+        return Point(jnp.where(finite.n > 0, coarse, 0), jnp.where(finite.n > 0, fine, 0))
 
-    mean = jnp.clip(finite.sum / n, finite.lowest, finite.highest)
-    variance, noise = finite.squares / n - mean**2, temperature**2 * regularizer.variance
-    quantile = mean - temperature * regularizer.mean - _sqrt(variance + noise) * _probit(q)
-    use_quantile = (variance > noise) & (jnp.abs(quantile) <= limit)
+    mean = jnp.clip(finite.mean, finite.lowest, finite.highest)
+    noise = temperature * math.sqrt(regularizer.variance)
+    larger = jnp.maximum(finite.deviation, noise)
+    spread = larger * _sqrt((finite.deviation / larger) ** 2 + (noise / larger) ** 2)
+    quantile = mean - temperature * regularizer.mean - spread * _probit(q)
+    use_quantile = (finite.deviation > noise) & (jnp.abs(quantile) <= limit)
     start = jnp.where(use_quantile, jnp.clip(quantile + offset, finite.lowest, finite.highest), mean)
-    below, start, above = threshold(finite.lowest, -1), threshold(start, 0), threshold(finite.highest, 1)
-    return below, start, above, k, finite.n, finite.settled
+    below, start, above = point(finite.lowest, -1), point(start, 0), point(finite.highest, 1)
+    return below, start, above, finite.scale, k, finite.n, finite.settled
 
 
-def _select(condition, a: Threshold, b: Threshold) -> Threshold:
-    return Threshold(*(jnp.where(condition, x, y) for x, y in zip(a, b, strict=True)))
+def _select(condition, a: Point, b: Point) -> Point:
+    return Point(*(jnp.where(condition, x, y) for x, y in zip(a, b, strict=True)))

@@ -1,7 +1,8 @@
 """The threshold as a function of the problem, with its derivatives.
 
 `solve` is the root of F of `softbin.search` with its implicit derivative, `centre` picks the middle where the root is
-an interval. Both work on any axis in place, without a sort and without a transposition, and return group arrays.
+an interval. Both work on any axis in place, without a sort and without a transposition, and return group arrays. The
+tangent of a threshold's `fine` is that of `τλ` itself, since no scale keeps all derivatives in the range of floats.
 """
 
 from functools import partial
@@ -30,8 +31,22 @@ def _excess_jvp(primals, tangents):
     dscores, dthreshold, dtemperature = tangents
     u = excess(scores, threshold, temperature)
     infinite = jnp.isinf(u)
-    change = (dscores - dthreshold.coarse - dthreshold.fine) - jnp.where(infinite, 0, u) * dtemperature
+    change = (dscores - dthreshold.fine) - jnp.where(infinite, 0, u) * dtemperature
     return u, jnp.where(infinite, 0, change / temperature)
+
+
+@jax.custom_jvp
+def multiplier(threshold: Threshold, temperature) -> Float[Array, "*group"]:
+    """`λ`."""
+    return (threshold.coarse + threshold.fine) / (temperature * threshold.scale)
+
+
+@multiplier.defjvp
+def _multiplier_jvp(primals, tangents):
+    threshold, temperature = primals
+    dthreshold, dtemperature = tangents
+    value = multiplier(threshold, temperature)
+    return value, (dthreshold.fine - value * dtemperature) / temperature
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(4, 5, 6))
@@ -55,7 +70,7 @@ def solve(
     Raises:
       ValueError: there is no such implementation.
     """
-    kernels = chosen_kernels(implementation, scores, temperature, groups)
+    kernels = chosen_kernels(implementation, scores, groups)
     if kernels is None:
         return search(scores, k, temperature, weights, groups, regularizer)[0]
 
@@ -64,8 +79,8 @@ def solve(
         return search(scores, *group_arrays, weights, reductions, regularizer)[0], ()
 
     entries = [scores] if weights is None else [scores, weights]
-    (coarse, fine), _ = kernels.run(compute, [k, temperature], entries, groups)
-    return Threshold(coarse, fine)
+    found, _ = kernels.run(compute, [k, temperature], entries, groups)
+    return Threshold(*found)
 
 
 @solve.defjvp
@@ -81,10 +96,11 @@ def _solve_jvp(groups, regularizer, implementation, primals, tangents):
         change = change + temperature * (parts.whole + parts.fraction) * dweights
     slope = groups.total(weighted(parts.slope, weights))
     dfine = safe_ratio(groups.linear_total(change) - temperature * dk, slope)
-    return threshold, Threshold(jnp.zeros_like(threshold.coarse), dfine)
+    zero = jnp.zeros_like(dfine)
+    return threshold, Threshold(zero, dfine, zero)
 
 
-def chosen_kernels(implementation: str | None, scores, temperature, groups: Groups) -> ModuleType | None:
+def chosen_kernels(implementation: str | None, scores, groups: Groups) -> ModuleType | None:
     """`softbin.kernels.on_chip` where it is chosen and can take these groups, else None.
 
     Raises:
@@ -95,7 +111,7 @@ def chosen_kernels(implementation: str | None, scores, temperature, groups: Grou
     if implementation == "pallas":
         from softbin.kernels import on_chip  # loads Pallas
 
-        return on_chip if on_chip.fits(scores, temperature, groups) else None
+        return on_chip if on_chip.fits(scores, groups) else None
     return None
 
 
@@ -125,4 +141,4 @@ def centre(
     middle = (below / 2 + above / 2) / temperature - regularizer.inverse_link(half, half)
     middle = jnp.where(jnp.isfinite(above), middle, below / temperature - regularizer.inverse_link(zero, one))
     middle = jnp.where(jnp.isfinite(below), middle, above / temperature - regularizer.inverse_link(one, zero))
-    return jnp.where(vertex, lax.stop_gradient(middle), (threshold.coarse + threshold.fine) / temperature)
+    return jnp.where(vertex, lax.stop_gradient(middle), multiplier(threshold, temperature))

@@ -31,7 +31,14 @@ It reads entries as `entries[i][...]`, when it needs them: registers are few.
 """
 
 
-class _Columns:
+class _OnChip:
+    """What all groups on chip have in common: they are short."""
+
+    def total_in_parts(self, values):
+        return (self.total(values),)
+
+
+class _Columns(_OnChip):
     """Every column of a block is a group."""
 
     def size(self, shape):
@@ -47,7 +54,7 @@ class _Columns:
         return jnp.any(group_array)
 
 
-class _Block:
+class _Block(_OnChip):
     """A block is a group."""
 
     def size(self, shape):
@@ -63,16 +70,11 @@ class _Block:
         return group_array
 
 
-def fits(scores: Float[Array, "*shape"], temperature: Float[Array, "..."], groups: Groups) -> bool:
-    """Whether the kernels can search these groups: in float32, not sharded, short, and with a temperature each."""
+def fits(scores: Float[Array, "*shape"], groups: Groups) -> bool:
+    """Whether the kernels can search these groups: in float32, not sharded, and short."""
     if jax.default_backend() == "gpu" and float(getattr(jax.devices()[0], "compute_capability", 0)) < _HOPPER:
         return False
-    return (
-        scores.dtype == jnp.float32
-        and groups.axis_name is None
-        and groups.size(scores.shape) <= LONGEST
-        and temperature.shape != scores.shape
-    )
+    return scores.dtype == jnp.float32 and groups.axis_name is None and groups.size(scores.shape) <= LONGEST
 
 
 def run(
