@@ -59,6 +59,15 @@ def prepare(scores, k, temperature, groups: Groups, where, weights) -> tuple[Pro
     return Problem(scores, k, temperature, weights, groups), part
 
 
+def split(k, scores, groups: Groups) -> tuple[Any, Array | None]:
+    """A budget, and what a float of the solver lacks of its digits where it is known and the groups are that large."""
+    known, dtype = _known(k), jnp.promote_types(jnp.result_type(scores), jnp.float32)
+    if known is None or groups.size(jnp.shape(scores)) * jnp.finfo(dtype).eps < 1 / 2:
+        return k, None
+    rest = known - known.astype(dtype)
+    return known.astype(dtype), jnp.expand_dims(jnp.asarray(rest, dtype), groups.axes) if rest.any() else None
+
+
 def groups_along(axis, scores, axis_name=None) -> Groups:
     """The groups that an `axis` argument stands for: along one axis, several, or all where it is None."""
     shape = jnp.shape(scores)

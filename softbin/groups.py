@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 _LONGEST_BLOCK = 256
 _LONG = 512
@@ -44,7 +44,7 @@ class Groups(NamedTuple):
         """A group array, from one number per group on the last axis."""
         return values if self.lanes == 1 else jnp.concatenate([values] * self.lanes, -1)
 
-    def gather(self, group_array: Float[Array, "..."]) -> Float[Array, "..."]:
+    def gather(self, group_array: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
         """One number per group, from a group array."""
         return group_array[..., : group_array.shape[-1] // self.lanes]
 
@@ -58,8 +58,8 @@ class Groups(NamedTuple):
         coarse = jnp.round(values / _ROUND) * _ROUND
         return self.total(coarse), self.total(values - coarse)
 
-    def linear_total(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
-        """`total` for tangents: a plain sum, which has a plain transpose."""
+    def plain_total(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
+        """`total` where its last digits do not matter: quick to compile, and with a plain transpose."""
         return self._across(values.sum(self.axes, keepdims=True), jnp.sum, lax.psum)
 
     def largest(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
@@ -70,7 +70,7 @@ class Groups(NamedTuple):
 
     def any(self, group_array: Bool[Array, "..."]) -> Bool[Array, ""]:
         """Whether something holds for any group."""
-        return jnp.any(group_array)
+        return jnp.any(self.gather(group_array))
 
     def _across(self, group_array, reduce, across):
         """Combine the lanes, and the shards."""
@@ -106,7 +106,7 @@ def _total(values, groups):
 
 @_total.defjvp
 def _total_jvp(groups, primals, tangents):
-    return _total(*primals, groups), groups.linear_total(*tangents)
+    return _total(*primals, groups), groups.plain_total(*tangents)
 
 
 def _total_along(values, axis):

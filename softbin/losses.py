@@ -118,7 +118,7 @@ def _squared_error_jvp(groups, regularizer, implementation, primals, tangents):
     others = (dk, dtemperature, dtargets) if weights is None else (dk, dtemperature, dtargets, dweights)
     if not _is_zero(dscores) and all(_is_zero(d) for d in others):
         value, by_scores = _value_and_gradient(*primals, groups, regularizer, implementation)
-        return _sum(value, groups), _sum(groups.linear_total(by_scores * dscores), groups)
+        return _sum(value, groups), _sum(groups.plain_total(by_scores * dscores), groups)
 
     u = _excess(scores, k, temperature, weights, groups, regularizer, implementation)
     values, wrong = _half_squares(u, targets, weights, groups, regularizer)
@@ -127,7 +127,7 @@ def _squared_error_jvp(groups, regularizer, implementation, primals, tangents):
     over_batch = [(by_scores, dscores), (-by_p, dtargets)]
     if weights is not None:
         over_batch.append((by_weights + wrong**2 / 2, dweights))
-    changes = [groups.linear_total(by * d) for by, d in over_batch if not _is_zero(d)]
+    changes = [groups.plain_total(by * d) for by, d in over_batch if not _is_zero(d)]
     changes += [by * d for by, d in ((by_k, dk), (by_temperature, dtemperature)) if not _is_zero(d)]
     value = _sum(values, groups)
     return value, sum((_sum(change, groups) for change in changes), jnp.zeros_like(value))
@@ -270,5 +270,5 @@ def _fenchel_young_value(scores, k, temperature, weights, targets, groups, regul
 def _fenchel_young_jvp(groups, regularizer, implementation, primals, tangents):
     dscores, dk, dtemperature, _, _ = tangents
     value, (missing, change, multiplier) = _fenchel_young_value(*primals, groups, regularizer, implementation)
-    by_scores = groups.linear_total(-missing * dscores)
+    by_scores = groups.plain_total(-missing * dscores)
     return value, by_scores + change * dtemperature + multiplier * dk

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from softbin import meshes, thresholds
-from softbin.arguments import check, check_whole, groups_along, prepare
+from softbin.arguments import check, check_whole, groups_along, prepare, split
 from softbin.groups import weighted
 from softbin.regularizers import Regularizer, euclidean
 
@@ -83,15 +83,17 @@ def soft_binary_argmax(
     groups = groups_along(axis, scores, axis_name)
     check(scores, k, temperature, where, weights, groups)
     settings = {"regularizer": regularizer, "forward_mode": forward_mode, "implementation": implementation}
-    arrays = scores, k, temperature, where, weights
+    arrays = scores, *split(k, scores, groups), temperature, where, weights
     return meshes.run(_soft_binary_argmax, lambda spec: spec, *arrays, groups=groups, **settings)
 
 
 @partial(jax.jit, static_argnames=("groups", "regularizer", "forward_mode", "implementation"))
-def _soft_binary_argmax(scores, k, temperature, where, weights, *, groups, regularizer, forward_mode, implementation):
+def _soft_binary_argmax(
+    scores, k, k_rest, temperature, where, weights, *, groups, regularizer, forward_mode, implementation
+):
     problem, part = prepare(scores, k, temperature, groups, where, weights)
     project = _project_forward_mode if forward_mode else _project
-    y = project(*problem, regularizer, implementation)
+    y = project(*problem, regularizer, implementation, k_rest)
     if part is not None:
         y = jnp.where(part, y, 0)
     return y.astype(jnp.result_type(scores))
@@ -131,7 +133,7 @@ def threshold(
     """
     groups = groups_along(axis, scores, axis_name)
     check(scores, k, temperature, where, weights, groups)
-    arrays = scores, k, temperature, where, weights
+    arrays = scores, *split(k, scores, groups), temperature, where, weights
     return meshes.run(_threshold, partial(_of_groups, groups), *arrays, groups=groups, regularizer=regularizer)
 
 
@@ -140,9 +142,9 @@ def _of_groups(groups, spec):
 
 
 @partial(jax.jit, static_argnames=("groups", "regularizer"))
-def _threshold(scores, k, temperature, where, weights, *, groups, regularizer):
+def _threshold(scores, k, k_rest, temperature, where, weights, *, groups, regularizer):
     problem, _ = prepare(scores, k, temperature, groups, where, weights)
-    found = thresholds.solve(*problem, regularizer)
+    found = thresholds.solve(*problem, regularizer, None, k_rest)
     centre = thresholds.centre(problem.scores, found, problem.temperature, problem.weights, groups, regularizer)
     return jnp.squeeze(centre, groups.axes).astype(jnp.result_type(scores))
 
@@ -207,23 +209,24 @@ def binary_argmax(
     return y.astype(jnp.result_type(scores))
 
 
-def _project_forward_mode(scores, k, temperature, weights, groups, regularizer, implementation):
-    found = thresholds.solve(scores, k, temperature, weights, groups, regularizer, implementation)
+def _project_forward_mode(scores, k, temperature, weights, groups, regularizer, implementation, k_rest):
+    found = thresholds.solve(scores, k, temperature, weights, groups, regularizer, implementation, k_rest)
     return regularizer.link(thresholds.excess(scores, found, temperature))
 
 
 _project = jax.custom_vjp(_project_forward_mode, nondiff_argnums=(4, 5, 6))
 
 
-def _project_fwd(scores, k, temperature, weights, groups, regularizer, implementation):
-    found = thresholds.solve(scores, k, temperature, weights, groups, regularizer, implementation)
+def _project_fwd(scores, k, temperature, weights, groups, regularizer, implementation, k_rest):
+    found = thresholds.solve(scores, k, temperature, weights, groups, regularizer, implementation, k_rest)
     y = regularizer.link(thresholds.excess(scores, found, temperature))
-    return y, (scores, found, temperature, weights)
+    return y, (scores, found, temperature, weights, k_rest)
 
 
 def _project_bwd(groups, regularizer, implementation, residuals, g):
-    scores, found, temperature, weights = residuals
-    return pull_back(thresholds.excess(scores, found, temperature), temperature, weights, g, groups, regularizer)
+    scores, found, temperature, weights, k_rest = residuals
+    u = thresholds.excess(scores, found, temperature)
+    return *pull_back(u, temperature, weights, g, groups, regularizer), jax.tree.map(jnp.zeros_like, k_rest)
 
 
 _project.defvjp(_project_fwd, _project_bwd)

@@ -42,6 +42,9 @@ class Reductions(Protocol):
     def total(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
         """The sum over each group."""
 
+    def plain_total(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
+        """The sum over each group, for which the last digits do not matter, or there are none."""
+
     def total_in_parts(self, values: Float[Array, "*shape"]) -> tuple[Float[Array, "*group"], ...]:
         """The sum over each group, of more entries than a float can count: as terms that round less than their sum."""
 
@@ -170,12 +173,14 @@ def search(
     weights: Float[Array, "*shape"] | None,
     groups: Reductions,
     regularizer: Regularizer,
+    k_rest: Float[Array, "*group"] | None = None,
 ) -> tuple[Threshold, Int[Array, ""]]:
     """The root of F, and the number of rounds (sums over the scores) that finding it took.
 
     Newton's method, which is exact as soon as the active set is right, inside a bracket that is bisected whenever
     Newton leaves it or makes too little progress. Every array but the scores and weights is a group array; a
-    temperature as long as the scores gives each entry its own. A group with NaN ends at once and stays NaN.
+    temperature as long as the scores gives each entry its own. A group with NaN ends at once and stays NaN. The rest is
+    what a float `k` lacks of a larger budget's digits.
     """
     below, start, above, scale, k, size, settled = _bracket(scores, k, temperature, weights, groups, regularizer)
     epsilon, most = jnp.finfo(scores.dtype).eps, _ROUNDS_PER_BIT * jnp.finfo(scores.dtype).bits
@@ -186,6 +191,7 @@ def search(
         parts = regularizer.parts(excess(scores, Threshold(*point, scale), temperature))
         whole = weighted(parts.whole, weights)
         whole, *rest = [groups.total(whole)] if countable else groups.total_in_parts(whole)
+        rest += [] if k_rest is None else [-k_rest]
         fraction, rounding = (groups.total(weighted(part, weights)) for part in (parts.fraction, parts.rounding))
         return _Sums(sum(rest, whole - k) + fraction, groups.total(weighted(parts.slope, slope_weights)), rounding)
 
@@ -261,8 +267,11 @@ def _summarize(scores, k, temperature, weights, groups) -> _Summary:
     each_its_own = temperature.shape == scores.shape and size > 1  # these are not scaled
     group_temperature = jnp.ones_like(k) if each_its_own else temperature
 
+    exact = weights is None and size <= 2 / limits.eps
+
     def count(part):
-        return groups.total(weighted(part.astype(scores.dtype), weights))
+        part = weighted(part.astype(scores.dtype), weights)
+        return groups.plain_total(part) if exact else groups.total(part)
 
     def by_extremes():
         small, large = group_temperature < least, group_temperature > most
@@ -279,7 +288,7 @@ def _summarize(scores, k, temperature, weights, groups) -> _Summary:
         highest = groups.largest(jnp.where(finite, x, -jnp.inf))
         reach = jnp.maximum(jnp.maximum(-lowest, highest), limits.tiny)
         n, x = count(finite), jnp.where(finite, x / reach, 0)
-        mean, square = (groups.total(weighted(v, weights)) / jnp.where(n > 0, n, 1) for v in (x, x**2))
+        mean, square = (groups.plain_total(weighted(v, weights)) / jnp.where(n > 0, n, 1) for v in (x, x**2))
         deviation = reach * _sqrt(square - mean**2)
         return _Summary(lowest, highest, reach * mean, deviation, n, count(scores * scales == jnp.inf), scales)
 
@@ -293,8 +302,13 @@ def _summarize(scores, k, temperature, weights, groups) -> _Summary:
         zero, one = jnp.zeros_like(mean), jnp.ones_like(mean)
         return _Summary(mean - reach, mean + reach, mean, _sqrt(variance), size * one, zero, one)
 
-    extreme = ~(square <= limits.max / size) | (group_temperature < least) | (group_temperature > most)
-    return lax.cond(groups.any(extreme), by_extremes, by_moments)
+    extreme = (square > limits.max / size) | (group_temperature < least) | (group_temperature > most)
+    moments = by_moments()
+    return lax.cond(
+        groups.any(extreme),
+        lambda: jax.tree.map(partial(jnp.where, extreme), by_extremes(), moments),  # no group depends on others
+        lambda: moments,
+    )
 
 
 def _bracket(scores, k, temperature, weights, groups, regularizer):

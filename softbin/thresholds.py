@@ -58,6 +58,7 @@ def solve(
     groups: Groups,
     regularizer: Regularizer,
     implementation: str | None = None,
+    k_rest: Float[Array, "*group"] | None = None,
 ) -> Threshold:
     """The root of F with its implicit derivative; arguments as for `search`.
 
@@ -72,7 +73,7 @@ def solve(
     """
     kernels = chosen_kernels(implementation, scores, groups)
     if kernels is None:
-        return search(scores, k, temperature, weights, groups, regularizer)[0]
+        return search(scores, k, temperature, weights, groups, regularizer, k_rest)[0]
 
     def compute(group_arrays, entries, reductions):
         scores, weights = [entry[...] for entry in entries] if len(entries) > 1 else (entries[0][...], None)
@@ -85,9 +86,9 @@ def solve(
 
 @solve.defjvp
 def _solve_jvp(groups, regularizer, implementation, primals, tangents):
-    scores, k, temperature, weights = primals
-    dscores, dk, dtemperature, dweights = tangents
-    threshold = solve(scores, k, temperature, weights, groups, regularizer, implementation)
+    scores, k, temperature, weights, k_rest = primals
+    dscores, dk, dtemperature, dweights, _ = tangents
+    threshold = solve(scores, k, temperature, weights, groups, regularizer, implementation, k_rest)
     u = excess(scores, threshold, temperature)
     parts = regularizer.parts(u)
     change = dscores - jnp.where(jnp.isinf(u), 0, u) * dtemperature
@@ -95,7 +96,7 @@ def _solve_jvp(groups, regularizer, implementation, primals, tangents):
     if weights is not None:
         change = change + temperature * (parts.whole + parts.fraction) * dweights
     slope = groups.total(weighted(parts.slope, weights))
-    dfine = safe_ratio(groups.linear_total(change) - temperature * dk, slope)
+    dfine = safe_ratio(groups.plain_total(change) - temperature * dk, slope)
     zero = jnp.zeros_like(dfine)
     return threshold, Threshold(zero, dfine, zero)
 

@@ -10,7 +10,7 @@ import pytest
 from softbin.groups import Groups
 from tests.compiling import AS_USERS_DO
 
-REDUCTIONS = {Groups.total: np.sum, Groups.linear_total: np.sum, Groups.largest: np.max}
+REDUCTIONS = {Groups.total: np.sum, Groups.plain_total: np.sum, Groups.largest: np.max}
 each_reduction = pytest.mark.parametrize(("reduction", "expected"), REDUCTIONS.items())
 
 
