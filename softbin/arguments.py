@@ -1,5 +1,6 @@
 """Arguments of operators, losses and decisions: checked, and brought into the form of the solver."""
 
+import contextlib
 import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from softbin.groups import Groups
+from softbin.groups import Groups, is_symbolic
+from softbin.regularizers import Regularizer
 
 
 class Problem(NamedTuple):
@@ -24,9 +26,7 @@ class Problem(NamedTuple):
 
 def check(scores, k, temperature, where, weights, groups: Groups):
     """Refuse what is known to be wrong before anything is traced: dtypes, an empty group, values."""
-    dtype = jnp.result_type(scores)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"scores must be floating point, got {dtype}: convert them, for example to float32")
+    check_floating("scores", scores)
     size = groups.size(jnp.shape(scores))
     if size == 0:
         raise ValueError(
@@ -38,13 +38,39 @@ def check(scores, k, temperature, where, weights, groups: Groups):
     check_mask(where)
 
 
+def check_floating(name, value):
+    """Integers are more likely class numbers than scores."""
+    dtype = dtype_of(name, value)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"{name} must be floating point, got {dtype}: convert them, for example to float32")
+
+
+def check_regularizer(regularizer):
+    """A name is none."""
+    if not isinstance(regularizer, Regularizer):
+        raise TypeError(
+            f"regularizer must be softbin.euclidean, softbin.binary_entropy or another Regularizer, got {regularizer!r}"
+        )
+
+
+def dtype_of(name, value):
+    """The dtype that JAX gives an array or a number, of which lists and strings are neither."""
+    if value is not None:
+        with contextlib.suppress(TypeError):
+            return jnp.result_type(value)
+    raise TypeError(f"{name} must be an array or a number, got {value!r}: convert it, for example with jnp.asarray")
+
+
 def prepare(scores, k, temperature, groups: Groups, where, weights) -> tuple[Problem, Array | None]:
     """Bring arguments into the solver's form; also which entries exist, None for all. NaN for values out of range."""
     shape = jnp.shape(scores)
     dtype = jnp.promote_types(jnp.result_type(scores), jnp.float32)
     scores = jnp.asarray(scores, dtype)
-    weights = None if weights is None else _broadcast("weights", jnp.asarray(weights, dtype), shape)
-    part = _takes_part(weights, where, shape)
+    part = None if where is None else _broadcast("where", jnp.asarray(where), shape)
+    if weights is not None:
+        weights = _broadcast("weights", nan_if_negative(jnp.asarray(weights, dtype)), shape)
+        weights = weights if part is None else jnp.where(part, weights, 0)
+        part = weights != 0
     count: Any = groups.size(shape)
     if part is not None:
         scores = jnp.where(part, scores, -jnp.inf)
@@ -62,7 +88,7 @@ def prepare(scores, k, temperature, groups: Groups, where, weights) -> tuple[Pro
 def split(k, scores, groups: Groups) -> tuple[Any, Array | None]:
     """A budget, and what a float of the solver lacks of its digits where it is known and the groups are that large."""
     known, dtype = _known(k), jnp.promote_types(jnp.result_type(scores), jnp.float32)
-    if known is None or groups.size(jnp.shape(scores)) * jnp.finfo(dtype).eps < 1 / 2:
+    if known is None or groups.counts_fit(jnp.shape(scores), dtype):
         return k, None
     rest = known - known.astype(dtype)
     return known.astype(dtype), jnp.expand_dims(jnp.asarray(rest, dtype), groups.axes) if rest.any() else None
@@ -89,10 +115,11 @@ def groups_along(axis, scores, axis_name=None) -> Groups:
 
 def check_k(k, size=None):
     """A budget that is known when traced must be one, of groups of this size if all entries weigh 1."""
+    _check_real("k", k)
     known = _known(k)
     if known is not None and not np.all(known >= 0):
         raise ValueError(f"k must be in [0, n], got {_show(k)}")
-    if known is not None and size is not None and not np.all(known <= size):
+    if known is not None and not (size is None or is_symbolic(size)) and not np.all(known <= size):
         raise ValueError(f"k must be at most n = {size}, the length of the axis, got {_show(k)}")
 
 
@@ -105,12 +132,19 @@ def check_whole(k):
 
 def check_temperature(temperature):
     """A temperature that is known when traced must be one."""
+    _check_real("temperature", temperature)
     known = _known(temperature)
     if known is not None and not (np.all(known > 0) and np.all(np.isfinite(known))):
         raise ValueError(
             f"temperature must be positive and finite, got {_show(temperature)}; "
             "for a hard choice use softbin.binary_argmax"
         )
+
+
+def _check_real(name, value):
+    dtype = dtype_of(name, value)
+    if not jnp.issubdtype(dtype, jnp.floating) and not jnp.issubdtype(dtype, jnp.integer):
+        raise TypeError(f"{name} must be real, got {dtype}")
 
 
 def _known(value) -> np.ndarray | None:
@@ -124,8 +158,6 @@ def _show(value) -> str:
 
 def _per_group(name, value, groups, shape, dtype):
     value = jnp.asarray(value)
-    if not jnp.issubdtype(value.dtype, jnp.floating) and not jnp.issubdtype(value.dtype, jnp.integer):
-        raise TypeError(f"{name} must be real, got {value.dtype}")
     axes, lanes = groups.axes, groups.lanes
     expected = groups.without(shape)
     expected = expected if lanes == 1 else (*expected[:-1], expected[-1] // lanes)
@@ -140,23 +172,23 @@ def _per_group(name, value, groups, shape, dtype):
 
 def check_weights(weights):
     """Weights that are known when traced must not be negative."""
-    known = None if weights is None else _known(weights)
+    if weights is None:
+        return
+    _check_real("weights", weights)
+    known = _known(weights)
     if known is not None and not np.all(known >= 0):
         raise ValueError(f"weights must not be negative, got a smallest of {np.min(known)}")
 
 
-def _takes_part(weights, where, shape):
-    part = None if weights is None else weights > 0
-    if where is not None:
-        where = _broadcast("where", jnp.asarray(where), shape)
-        part = where if part is None else part & where
-    return part
+def nan_if_negative(weights):
+    """What no weights can be shows in the result."""
+    return jnp.where(weights >= 0, weights, jnp.nan)
 
 
 def check_mask(where):
     """A mask of numbers is more likely a mistake than a mask."""
-    if where is not None and jnp.result_type(where) != jnp.bool_:
-        raise TypeError(f"where must be boolean, got {jnp.result_type(where)}")
+    if where is not None and (dtype := dtype_of("where", where)) != jnp.bool_:
+        raise TypeError(f"where must be boolean, got {dtype}: compare with 0")
 
 
 def _broadcast(name, value, shape):

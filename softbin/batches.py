@@ -13,8 +13,17 @@ from jax.tree_util import Partial
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from softbin import budgets, meshes
-from softbin.arguments import check_k, check_mask, check_temperature, check_weights
-from softbin.groups import Groups, halvings, shards
+from softbin.arguments import (
+    check_floating,
+    check_k,
+    check_mask,
+    check_regularizer,
+    check_temperature,
+    check_weights,
+    dtype_of,
+    nan_if_negative,
+)
+from softbin.groups import Groups, halvings, is_symbolic, shards
 from softbin.meshes import is_manual
 
 Budget = Callable[..., Array] | Real[ArrayLike, "..."]
@@ -58,6 +67,7 @@ def run_on_batch(
     """
     check_batch(logits, labels, where, weights)
     check_temperature(temperature)
+    check_regularizer(settings["regularizer"])
     if callable(budget):
         budget = budget if budgets.is_pytree(budget) else Partial(budget)
     else:
@@ -65,6 +75,8 @@ def run_on_batch(
         check_k(budget, _sizes(logits)[0] if alike else None)
 
     def call(logits, labels, budget, temperature, where, weights):
+        if 0 in jnp.shape(logits)[:-1] or jnp.shape(logits) == (0,):
+            logits, labels, where, weights = _one_masked_example(logits, labels)
         if isinstance(budget, Partial) and budget.func is not budgets.label_count:  # jit would keep a program for each
             batch = prepare_batch(logits, where, weights, axis_name)
             budget = batch_budget(batch, None if labels is None else prepare_targets(labels, logits, batch), budget)
@@ -73,11 +85,18 @@ def run_on_batch(
     return meshes.run(call, result, logits, labels, budget, temperature, where, weights)
 
 
+def _one_masked_example(logits, labels):
+    """What an empty batch amounts to, so that nothing else has to know of one."""
+    shape = (1, *jnp.shape(logits)[1:][-1:])
+    dense = labels is not None and jnp.shape(labels) == jnp.shape(logits)
+    labels = None if labels is None else jnp.zeros(shape if dense else 1, jnp.result_type(labels))
+    return jnp.zeros(shape, jnp.result_type(logits)), labels, jnp.zeros(1, bool), None
+
+
 def check_batch(logits, labels, where, weights):
     """Refuse what is known to be wrong before anything is traced: dtypes, shapes, values."""
-    dtype, shape = jnp.result_type(logits), jnp.shape(logits)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"logits must be floating point, got {dtype}: convert them, for example to float32")
+    check_floating("logits", logits)
+    shape = jnp.shape(logits)
     if not shape:
         raise ValueError("logits must have an axis of examples, got a scalar")
     examples = shape if len(shape) == 1 else shape[:-1]
@@ -111,6 +130,8 @@ def _sizes(logits) -> tuple[int, int]:
 
 def _lanes(n: int, classes: int) -> int:
     """How many examples to put into a row: a divisor of `n`, 1 where the classes alone make a row."""
+    if is_symbolic(n):
+        return 1
     enough = -(-_ROW // max(classes, 1))
     parts = shards(n)
     divisors = [d for d in range(1, min(4 * enough, n) + 1) if n % d == 0 and n // d % parts == 0]
@@ -125,10 +146,11 @@ def prepare_targets(labels, logits, batch: Batch) -> Float[Array, "rows row"]:
         targets = jnp.where((targets >= 0) & (targets <= 1), targets, jnp.nan)
     else:
         labels = jnp.asarray(labels).reshape(-1, 1)
-        one_hot = (labels == jnp.arange(classes)).astype(batch.logits.dtype)
+        labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))  # a narrow type may not reach `classes`
+        one_hot = (labels == jnp.arange(classes, dtype=labels.dtype)[None]).astype(batch.logits.dtype)
         targets = jnp.where((labels >= 0) & (labels < classes), one_hot, jnp.nan)
     targets = _by_row(targets, batch.groups.lanes)
-    return targets if batch.weights is None else jnp.where(batch.weights > 0, targets, 0)
+    return targets if batch.weights is None else jnp.where(batch.weights != 0, targets, 0)
 
 
 def batch_budget(batch: Batch, targets, budget: Budget) -> Real[ArrayLike, "..."]:
@@ -137,7 +159,7 @@ def batch_budget(batch: Batch, targets, budget: Budget) -> Real[ArrayLike, "..."
         return budget
     weights = _weights_by_example(batch)
     if weights is None:
-        weights = jnp.ones(len(batch.logits) * batch.groups.lanes, batch.logits.dtype)
+        weights = jnp.ones(batch.logits.shape[0] * batch.groups.lanes, batch.logits.dtype)
     k = budget(None if targets is None else by_example(targets, batch.groups.lanes), weights)
     return k if batch.groups.axis_name is None else lax.psum(k, batch.groups.axis_name)
 
@@ -145,16 +167,17 @@ def batch_budget(batch: Batch, targets, budget: Budget) -> Real[ArrayLike, "..."
 def batch_mean(values: Float[Array, "rows row"], batch: Batch) -> Float[Array, ""]:
     """The mean over the examples of the sum over the classes; 0 for an empty batch."""
     if batch.weights is not None:
-        values = jnp.where(batch.weights > 0, values * batch.weights, 0)
+        values = jnp.where(batch.weights != 0, values * batch.weights, 0)
     return jnp.sum(batch.groups.gather(batch.groups.total(values))) / batch_size(batch)
 
 
 def batch_size(batch: Batch) -> Real[ArrayLike, ""]:
     """How many examples count, over all shards; 1 where none does."""
     if batch.weights is None:
-        return batch.groups.size(batch.logits.shape)
+        count = batch.groups.size(batch.logits.shape)
+        return count if is_symbolic(count) else max(count, 1)
     size = batch.groups.total(batch.weights)[0, 0]
-    return jnp.where(size > 0, size, 1)
+    return jnp.where(size == 0, 1, size)
 
 
 def by_example(values: Float[Array, "rows row"], lanes: int) -> Float[Array, "n classes"]:
@@ -174,7 +197,7 @@ def _weights_by_example(batch: Batch) -> Float[Array, " n"] | None:
 
 
 def _check_labels(labels, shape, where, weights):
-    kind = jnp.result_type(labels)
+    kind = dtype_of("labels", labels)
     if not any(jnp.issubdtype(kind, allowed) for allowed in (jnp.bool_, jnp.integer, jnp.floating)):
         raise TypeError(f"labels must be integer, boolean or floating point, got {kind}")
     dense = jnp.shape(labels) == shape
@@ -201,6 +224,7 @@ def _check_labels(labels, shape, where, weights):
 
 def _example_weights(where, weights, dtype):
     """One weight per example, zero where masked; None where all count alike."""
-    if where is not None:
-        weights = jnp.where(where, 1 if weights is None else weights, 0)
-    return None if weights is None else jnp.asarray(weights, dtype)
+    weights = None if weights is None else nan_if_negative(jnp.asarray(weights, dtype))
+    if where is None:
+        return weights
+    return jnp.where(where, jnp.ones((), dtype) if weights is None else weights, jnp.zeros((), dtype))

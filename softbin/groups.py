@@ -36,6 +36,11 @@ class Groups(NamedTuple):
         shards = 1 if self.axis_name is None else lax.psum(1, self.axis_name)
         return math.prod(shape[axis] for axis in self.axes) * self.lanes * shards
 
+    def counts_fit(self, shape: tuple[int, ...], dtype) -> bool:
+        """Whether floats of this type hold every number of entries; a symbolic number is taken to be that small."""
+        size = self.size(shape)
+        return is_symbolic(size) or bool(size <= 2 / jnp.finfo(dtype).eps)
+
     def without(self, by_dimension: Sequence[Any]) -> tuple[Any, ...]:
         """What an array's dimensions have, for those that no group lies along."""
         return tuple(entry for axis, entry in enumerate(by_dimension) if axis not in self.axes)
@@ -82,9 +87,14 @@ class Groups(NamedTuple):
         return self.spread(group_array)
 
 
+def is_symbolic(n) -> bool:
+    """Whether a length stands for any, in a program that `jax.export` makes."""
+    return not isinstance(n, int)
+
+
 def shards(n: int) -> int:
     """The most devices that an axis of length `n` can be sharded over evenly; what it is cut into divides by it."""
-    return math.gcd(n, jax.device_count())
+    return 1 if is_symbolic(n) else math.gcd(n, jax.device_count())
 
 
 def halvings(n: int) -> int:
@@ -127,7 +137,7 @@ def _dot_with_ones(values, axis):
 
 def _reduce_blocks(values, axis, combine, reduce):
     """Reduce a long axis by blocks, for the sake of the last digits."""
-    while isinstance(n := values.shape[axis], int) and n > _LONG:
+    while not is_symbolic(n := values.shape[axis]) and n > _LONG:
         block = _block_length(n) or _LONGEST_BLOCK
         full = n - n % block
         blocks, rest = jnp.split(values, [full], axis)
@@ -156,9 +166,9 @@ def _halve(values, axis, combine, times):
 def _block_length(n: int) -> int | None:
     """A length to cut an axis into, such that a sharded one stays sharded; halves well, if any does.
 
-    None where there is no such length, and for a symbolic one, of which `jax.export` makes a program for any.
+    None where there is no such length, and for a symbolic one.
     """
-    if not isinstance(n, int):
+    if is_symbolic(n):
         return None
     parts = shards(n)
     lengths = [b for b in range(8, _LONGEST_BLOCK + 1) if n % b == 0 and n // b % parts == 0]

@@ -62,7 +62,10 @@ def loss(
       where: which examples count, shape (...).
       weights: non-negative, shape (...); an example of weight 2 acts as two.
       regularizer: `softbin.euclidean` or `softbin.binary_entropy`.
-      axis_name: mapped axes over which the examples are split; every shard gets the loss of the whole batch.
+      axis_name: mapped axes over which the examples are split; every shard gets the loss of the whole batch. In
+        `jax.shard_map` its gradient needs no care. In `jax.vmap` and `jax.pmap`, and with `check_vma=False`, JAX adds
+        up the gradients of every shard's copy of the loss: the usual `lax.pmean` of the gradient by the parameters is
+        then that of the whole batch, and a gradient by the logits is so many times too large as there are shards.
       implementation: as for :func:`softbin.soft_binary_argmax`; with "pallas" the value and the gradient by the
         logits leave the kernel together.
 
@@ -249,7 +252,8 @@ def _fenchel_young(scores, k, temperature, weights, targets, groups, regularizer
     """`τ (Ω*(x/τ) + Ω(Y) - <x/τ, Y>)` per class, times n.
 
     With `u = x/τ - λ` every term `φ(Y) - φ(p) - u (Y - p)` is a Bregman divergence, so nothing cancels; the
-    multiplier pays for labels off the hypersimplex.
+    multiplier pays for labels off the hypersimplex. Any threshold does, and at a budget of none or all, which a link
+    without ends reaches at infinity only, it is zero.
     """
     return _fenchel_young_value(scores, k, temperature, weights, targets, groups, regularizer, implementation)[0]
 
@@ -260,8 +264,10 @@ def _fenchel_young_value(scores, k, temperature, weights, targets, groups, regul
     p = regularizer.link(u)
     missing = weighted(targets - p, weights)
     change = weighted(regularizer.penalty(targets) - regularizer.penalty(p), weights)
-    divergence = change - jnp.where(missing == 0, 0, u * missing)
     multiplier = thresholds.multiplier(found, temperature)
+    infinite = jnp.isinf(multiplier)
+    multiplier = jnp.where(infinite, 0, multiplier)
+    divergence = change - jnp.where(missing == 0, 0, jnp.where(infinite, scores / temperature, u) * missing)
     value = groups.total(divergence) - multiplier * (groups.total(weighted(targets, weights)) - k)
     return temperature * value, (missing, groups.total(change), temperature * multiplier)
 

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from softbin import meshes, thresholds
-from softbin.arguments import check, check_whole, groups_along, prepare, split
+from softbin.arguments import check, check_regularizer, check_whole, groups_along, prepare, split
 from softbin.groups import weighted
 from softbin.regularizers import Regularizer, euclidean
 
@@ -36,13 +36,14 @@ def soft_binary_argmax(
             \sum_i w_i \left( \tfrac{x_i}{\tau} y_i - \varphi(y_i) \right),
         \qquad y_i = \psi(x_i / \tau - \lambda).
 
-    With the default regularizer this is the Euclidean projection of `scores / temperature` onto the (n, k)-
-    hypersimplex. It keeps the order of the scores; most entries are exactly 0 or 1 at a small temperature, and
+    With the default regularizer this is the Euclidean projection of `scores / temperature` onto the
+    (n, k)-hypersimplex. It keeps the order of the scores; most entries are exactly 0 or 1 at a small temperature, and
     all approach `k / n` at a large one. The threshold `λ` is found without sorting, in O(n).
 
     The derivatives are the closed form, with `d = ψ'(x/τ - λ)` and `D = Σ w d`: `(diag(d) - d (w d)ᵀ / D) / τ`
     by the scores, `d / D` by `k`. They are zero where every entry is saturated. A float32 result is within 1e-6
-    of the exact one on any finite input.
+    of the exact one on any finite input of normal
+    numbers; smaller ones count as zero.
 
     Args:
       scores: floating point, any shape; groups lie along `axis`. `+inf` is always chosen (and spends budget),
@@ -54,7 +55,8 @@ def soft_binary_argmax(
       where: broadcasts to `scores`. Entries where it is false do not exist: result and gradient are 0.
       weights: non-negative, broadcasts to `scores`. An entry of weight 2 acts as two equal entries.
       regularizer: `softbin.euclidean` or `softbin.binary_entropy`.
-      axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split.
+      axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split. Inside the map, take the
+        gradient of a function of the shard's own part of `y`: it is that of the sum of these over all shards.
       forward_mode: use `jax.custom_jvp` in place of `jax.custom_vjp`, as `jax.jvp` and `jax.jacfwd` need.
       implementation: "xla", which None stands for, runs everywhere. "pallas" searches for the threshold in a kernel
         for TPUs, and for GPUs from Hopper on, that reads the scores once; it takes float32 groups of up to 8,192
@@ -80,6 +82,7 @@ def soft_binary_argmax(
       Gomez, Wang, Tang, `Differentiable Zero-One Loss via Hypersimplex Projections
       <https://arxiv.org/abs/2602.23336>`_, 2026, eq. 9 and Algorithm 1.
     """
+    check_regularizer(regularizer)
     groups = groups_along(axis, scores, axis_name)
     check(scores, k, temperature, where, weights, groups)
     settings = {"regularizer": regularizer, "forward_mode": forward_mode, "implementation": implementation}
@@ -115,7 +118,8 @@ def threshold(
     Where a whole interval of thresholds gives the same selection (every entry saturated), its middle is
     returned: the threshold with the widest margin. At `k = 0` and `k = n` it is the nearest end.
 
-    Args and raises: as for :func:`soft_binary_argmax`.
+    Args and raises: as for :func:`soft_binary_argmax`. With an `axis_name` every shard gets the same thresholds; for
+    their gradient the note on it in :func:`softbin.loss` holds.
 
     Returns:
       `λ`, in units of `scores / temperature`, without `axis`. A single float cannot hold it to full accuracy
@@ -131,6 +135,7 @@ def threshold(
       Gomez, Wang, Tang, `Differentiable Zero-One Loss via Hypersimplex Projections
       <https://arxiv.org/abs/2602.23336>`_, 2026.
     """
+    check_regularizer(regularizer)
     groups = groups_along(axis, scores, axis_name)
     check(scores, k, temperature, where, weights, groups)
     arrays = scores, *split(k, scores, groups), temperature, where, weights

@@ -7,6 +7,7 @@ that can be summed without losing digits.
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import jax
@@ -34,8 +35,12 @@ class LinkParts(NamedTuple):
     rounding: Float[Array, "*shape"]
 
 
-class Regularizer(NamedTuple):
+@dataclass(frozen=True)
+class Regularizer:
     """A separable regulariser of the hypersimplex: one penalty and its link.
+
+    There are two: `softbin.euclidean`, `φ(y) = y²/2`, and `softbin.binary_entropy`, `φ(y) = y log y + (1-y) log(1-y)`.
+    Made of functions that a module names, it can be pickled.
 
     Attributes:
       penalty: `φ`, on [0, 1].
@@ -43,6 +48,7 @@ class Regularizer(NamedTuple):
         has lost; infinite at an end that the link never reaches.
       parts: `u -> LinkParts`.
       mean, variance: of the distribution whose distribution function `ψ` is.
+      name: what `repr` shows.
     """
 
     penalty: Callable[[Array], Array]
@@ -50,11 +56,24 @@ class Regularizer(NamedTuple):
     parts: Callable[[Array], LinkParts]
     mean: float
     variance: float
+    name: str = field(default="Regularizer", compare=False)
+
+    def __repr__(self):
+        return self.name
 
     def link(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """`ψ(u)`, in [0, 1]."""
         parts = self.parts(u)
         return parts.whole + parts.fraction
+
+
+def _euclidean_penalty(y):
+    return y**2 / 2
+
+
+def _euclidean_inverse_link(y, complement):
+    del complement
+    return y
 
 
 def _euclidean_parts(u: Array) -> LinkParts:
@@ -63,6 +82,14 @@ def _euclidean_parts(u: Array) -> LinkParts:
     fraction = jnp.where(saturated, 0, u)
     slope = jnp.where(saturated, 0, jnp.ones_like(u))
     return LinkParts(one.astype(u.dtype), fraction, slope, rounding=fraction)
+
+
+def _binary_entropy_penalty(y):
+    return xlogy(y, y) + xlog1py(1 - y, -y)
+
+
+def _binary_entropy_inverse_link(y, complement):
+    return jnp.log(y) - jnp.log(complement)
 
 
 def _binary_entropy_parts(u: Array) -> LinkParts:
@@ -76,19 +103,21 @@ def _binary_entropy_parts(u: Array) -> LinkParts:
 
 
 euclidean = Regularizer(
-    penalty=lambda y: y**2 / 2,
-    inverse_link=lambda y, complement: y,
+    penalty=_euclidean_penalty,
+    inverse_link=_euclidean_inverse_link,
     parts=_euclidean_parts,
     mean=1 / 2,
     variance=1 / 12,
+    name="softbin.euclidean",
 )
 """`φ(y) = y²/2`, `ψ(u) = clip(u, 0, 1)`: the Euclidean projection (arXiv:2602.23336, eq. 9)."""
 
 binary_entropy = Regularizer(
-    penalty=lambda y: xlogy(y, y) + xlog1py(1 - y, -y),
-    inverse_link=lambda y, complement: jnp.log(y) - jnp.log(complement),
+    penalty=_binary_entropy_penalty,
+    inverse_link=_binary_entropy_inverse_link,
     parts=_binary_entropy_parts,
-    mean=0,
+    mean=0.0,
     variance=math.pi**2 / 3,
+    name="softbin.binary_entropy",
 )
 """`φ(y) = y log y + (1-y) log(1-y)`, `ψ(u) = sigmoid(u)`: the LML layer (Amos et al., arXiv:1906.08707)."""

@@ -39,6 +39,9 @@ class Reductions(Protocol):
     def size(self, shape: tuple[int, ...]) -> int:
         """How many entries a group has."""
 
+    def counts_fit(self, shape: tuple[int, ...], dtype) -> bool:
+        """Whether floats hold every number of entries."""
+
     def total(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
         """The sum over each group."""
 
@@ -184,8 +187,8 @@ def search(
     """
     below, start, above, scale, k, size, settled = _bracket(scores, k, temperature, weights, groups, regularizer)
     epsilon, most = jnp.finfo(scores.dtype).eps, _ROUNDS_PER_BIT * jnp.finfo(scores.dtype).bits
-    unit, slope_weights = _slope_units(_scaled(temperature, scale), weights, scores)
-    countable = groups.size(scores.shape) <= 2 / epsilon
+    unit, slope_weights = _slope_units(_scaled(temperature, scale), weights, scores, k)
+    countable = groups.counts_fit(scores.shape, scores.dtype)
 
     def measure(point, scale):
         parts = regularizer.parts(excess(scores, Threshold(*point, scale), temperature))
@@ -240,9 +243,14 @@ def search(
     return Threshold(*final.trial, scale), final.rounds
 
 
-def _slope_units(temperature, weights, scores):
+def _each_its_own(temperature, scores, k):
+    """Whether every entry has a temperature, and not every group."""
+    return temperature.shape == scores.shape != k.shape
+
+
+def _slope_units(temperature, weights, scores, k):
     """`r` and `v` such that `-dF/d(τλ) = Σ v ψ' / r`: with one temperature per group it comes out of the sum."""
-    if temperature.shape != scores.shape:
+    if not _each_its_own(temperature, scores, k):
         return temperature, weights
     return jnp.ones((), temperature.dtype), (1 if weights is None else weights) / temperature
 
@@ -264,10 +272,10 @@ def _summarize(scores, k, temperature, weights, groups) -> _Summary:
     limits = jnp.finfo(scores.dtype)
     least, most, scale = _scales(scores.dtype)
     size = groups.size(scores.shape)
-    each_its_own = temperature.shape == scores.shape and size > 1  # these are not scaled
+    each_its_own = _each_its_own(temperature, scores, k)  # these are not scaled
     group_temperature = jnp.ones_like(k) if each_its_own else temperature
 
-    exact = weights is None and size <= 2 / limits.eps
+    exact = weights is None and groups.counts_fit(scores.shape, scores.dtype)
 
     def count(part):
         part = weighted(part.astype(scores.dtype), weights)
@@ -326,7 +334,7 @@ def _bracket(scores, k, temperature, weights, groups, regularizer):
     n = jnp.where(finite.n > 0, finite.n, 1)
     q = (k - finite.settled) / n
     offset = temperature * regularizer.inverse_link(q, (finite.n - (k - finite.settled)) / n)
-    if temperature.shape == scores.shape:
+    if _each_its_own(temperature, scores, k):
         scale, temperature = finite.scale, groups.largest(temperature)
         finite = _summarize(scores * scale - offset, k, temperature, weights, groups)._replace(scale=scale)
         offset = jnp.zeros_like(k)

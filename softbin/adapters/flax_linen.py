@@ -1,5 +1,6 @@
 """Soft-Binary-Argmax and running decision thresholds as Flax Linen modules."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -47,7 +48,7 @@ class SoftBinaryArgmax(nn.Module):
     k: int | float
     temperature: int | float = 1.0
     learn_temperature: bool = False
-    axis: int = -1
+    axis: int | Sequence[int] | None = -1
     regularizer: Regularizer = euclidean
     axis_name: Any = None
 

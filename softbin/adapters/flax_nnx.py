@@ -1,5 +1,6 @@
 """Soft-Binary-Argmax and running decision thresholds as Flax NNX modules."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -50,7 +51,7 @@ class SoftBinaryArgmax(nnx.Module):
         temperature: int | float = 1.0,
         *,
         learn_temperature: bool = False,
-        axis: int = -1,
+        axis: int | Sequence[int] | None = -1,
         regularizer: Regularizer = euclidean,
         axis_name: Any = None,
     ):

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int, Real
 
 from softbin import budgets, thresholds
-from softbin.arguments import check_temperature, prepare
+from softbin.arguments import check_regularizer, check_temperature, prepare
 from softbin.batches import Budget, batch_budget, by_example, prepare_batch, prepare_targets
 from softbin.decisions import decision_thresholds, predict
 from softbin.groups import weighted
@@ -62,6 +62,12 @@ class Objective(ABC):
         self._settings = settings
         self._training_set: _TrainingSet | None = None
         self.thresholds: np.ndarray | None = None
+
+    def __eq__(self, other):
+        return type(self) is type(other) and self._settings == other._settings
+
+    def __hash__(self):
+        return hash(self._settings)
 
     def __deepcopy__(self, memo) -> "Objective":
         """Itself: LightGBM trains with a copy of its parameters, and the metric needs the thresholds tracked there."""
@@ -251,6 +257,7 @@ def _settings(loss, budget, temperature, hessian, regularizer) -> _Settings:
         if value not in known:
             raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
     check_temperature(temperature)
+    check_regularizer(regularizer)
     if not callable(budget):
         budget = np.asarray(budget, float).tolist()
         budget = tuple(budget) if isinstance(budget, list) else budget

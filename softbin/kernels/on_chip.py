@@ -34,6 +34,9 @@ It reads entries as `entries[i][...]`, when it needs them: registers are few.
 class _OnChip:
     """What all groups on chip have in common: they are short."""
 
+    def counts_fit(self, shape, dtype):
+        return True
+
     def plain_total(self, values):
         return self.total(values)
 
