@@ -68,6 +68,7 @@ def run_on_batch(
     check_batch(logits, labels, where, weights)
     check_temperature(temperature)
     check_regularizer(settings["regularizer"])
+    check_budget(budget)
     if callable(budget):
         budget = budget if budgets.is_pytree(budget) else Partial(budget)
     else:
@@ -83,6 +84,24 @@ def run_on_batch(
         return function(logits, labels, budget, temperature, where, weights, axis_name=axis_name, **settings)
 
     return meshes.run(call, result, logits, labels, budget, temperature, where, weights)
+
+
+def check_budget(budget: Budget):
+    """Refuse what is none, and a share of the batch, which as a number of examples would be less than one."""
+    if callable(budget):
+        return
+    if isinstance(budget, str) or budget is None:
+        raise TypeError(
+            f"budget must be a number, an array of one per class, or a callable such as softbin.budgets.label_count, "
+            f"got {budget!r}"
+        )
+    dtype_of("budget", budget)
+    if isinstance(budget, jax.core.Tracer):
+        return
+    k = np.asarray(budget)
+    if k.size and np.all((k > 0) & (k < 1)):
+        shares = f"fraction({k})" if k.ndim == 0 else f"prior({k.tolist()})"
+        raise ValueError(f"budget {k} is less than one example: for a share of the batch pass softbin.budgets.{shares}")
 
 
 def _one_masked_example(logits, labels):

@@ -6,7 +6,7 @@ are 1 for an example that counts and 0 for a masked one; `k` broadcasts to (C,).
 (the budget of a batch is the sum over its parts), since under `axis_name` the shards' budgets are added up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, Real
 
 from softbin.groups import Groups
 
@@ -25,10 +25,57 @@ Weights = Float[Array, " n"]
 @partial(jax.tree_util.register_dataclass, data_fields=["shares"], meta_fields=[])
 @dataclass(frozen=True)
 class _Prior:
-    shares: Any
+    shares: Any  # a number or a tuple of them, or traced
 
     def __call__(self, targets: Targets, weights: Weights) -> Float[Array, "..."]:
-        return jnp.asarray(self.shares, weights.dtype) * Groups((0,)).total(weights)[0]
+        shares = jnp.asarray(self.shares, weights.dtype)
+        shares = jnp.where((shares >= 0) & (shares <= 1), shares, jnp.nan)
+        return shares * Groups((0,)).total(weights)[0]
+
+    def __repr__(self):
+        return f"softbin.budgets.{'fraction' if np.ndim(self.shares) == 0 else 'prior'}({self.shares})"
+
+
+def fraction(share: Real[ArrayLike, ""]) -> Callable[[Targets, Weights], Float[Array, "..."]]:
+    """`k = share * n` for every class. One half is the setting of the paper's published experiments.
+
+    Args:
+      share: in [0, 1]. May be traced, so that an `optax.Schedule` can drive it; then `k` is NaN where it is outside.
+
+    Raises:
+      ValueError: `share` is outside [0, 1], or not one number.
+
+    Example:
+      >>> print(fraction(0.5)(None, jnp.ones(8)))
+      4.0
+    """
+    if np.ndim(share) > 0:
+        raise ValueError(f"fraction takes the share of every class, got {share}: for one of each class use prior")
+    return _Prior(share if isinstance(share, jax.core.Tracer) else _checked(float(np.asarray(share))))
+
+
+def prior(
+    class_priors: Sequence[float] | Real[ArrayLike, " classes"],
+) -> Callable[[Targets, Weights], Float[Array, "..."]]:
+    """`k_c = class_priors[c] * n`: the number of positives to expect, whatever the batch holds.
+
+    Args:
+      class_priors: one share per class, each in [0, 1]. May be traced; then `k` is NaN where a share is outside.
+
+    Raises:
+      ValueError: a share is outside [0, 1], or there is only one number.
+
+    Example:
+      >>> print(prior([0.25, 0.75])(None, jnp.ones(8)))
+      [2. 6.]
+    """
+    if np.ndim(class_priors) != 1:
+        raise ValueError(
+            f"prior takes one share per class, got {class_priors}: for the same share of every class use fraction"
+        )
+    if isinstance(class_priors, jax.core.Tracer):
+        return _Prior(class_priors)
+    return _Prior(_checked(tuple(np.asarray(class_priors, float).tolist())))
 
 
 def _checked(shares):
@@ -36,38 +83,6 @@ def _checked(shares):
     if not np.all((known >= 0) & (known <= 1)):
         raise ValueError(f"shares of a batch must be in [0, 1], got {shares}")
     return shares
-
-
-def fraction(share: float):
-    """`k = share * n` for every class. One half is the setting of the paper's published experiments.
-
-    Args:
-      share: in [0, 1].
-
-    Raises:
-      ValueError: `share` is outside [0, 1].
-
-    Example:
-      >>> print(fraction(0.5)(None, jnp.ones(8)))
-      4.0
-    """
-    return _Prior(_checked(float(share)))
-
-
-def prior(class_priors: Sequence[float] | Float[np.ndarray, " classes"] | Float[Array, " classes"]):
-    """`k_c = class_priors[c] * n`: the number of positives to expect, whatever the batch holds.
-
-    Args:
-      class_priors: one share per class, each in [0, 1]; known numbers, not traced.
-
-    Raises:
-      ValueError: a share is outside [0, 1].
-
-    Example:
-      >>> print(prior([0.25, 0.75])(None, jnp.ones(8)))
-      [2. 6.]
-    """
-    return _Prior(_checked(tuple(np.asarray(class_priors, float).tolist())))
 
 
 def label_count(targets: Targets, weights: Weights) -> Float[Array, " classes"]:

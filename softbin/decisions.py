@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real, Shaped
 
 from softbin import budgets, meshes
 from softbin import thresholds as solver
-from softbin.arguments import prepare
+from softbin.arguments import check_regularizer, check_temperature, prepare
 from softbin.batches import (
     Batch,
     Budget,
@@ -46,8 +46,8 @@ def decision_thresholds(
     logits: Float[ArrayLike, "*examples classes"],
     labels: Shaped[ArrayLike, "..."] | None = None,
     *,
+    temperature: Real[ArrayLike, "..."],
     budget: Budget = budgets.fraction(0.5),
-    temperature: Real[ArrayLike, "..."] = 1.5,
     where: Bool[ArrayLike, "..."] | None = None,
     weights: Real[ArrayLike, "..."] | None = None,
     regularizer: Regularizer = euclidean,
@@ -57,13 +57,18 @@ def decision_thresholds(
 
     A loss on projected logits leaves a constant per class undetermined; these are the constants that
     :func:`predict` subtracts. Compute them over the training set, or a large part of it, with the keywords of
-    the loss that the model was trained with.
+    the loss that the model was trained with; the default budget is that of :func:`softbin.loss`.
+
+    The entries `ψ(x_i/τ - λ)` sum to `k`, the decisions need not: more or fewer than `k` of them can be above one half,
+    the further from `k` the larger the temperature. For exactly `k` positives of a binary problem, on these scores,
+    decide by `scores > softbin.cutoff(scores, k)`.
 
     Args:
       logits: (..., C), or (n,) for a binary problem.
       labels: as for :func:`softbin.loss`; needed by a budget that counts them, otherwise None.
+      temperature: that of the loss.
       budget: `k` per class over this data set: a number, an array (C,), or a callable of `softbin.budgets`.
-      temperature, where, weights, regularizer, axis_name: as for :func:`softbin.loss`.
+      where, weights, regularizer, axis_name: as for :func:`softbin.loss`.
 
     Returns:
       `λ` of shape (C,), or () for a binary problem, in units of `logits / temperature`.
@@ -94,7 +99,7 @@ def _thresholds(logits, labels, budget, temperature, where, weights, *, axis_nam
 
 
 def predict(
-    logits: Float[ArrayLike, "*examples classes"],
+    logits: Float[ArrayLike, "..."],
     thresholds: Float[ArrayLike, "..."],
     temperature: Real[ArrayLike, "..."],
     *,
@@ -102,29 +107,45 @@ def predict(
 ) -> Int[Array, "..."]:
     """The decision: `argmax_c logits_c / τ - λ_c`; for a binary problem, whether `ψ(logits / τ - λ) > 1/2`.
 
+    The shape of the thresholds says which: a single number is that of a binary problem, an array has one per class.
+
     Args:
-      logits: (..., C) with C of at least 2, or (n,) for a binary problem.
+      logits: (..., C) with C of at least 2, or (n,) or () for a binary problem.
       thresholds: (C,), or () for a binary problem, from :func:`decision_thresholds`.
       temperature: that of the loss and the thresholds.
       regularizer: that of the loss and the thresholds; matters to a binary problem only.
 
     Returns:
-      Class numbers of shape (...), or 0 and 1 of shape (n,).
+      Class numbers of shape (...), or 0 and 1 of the shape of `logits`. What is true of :func:`decision_thresholds`
+      holds here: of a batch with budget `k` not exactly `k` are chosen.
 
     Raises:
-      ValueError: there is a single class: pass `logits[..., 0]`.
+      ValueError: the thresholds do not fit the logits; or there is a single class: pass `logits[..., 0]`.
 
     Example:
       >>> print(predict(jnp.array([[2.0, 7.0], [-1.0, 9.0]]), jnp.array([0.0, 8.0]), 1.0))
       [0 1]
     """
-    logits = jnp.asarray(logits)
-    u = logits / jnp.asarray(temperature, logits.dtype) - jnp.asarray(thresholds, logits.dtype)
-    if logits.ndim == 1:
-        return (regularizer.link(u) > 0.5).astype(jnp.int32)
-    if logits.shape[-1] == 1:
+    check_regularizer(regularizer)
+    check_temperature(temperature)
+    logits, thresholds = jnp.asarray(logits), jnp.asarray(thresholds)
+    binary = thresholds.ndim == 0
+    expected = () if logits.ndim < 2 and binary else logits.shape[-1:]
+    if thresholds.shape != expected:
+        raise ValueError(
+            f"thresholds with shape {thresholds.shape} do not fit logits with shape {logits.shape}: expected "
+            f"{expected}, one for each class, or a single number with the logits of a binary problem, of one dimension"
+        )
+    if not binary and logits.shape[-1] == 1:
         raise ValueError(f"logits with shape {logits.shape} have a single class: pass logits[..., 0], of one dimension")
-    return jnp.argmax(u, -1)
+    temperature, thresholds = (jnp.asarray(value, logits.dtype) for value in (temperature, thresholds))
+    u = logits / _as_rows(temperature, logits) - _as_rows(thresholds, logits)
+    return (regularizer.link(u) > 0.5).astype(jnp.int32) if binary else jnp.argmax(u, -1)
+
+
+def _as_rows(by_class, logits):
+    """In as many dimensions as the logits, which `jax.numpy_rank_promotion` asks for."""
+    return by_class.reshape((1,) * (logits.ndim - by_class.ndim) + by_class.shape)
 
 
 def zero_one_loss(
@@ -132,7 +153,7 @@ def zero_one_loss(
     labels: Shaped[ArrayLike, "..."],
     *,
     thresholds: Float[ArrayLike, "..."] | None = None,
-    temperature: Real[ArrayLike, "..."] = 1.0,
+    temperature: Real[ArrayLike, "..."] | None = None,
     where: Bool[ArrayLike, "..."] | None = None,
     regularizer: Regularizer = euclidean,
 ) -> Float[Array, ""]:
@@ -142,7 +163,7 @@ def zero_one_loss(
       logits, labels, where: as for :func:`softbin.loss`. With soft labels the expected error, with multi-hot labels
         the one-error.
       thresholds: from :func:`decision_thresholds`; None decides by argmax over the logits, or by `logits > 0`.
-      temperature, regularizer: as for :func:`predict`, with thresholds only.
+      temperature, regularizer: as for :func:`predict`, with thresholds only; then the temperature must be given.
 
     Returns:
       A scalar in [0, 1]; its gradient is zero. NaN where a traced label that counts is out of range.
@@ -155,6 +176,10 @@ def zero_one_loss(
       0.5
     """
     check_batch(logits, labels, where, None)
+    if thresholds is not None and temperature is None:
+        raise ValueError(
+            "thresholds are in units of logits / temperature: pass the temperature that they were made with"
+        )
     return meshes.run(
         _zero_one_loss, lambda spec: PartitionSpec(), logits, labels, thresholds, temperature, where,
         regularizer=regularizer,

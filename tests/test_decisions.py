@@ -65,9 +65,31 @@ def test_predict_refuses_a_single_class():
         softbin.predict(LOGITS[:, :1], jnp.zeros(1), 1.0)
 
 
+def test_predict_of_one_example_is_its_row_of_the_batch():
+    lam = softbin.decision_thresholds(LOGITS + SHIFT, LABELS, **MOST)
+    batch = softbin.predict(LOGITS + SHIFT, lam, 0.8)
+    np.testing.assert_array_equal(jax.vmap(lambda logits: softbin.predict(logits, lam, 0.8))(LOGITS + SHIFT), batch)
+    binary = softbin.predict(LOGITS[:, 0], 1.0, 0.8)
+    np.testing.assert_array_equal(jax.vmap(lambda logit: softbin.predict(logit, 1.0, 0.8))(LOGITS[:, 0]), binary)
+
+
+@pytest.mark.parametrize(
+    ("logits", "thresholds", "expected"),
+    [(LOGITS, np.zeros(4), r"\(4,\).*\(60, 3\): expected \(3,\)"), (LOGITS, 0.0, r"\(\).*\(60, 3\): expected \(3,\)")],
+)
+def test_thresholds_that_do_not_fit_are_refused(logits, thresholds, expected):
+    with pytest.raises(ValueError, match=f"thresholds with shape {expected}"):
+        softbin.predict(logits, thresholds, 1.0)
+
+
+def test_thresholds_need_their_temperature():
+    with pytest.raises(ValueError, match="pass the temperature that they were made with"):
+        softbin.zero_one_loss(LOGITS, LABELS, thresholds=np.zeros(C))
+
+
 def test_thresholds_by_count_need_labels():
     with pytest.raises(ValueError, match="counts labels, and none were given"):
-        softbin.decision_thresholds(LOGITS, budget=budgets.label_count)
+        softbin.decision_thresholds(LOGITS, **MOST)
 
 
 # The error rate: class 0 is the largest logit of every example
@@ -81,7 +103,7 @@ FIRST = np.tile(np.float32([1, 0, -1]), (4, 1))
         (np.array([0, 0, 1, 0]), {}, 0.25),
         (np.array([0, 0, 1, 9]), {"where": np.array([True, False, True, False])}, 0.5),
         (np.array([0, 0, 1, 0]), {"where": np.zeros(4, bool)}, 0),
-        (np.array([0, 0, 1, 0]), {"thresholds": np.float32([2, 0, 0])}, 0.75),
+        (np.array([0, 0, 1, 0]), {"thresholds": np.float32([2, 0, 0]), "temperature": 1.0}, 0.75),
         (np.array([0, 0, 1, 0]), {"thresholds": np.float32([5, 0, 0]), "temperature": 0.1}, 0.25),
         (np.array([[1, 1, 0], [0, 1, 1], [1, 0, 0], [0, 0, 0]], bool), {}, 0.5),
         (np.tile(np.float32([0.7, 0.2, 0.1]), (4, 1)), {}, 0.3),
@@ -95,7 +117,7 @@ def test_zero_one_loss_is_the_share_of_wrong_examples(labels, keywords, expected
 def test_zero_one_loss_of_a_binary_problem():
     logits, labels = np.float32([-1, 2, 3, -4]), np.array([0, 0, 1, 0])
     assert softbin.zero_one_loss(logits, labels) == 0.25
-    assert softbin.zero_one_loss(logits, labels, thresholds=np.float32(2)) == 0
+    assert softbin.zero_one_loss(logits, labels, thresholds=np.float32(2), temperature=1.0) == 0
 
 
 def test_zero_one_loss_has_zero_gradient():

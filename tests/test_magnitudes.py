@@ -52,8 +52,6 @@ def test_no_group_depends_on_the_magnitude_of_another():
 def test_budget_of_a_group_that_floats_cannot_count():
     n = 2**25
     assert float(np.float32(n / 2 + 0.5)) != n / 2 + 0.5
-    scores = (
-        jnp.arange(n, dtype=jnp.int32).astype(jnp.float32) / n
-    )  # equal ones share the half
+    scores = jnp.arange(n, dtype=jnp.int32).astype(jnp.float32) / n  # equal ones share the half
     y = np.asarray(softbin.soft_binary_argmax(scores, n / 2 + 0.5, temperature=1e-8))
     assert abs(np.sum(y, dtype=float) - (n / 2 + 0.5)) <= 1e-3

@@ -86,7 +86,7 @@ class DecisionThresholds(nn.Module):
     the final model; these lag behind it by about `1 / (1 - momentum)` batches, and cost no pass over the data.
 
     Attributes:
-      budget, temperature, regularizer, axis_name: those of the loss. A budget that counts needs the labels in training.
+      temperature, budget, regularizer, axis_name: those of the loss. A budget that counts needs the labels in training.
       momentum: of the average, in [0, 1).
       use_running_average: evaluation if true; here or in the call.
 
@@ -94,7 +94,7 @@ class DecisionThresholds(nn.Module):
       >>> import jax
       >>> logits = jnp.array([[2.0, 7.0], [1.0, 6.0], [-1.0, 9.0], [-2.0, 8.0]])
       >>> labels = jnp.array([0, 0, 1, 1])
-      >>> layer = DecisionThresholds(budget=budgets.label_count, temperature=1.0)
+      >>> layer = DecisionThresholds(temperature=1.0, budget=budgets.label_count)
       >>> variables = layer.init(jax.random.key(0), logits, use_running_average=True)
       >>> _, variables = layer.apply(variables, logits, labels, use_running_average=False, mutable="batch_stats")
       >>> decided = layer.apply(variables, logits, use_running_average=True).argmax(-1)
@@ -102,8 +102,8 @@ class DecisionThresholds(nn.Module):
       [-0.5  7. ] [0 0 1 1] [1 1 1 1]
     """
 
+    temperature: int | float
     budget: Budget = budgets.fraction(0.5)
-    temperature: int | float = 1.5
     momentum: int | float = 0.9
     regularizer: Regularizer = euclidean
     axis_name: Any = None

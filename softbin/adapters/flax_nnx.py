@@ -95,7 +95,7 @@ class DecisionThresholds(nnx.Module):
 
     Args:
       num_classes: C for logits (..., C); None for a binary problem with logits (n,).
-      budget, temperature, regularizer, axis_name: those of the loss. A budget that counts needs the labels in training.
+      temperature, budget, regularizer, axis_name: those of the loss. A budget that counts needs the labels in training.
       momentum: of the average, in [0, 1).
       use_running_average: evaluation if true; set by `model.train()` and `model.eval()`.
 
@@ -104,7 +104,7 @@ class DecisionThresholds(nnx.Module):
 
     Example:
       >>> logits = jnp.array([[2.0, 7.0], [1.0, 6.0], [-1.0, 9.0], [-2.0, 8.0]])
-      >>> layer = DecisionThresholds(2, budget=budgets.label_count, temperature=1.0)
+      >>> layer = DecisionThresholds(2, temperature=1.0, budget=budgets.label_count)
       >>> logits is layer(logits, jnp.array([0, 0, 1, 1]))
       True
       >>> layer.eval()
@@ -116,8 +116,8 @@ class DecisionThresholds(nnx.Module):
         self,
         num_classes: int | None,
         *,
+        temperature: int | float,
         budget: Budget = budgets.fraction(0.5),
-        temperature: int | float = 1.5,
         momentum: int | float = 0.9,
         regularizer: Regularizer = euclidean,
         axis_name: Any = None,

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, Real
 
 from softbin import budgets, thresholds
 from softbin.arguments import check_regularizer, check_temperature, prepare
-from softbin.batches import Budget, batch_budget, by_example, prepare_batch, prepare_targets
+from softbin.batches import Budget, batch_budget, by_example, check_budget, prepare_batch, prepare_targets
 from softbin.decisions import decision_thresholds, predict
 from softbin.groups import weighted
 from softbin.operators import pull_back
@@ -258,6 +258,7 @@ def _settings(loss, budget, temperature, hessian, regularizer) -> _Settings:
             raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
     check_temperature(temperature)
     check_regularizer(regularizer)
+    check_budget(budget)
     if not callable(budget):
         budget = np.asarray(budget, float).tolist()
         budget = tuple(budget) if isinstance(budget, list) else budget

@@ -159,9 +159,10 @@ class TestDecisionThresholds:
         np.testing.assert_allclose(tracker.thresholds(state), expected, rtol=1e-6)
 
     def test_a_budget_that_does_not_count_needs_no_labels(self, make_tracker):
-        tracker = make_tracker(5)
+        tracker = make_tracker(5, temperature=1.5)
         _, state = tracker.train(tracker.start, LOGITS)
-        np.testing.assert_allclose(tracker.thresholds(state), softbin.decision_thresholds(LOGITS), rtol=1e-6)
+        expected = softbin.decision_thresholds(LOGITS, temperature=1.5)
+        np.testing.assert_allclose(tracker.thresholds(state), expected, rtol=1e-6)
         with pytest.raises(ValueError, match="label_count counts labels"):
             make_tracker(5, **OPTIONS).train(tracker.start, LOGITS)
 
@@ -210,7 +211,7 @@ class TestDecisionThresholds:
     @pytest.mark.parametrize("momentum", [1.0, -0.1, float("nan")])
     def test_momentum_out_of_range_is_named(self, make_tracker, momentum):
         with pytest.raises(ValueError, match=r"momentum must be in \[0, 1\), got"):
-            make_tracker(5, momentum=momentum)
+            make_tracker(5, temperature=1.0, momentum=momentum)
 
     def test_another_number_of_classes_is_named(self, make_tracker):
         tracker = make_tracker(4, **OPTIONS)
@@ -238,7 +239,7 @@ class TestNnxTransforms:
         before = model.thresholds.thresholds[...]
         model(LOGITS + 1)
         np.testing.assert_array_equal(model.thresholds.thresholds[...], before)
-        assert np.all(before != flax_nnx.DecisionThresholds(5).thresholds[...])
+        assert np.all(before != flax_nnx.DecisionThresholds(5, temperature=1.5).thresholds[...])
 
     def test_nnx_jit_and_grad_update_it_in_place(self):
         model = Classifier(nnx.Rngs(0))
