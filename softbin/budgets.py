@@ -55,7 +55,7 @@ def fraction(share: Real[ArrayLike, ""]) -> Callable[[Targets, Weights], Float[A
 
 
 def prior(
-    class_priors: Sequence[float] | Real[ArrayLike, " classes"],
+    class_priors: Sequence[Real[ArrayLike, ""]] | Real[ArrayLike, " classes"],
 ) -> Callable[[Targets, Weights], Float[Array, "..."]]:
     """`k_c = class_priors[c] * n`: the number of positives to expect, whatever the batch holds.
 
@@ -69,6 +69,8 @@ def prior(
       >>> print(prior([0.25, 0.75])(None, jnp.ones(8)))
       [2. 6.]
     """
+    if isinstance(class_priors, Sequence) and any(isinstance(share, jax.core.Tracer) for share in class_priors):
+        class_priors = jnp.stack([jnp.asarray(share) for share in class_priors])
     if np.ndim(class_priors) != 1:
         raise ValueError(
             f"prior takes one share per class, got {class_priors}: for the same share of every class use fraction"
