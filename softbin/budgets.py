@@ -69,15 +69,16 @@ def prior(
       >>> print(prior([0.25, 0.75])(None, jnp.ones(8)))
       [2. 6.]
     """
-    if isinstance(class_priors, Sequence) and any(isinstance(share, jax.core.Tracer) for share in class_priors):
-        class_priors = jnp.stack([jnp.asarray(share) for share in class_priors])
-    if np.ndim(class_priors) != 1:
+    shares: Any = class_priors
+    if isinstance(shares, Sequence) and any(isinstance(share, jax.core.Tracer) for share in shares):
+        shares = jnp.stack([jnp.asarray(share) for share in shares])
+    if np.ndim(shares) != 1:
         raise ValueError(
-            f"prior takes one share per class, got {class_priors}: for the same share of every class use fraction"
+            f"prior takes one share per class, got {shares}: for the same share of every class use fraction"
         )
-    if isinstance(class_priors, jax.core.Tracer):
-        return _Prior(class_priors)
-    return _Prior(_checked(tuple(np.asarray(class_priors, float).tolist())))
+    if not isinstance(shares, jax.core.Tracer):
+        shares = _checked(tuple(np.asarray(shares, float).tolist()))
+    return _Prior(shares)
 
 
 def _checked(shares):

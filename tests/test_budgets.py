@@ -68,7 +68,7 @@ def test_a_schedule_drives_the_budget_of_a_loss():
 
 
 @pytest.mark.parametrize("make", [budgets.fraction, budgets.prior])
-def test_number_and_array_of_shares_are_told_apart(make):
+def test_number_and_array_of_shares_are_told_apart(make, no_shape_checks):
     wrong, other = ([0.5, 0.5], "prior") if make is budgets.fraction else (0.5, "fraction")
     with pytest.raises(ValueError, match=f"every class.*use {other}"):
         make(wrong)
