@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 _LONGEST_BLOCK = 256
 _LONG = 512
+_FIELD = 10  # bits of an integer that count up to three conditions at once, in blocks of fewer entries than they hold
 _ROUND = 4096  # sums of up to 2^24 entries, in parts, are whole numbers that floats hold
 
 
@@ -57,6 +58,28 @@ class Groups(NamedTuple):
         values = _reduce_blocks(values, self.axes[0], jnp.add, jnp.sum)
         coarse = jnp.round(values / _ROUND) * _ROUND
         return self.total(coarse), self.total(values - coarse)
+
+    def counts(self, conditions: Sequence[Bool[Array, "*shape"]]) -> list[Int[Array, "*group"]]:
+        """How many entries of each group meet each of up to three conditions: exact up to 2^31 entries, in one pass."""
+        axis = max(self.axes, key=lambda axis: _known_length(conditions[0].shape[axis]))
+        n = conditions[0].shape[axis]
+        if not isinstance(n, int):
+            return [self._count(condition.astype(jnp.int32)) for condition in conditions]
+        fields = [condition.astype(jnp.int32) << _FIELD * place for place, condition in enumerate(conditions)]
+        packed, block = sum(fields[1:], fields[0]), _block_length(n)
+        if block:
+            packed = _halve(_cut(packed, axis, block), axis + 1, jnp.add, 3).sum(axis + 1, dtype=jnp.int32)
+        elif n > _LONGEST_BLOCK:
+            packed = jnp.pad(packed, [(0, -n % _LONGEST_BLOCK if a == axis else 0) for a in range(packed.ndim)])
+            packed = _cut(packed, axis, _LONGEST_BLOCK).sum(axis + 1, dtype=jnp.int32)
+        else:
+            packed = packed.sum(axis, keepdims=True, dtype=jnp.int32)
+        fields = [(packed >> _FIELD * place) & (2**_FIELD - 1) for place in range(len(conditions))]
+        return list(self._count(jnp.stack(fields), 1))
+
+    def _count(self, values, skip=0):
+        axes = tuple(axis + skip for axis in self.axes)
+        return self._across(values.sum(axes, keepdims=True, dtype=jnp.int32), jnp.sum, lax.psum)
 
     def plain_total(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
         """`total` where its last digits do not matter: quick to compile, and with a plain transpose."""
@@ -135,6 +158,10 @@ def _reduce_blocks(values, axis, combine, reduce):
         if full < n:
             values = jnp.concatenate([values, reduce(rest, axis, keepdims=True)], axis)
     return values
+
+
+def _known_length(n) -> int:
+    return n if isinstance(n, int) else 0
 
 
 def _cut(values, axis, block):
