@@ -16,8 +16,7 @@ from softbin.arguments import Choice, check, check_positive, check_whole, groups
 from softbin.groups import Groups
 from softbin.order_statistics import Ranked
 
-_SHORT_ROW = 128  # entries; in longer rows counting is faster than `lax.top_k`
-_FEW = 8
+_FEW = 4  # of so few the largest are found one after the other: in two passes each, and counting takes ten or more
 
 
 def kth_largest(
@@ -65,8 +64,7 @@ def kth_largest(
     """
     check_positive(k)
     groups = _checked(scores, k, axis, where, weights, axis_name)
-    arrays = scores, _known_or_traced(k, weights), where, weights
-    return _run(_kth_largest, partial(_of_groups, groups), arrays, groups)
+    return _run(_kth_largest, partial(_of_groups, groups), (scores, k, where, weights), weights, groups)
 
 
 def binary_argmax(
@@ -102,8 +100,7 @@ def binary_argmax(
       [1. 1. 0.]
     """
     groups = _checked(scores, k, axis, where, None, axis_name)
-    arrays = scores, _known_or_traced(k, None), where
-    return _run(_binary_argmax, lambda spec: spec, arrays, groups)
+    return _run(_binary_argmax, lambda spec: spec, (scores, k, where), None, groups)
 
 
 def cutoff(
@@ -135,8 +132,7 @@ def cutoff(
       1.5 [ True False  True False]
     """
     groups = _checked(scores, k, axis, where, weights, axis_name)
-    arrays = scores, _known_or_traced(k, weights), where, weights
-    return _run(_cutoff, partial(_of_groups, groups), arrays, groups)
+    return _run(_cutoff, partial(_of_groups, groups), (scores, k, where, weights), weights, groups)
 
 
 def _checked(scores, k, axis, where, weights, axis_name) -> Groups:
@@ -147,57 +143,42 @@ def _checked(scores, k, axis, where, weights, axis_name) -> Groups:
     return groups
 
 
-def _run(function, result, arrays, groups):
-    scores, k, *_ = arrays
-    return meshes.run(function, result, *arrays, groups=groups, top=_short(scores, k, groups, arrays[2:]))
-
-
-def _known_or_traced(k, weights):
-    return k if weights is not None else whole(k)
-
-
-def _short(scores, k, groups: Groups, others) -> int | None:
-    """How many entries to ask `lax.top_k` for, where that is faster: it gathers rows that are sharded."""
-    known = isinstance(k, np.ndarray) and k.ndim == 0 and groups.axis_name is None
-    shape = jnp.shape(scores)
-    if not known or any(array is not None for array in others) or groups.axes != (len(shape) - 1,):
-        return None
-    alone = jax.device_count() == 1 or not isinstance(scores, jax.Array) or meshes.in_one_place(scores)
-    return int(k) if alone and shape[-1] <= _SHORT_ROW and k <= _FEW else None
+def _run(function, result, arrays, weights, groups):
+    scores, k, *others = arrays
+    k = k if weights is not None else whole(k)
+    few = isinstance(k, np.ndarray) and k.ndim == 0 and weights is None and k <= _FEW
+    return meshes.run(function, result, scores, k, *others, groups=groups, turns=max(int(k), 1) if few else None)
 
 
 def _of_groups(groups, spec):
     return PartitionSpec(*groups.without(spec))
 
 
-@partial(jax.jit, static_argnames=("groups", "top"))
-def _kth_largest(scores, k, where, weights, *, groups, top):
+@partial(jax.jit, static_argnames=("groups", "turns"))
+def _kth_largest(scores, k, where, weights, *, groups, turns):
     choice = prepare_choice(scores, k, groups, where, weights)
-    value = _value(*_settled(choice), groups, jnp.result_type(scores), top)
+    value = _value(*_settled(choice), groups, jnp.result_type(scores), turns)
     value = jnp.where(choice.valid & (choice.k > 0), value, jnp.nan)
     return jnp.squeeze(value, groups.axes).astype(jnp.result_type(scores))
 
 
-@partial(jax.jit, static_argnames=("groups", "top"))
-def _binary_argmax(scores, k, where, *, groups, top):
+@partial(jax.jit, static_argnames=("groups", "turns"))
+def _binary_argmax(scores, k, where, *, groups, turns):
     dtype = jnp.result_type(scores)
     choice = prepare_choice(lax.stop_gradient(scores), k, groups, where, None)
-    arguments = _settled(choice)
-    value = _value(*arguments, groups, dtype, top)
-    larger, equal, positions, last = _locate(*arguments, value, groups, dtype, top)
-    chosen = (larger | (equal & (positions <= last))) & (choice.k > 0)
+    value, chosen, _ = _located(*_settled(choice), groups, dtype, turns)
+    chosen = chosen & (choice.k > 0)
     y = jnp.where(choice.valid & ~jnp.isnan(value), chosen.astype(dtype), jnp.asarray(jnp.nan, dtype))
     return y if choice.part is None else jnp.where(choice.part, y, 0)
 
 
-@partial(jax.jit, static_argnames=("groups", "top"))
-def _cutoff(scores, k, where, weights, *, groups, top):
+@partial(jax.jit, static_argnames=("groups", "turns"))
+def _cutoff(scores, k, where, weights, *, groups, turns):
     dtype = jnp.result_type(scores)
     choice = prepare_choice(lax.stop_gradient(scores), k, groups, where, weights)
-    value = _value(*_settled(choice), groups, dtype, top)
-    value = jnp.where(choice.valid, value, jnp.nan)
-    larger, equal = order_statistics.above(choice.scores, value), order_statistics.equals(choice.scores, value)
-    reached = larger | equal if choice.part is None else (larger | equal) & choice.part
+    value = jnp.where(choice.valid, _value(*_settled(choice), groups, dtype, turns), jnp.nan)
+    reached = order_statistics.above(choice.scores, value) | order_statistics.equals(choice.scores, value)
+    reached = reached if choice.part is None else reached & choice.part
     weight = groups.counts([reached])[0] if weights is None else groups.total(jnp.where(reached, choice.weights, 0))
     below = groups.largest(jnp.where(reached, -jnp.inf, choice.scores))
     after = jnp.where(weight <= choice.k, below, value)
@@ -214,37 +195,24 @@ def _settled(choice: Choice):
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(4, 5, 6))
-def _value(scores, k, weights, part, groups, dtype, top):
+def _value(scores, k, weights, part, groups, dtype, turns):
     """The k-th largest value, as a group array; NaN in a group with NaN."""
-    if top is not None:
-        first, value, _ = _sorted(scores, top)
-        return jnp.where(jnp.isnan(first), first, value)
     ranked = Ranked(scores, weights, part, groups, dtype)
+    if turns is not None:
+        return order_statistics.in_turn(ranked, turns)[0]
     return jnp.where(order_statistics.has_nan(ranked), jnp.nan, order_statistics.kth(ranked, k))
 
 
 @_value.defjvp
-def _value_jvp(groups, dtype, top, primals, tangents):
-    arguments = lax.stop_gradient(primals)
-    value = _value(*arguments, groups, dtype, top)
-    _, equal, positions, last = _locate(*arguments, value, groups, dtype, top)
-    held = groups.largest(jnp.where(equal & (positions <= last), positions, -1))
-    return value, groups.plain_total(jnp.where(positions == held, tangents[0], 0))
+def _value_jvp(groups, dtype, turns, primals, tangents):
+    value, _, held = _located(*lax.stop_gradient(primals), groups, dtype, turns)
+    return value, groups.plain_total(jnp.where(held, tangents[0], 0))
 
 
-def _locate(scores, k, weights, part, value, groups, dtype, top):
-    """As `order_statistics.last_of_equals`."""
-    if top is None:
-        return order_statistics.last_of_equals(Ranked(scores, weights, part, groups, dtype), k, value)
-    _, value, last = _sorted(scores, top)
-    positions = lax.broadcasted_iota(jnp.int32, scores.shape, scores.ndim - 1)
-    return order_statistics.above(scores, value), order_statistics.equals(scores, value), positions, last
-
-
-def _sorted(scores, top):
-    """Of the largest entries of each row the first and the last, and its position."""
-    tiny = jnp.finfo(scores.dtype).tiny
-    canonical = jnp.where(jnp.isnan(scores), jnp.nan, jnp.where(jnp.abs(scores) < tiny, 0, scores))
-    # A slice of what `top_k` returns would hide it from XLA, which would sort.
-    values, positions = lax.optimization_barrier(lax.top_k(canonical, max(top, 1)))
-    return values[..., :1], values[..., -1:], positions[..., -1:]
+def _located(scores, k, weights, part, groups, dtype, turns):
+    """`_value`, which entries are chosen, and which one holds the value."""
+    ranked = Ranked(scores, weights, part, groups, dtype)
+    if turns is not None:
+        return order_statistics.in_turn(ranked, turns)
+    value = _value(scores, k, weights, part, groups, dtype, turns)
+    return value, *order_statistics.choose(ranked, k, value)

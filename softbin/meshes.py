@@ -40,13 +40,6 @@ def is_manual(array) -> bool:
     return bool(kinds) and all(kind == AxisType.Manual for kind in kinds)
 
 
-def in_one_place(array) -> bool:
-    """Whether it is known that no axis of an array is sharded, as far as operations on it are concerned."""
-    if isinstance(array, jax.core.Tracer):
-        return is_manual(array)
-    return len(array.sharding.device_set) == 1
-
-
 def _explicit_mesh(array):
     if not isinstance(array, jax.Array):
         return None

@@ -74,12 +74,12 @@ def kth(ranked: Ranked, k: Num[Array, "*group"]) -> Float[Array, "*group"]:
     order = _Order(
         lambda key: jnp.clip(_value(key, dtype, scores.dtype), *reach), lambda value: _key(value, dtype), counts
     )
-    (total,) = _counts([jnp.ones_like(scores, bool)] if part is None else [part], weights, groups)
+    total = groups.size(scores.shape) if part is None else _counts([part], weights, groups)[0]
     zero = jnp.zeros_like(k)
     start = _Bracket(
         low=jnp.broadcast_to(lowest, k.shape),
         high=jnp.broadcast_to(highest + 1, k.shape),
-        at_low=jnp.broadcast_to(total, k.shape).astype(k.dtype),
+        at_low=jnp.broadcast_to(jnp.asarray(total, k.dtype), k.shape),
         at_high=zero,
         left=zero.astype(lowest.dtype),
         right=zero.astype(lowest.dtype),
@@ -109,7 +109,9 @@ def kth(ranked: Ranked, k: Num[Array, "*group"]) -> Float[Array, "*group"]:
         most = groups.largest(jnp.where(inside, scores, -jnp.inf))
         least = -groups.largest(jnp.where(inside, -scores, -jnp.inf))
         low, top = (jnp.clip(_key(end, dtype), bracket.low, bracket.high - 1) for end in (least, most))
-        snapped = bracket._replace(low=low, high=top + 1, left=low + 1, right=top, stalls=jnp.zeros_like(bracket.stalls))
+        snapped = bracket._replace(
+            low=low, high=top + 1, left=low + 1, right=top, stalls=jnp.zeros_like(bracket.stalls)
+        )
         return _select(settled(bracket), bracket, snapped)
 
     found = lax.while_loop(lambda bracket: groups.any(~settled(bracket)), narrow, start)
@@ -117,6 +119,22 @@ def kth(ranked: Ranked, k: Num[Array, "*group"]) -> Float[Array, "*group"]:
     extreme = sign * groups.largest(jnp.where(between(found), sign * scores, -jnp.inf))
     value = jnp.where(found.adjacent, _value(found.low, dtype, scores.dtype), extreme)
     return jnp.where(jnp.abs(value) < jnp.finfo(scores.dtype).tiny, 0, value)
+
+
+def in_turn(ranked: Ranked, k: int) -> tuple[Float[Array, "*group"], Bool[Array, "*shape"], Bool[Array, "*shape"]]:
+    """The k-th largest value, which entries are chosen, and which one holds it, by taking the largest `k` times.
+
+    The value is NaN in a group with NaN.
+    """
+    scores, _, part, groups, _ = ranked
+    positions = _positions(scores.shape, groups)
+    free = jnp.ones_like(scores, bool) if part is None else part
+    for _ in range(k):
+        value = groups.largest(jnp.where(free, scores, -jnp.inf))
+        nearest = groups.largest(jnp.where(equals(scores, value) & free, -positions, -groups.size(scores.shape)))
+        held = positions == -nearest
+        free &= ~held
+    return value, ~free if part is None else part & ~free, held
 
 
 def has_nan(ranked: Ranked) -> Bool[Array, "*group"]:
@@ -131,29 +149,41 @@ def has_nan(ranked: Ranked) -> Bool[Array, "*group"]:
     return lax.cond(groups.any(suspect), look, lambda: jnp.zeros_like(suspect))
 
 
-def last_of_equals(
+def choose(
     ranked: Ranked, k: Num[Array, "*group"], value: Float[Array, "*group"]
-) -> tuple[Bool[Array, "*shape"], Bool[Array, "*shape"], Int[Array, "*shape"], Int[Array, "*group"]]:
-    """Which entries are larger than the k-th largest value, which equal it, positions, and the last one to choose.
-
-    The entries before and at that position are as many as it takes for `k`.
-    """
+) -> tuple[Bool[Array, "*shape"], Bool[Array, "*shape"]]:
+    """Which entries are chosen where the k-th largest is known, of equal ones the first; and the last one of these."""
     scores, weights, part, groups, _ = ranked
-    larger, equal = above(scores, value), equals(scores, value)
-    equal = equal if part is None else equal & part
-    positions = _positions(scores.shape, groups)
-    of_larger, of_equals = _counts([larger, equal], weights, groups)
+
+    def equal():
+        same = equals(scores, value)
+        return same if part is None else same & part
+
+    of_larger, of_equals = _counts([above(scores, value), equal()], weights, groups)
     rest = (k - of_larger).astype(k.dtype)
-    size = groups.size(scores.shape)
-
-    def counts(keys):
-        return _counts([equal & (positions <= -key) for key in keys], weights, groups)
-
-    order = _Order(
-        lambda key: key.astype(scores.dtype), lambda value: jnp.round(jnp.nan_to_num(value)).astype(jnp.int32), counts
+    of_equals = of_equals.astype(k.dtype)
+    last = lax.cond(
+        groups.any(of_equals > rest),
+        lambda: _last_of(equal(), rest, of_equals, weights, groups),
+        lambda: jnp.full_like(rest, groups.size(scores.shape), jnp.int32),
     )
-    zero = jnp.zeros_like(k, jnp.int32)
-    start = _Bracket(zero - (size - 1), zero + 1, of_equals.astype(k.dtype), jnp.zeros_like(k), zero, zero, zero)
+    positions = _positions(scores.shape, groups)
+    chosen = equal() & (positions <= last)
+    return above(scores, value) | chosen, positions == groups.largest(jnp.where(chosen, positions, -1))
+
+
+def _last_of(equal, rest, of_equals, weights, groups):
+    """The position up to which the entries that are equal are as many as are chosen, or weigh as much."""
+    positions = _positions(equal.shape, groups)
+    real = jnp.float32 if weights is None else weights.dtype
+    order = _Order(
+        value=lambda key: key.astype(real),
+        key=lambda value: jnp.round(jnp.nan_to_num(value)).astype(jnp.int32),
+        counts=lambda keys: _counts([equal & (positions <= -key) for key in keys], weights, groups),
+    )
+    zero = jnp.zeros_like(rest, jnp.int32)
+    lowest = zero - (groups.size(equal.shape) - 1)
+    start = _Bracket(lowest, zero + 1, of_equals, jnp.zeros_like(rest), zero, zero, zero)
 
     def settled(bracket):
         return bracket.adjacent | (bracket.at_low <= rest)
@@ -163,7 +193,7 @@ def last_of_equals(
         partial(_round, order=order, k=rest, settled=settled),
         _propose(start, order, _between(start, order, rest)),
     )
-    return larger, equal, positions, -found.low
+    return -found.low
 
 
 def above(scores, value):
