@@ -1,9 +1,9 @@
 """Order statistics without a sort: the exact k-th largest value of each group, and which of equal entries hold it.
 
-The k-th largest value is the largest `v` with `#{x >= v} >= k`. Floats are searched as integers in the same order, their
-keys, between a key that is reached by `k` entries and a higher one that is not. Each round counts the entries at and
-above three keys in one pass: the middle, which bounds the number of rounds by the bits of a float, and two about the
-place where the value would be if the entries in between were spread evenly, as far apart as chance would have it
+The k-th largest value is the largest `v` with `#{x >= v} >= k`. Floats are searched as integers in the same order,
+their keys, between a key that is reached by `k` entries and a higher one that is not. Each round counts the entries at
+and above three keys in one pass: the middle, which bounds the number of rounds by the bits of a float, and two about
+the place where the value would be if the entries in between were spread evenly, as far apart as chance would have it
 (Floyd and Rivest, `Expected time bounds for selection`, Comm. ACM 18, 1975). The first two are about the quantile of a
 normal sample. As soon as the value is the largest or the smallest of the entries in between, one more pass reads it.
 
@@ -132,7 +132,7 @@ def in_turn(ranked: Ranked, k: int) -> tuple[Float[Array, "*group"], Bool[Array,
     for _ in range(k):
         value = groups.largest(jnp.where(free, scores, -jnp.inf))
         nearest = groups.largest(jnp.where(equals(scores, value) & free, -positions, -groups.size(scores.shape)))
-        held = positions == -nearest
+        held = equals(scores, value) & free & (positions == -nearest)
         free &= ~held
     return value, ~free if part is None else part & ~free, held
 
@@ -169,7 +169,7 @@ def choose(
     )
     positions = _positions(scores.shape, groups)
     chosen = equal() & (positions <= last)
-    return above(scores, value) | chosen, positions == groups.largest(jnp.where(chosen, positions, -1))
+    return above(scores, value) | chosen, chosen & (positions == groups.largest(jnp.where(chosen, positions, -1)))
 
 
 def _last_of(equal, rest, of_equals, weights, groups):
@@ -254,7 +254,7 @@ def _expected(ranked: Ranked, k):
     n: Any = groups.size(scores.shape)
     if part is not None:
         n = jnp.maximum(_counts([part], None, groups)[0].astype(scores.dtype), 1)
-    whole = n if weights is None else groups.plain_total(jnp.where(part, weights, 0))
+    whole = n if weights is None else groups.plain_total(weights if part is None else jnp.where(part, weights, 0))
     mean = groups.total(shown) / n
     variance = jnp.maximum(groups.total(shown**2) / n - mean**2, 0)
     deviation = jnp.sqrt(variance + 64 * limits.eps * mean**2)

@@ -155,8 +155,8 @@ def probit(share):
 
 def _probit_step(sums: _Sums, k, n):
     """Newton's step for the share of the budget in probits: for a normal sample that is a line, tails included."""
-    probit = probit((k + sums.residual) / n)
-    return (probit - probit(k / n)) * norm.pdf(probit) * n / sums.slope
+    quantile = probit((k + sums.residual) / n)
+    return (quantile - probit(k / n)) * norm.pdf(quantile) * n / sums.slope
 
 
 def _shift(point: Point, by) -> Point:
