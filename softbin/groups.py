@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
 _LONGEST_BLOCK = 256
 _LONG = 512
@@ -41,7 +41,7 @@ class Groups(NamedTuple):
         """What an array's dimensions have, for those that no group lies along."""
         return tuple(entry for axis, entry in enumerate(by_dimension) if axis not in self.axes)
 
-    def spread(self, values: Float[Array, "..."]) -> Float[Array, "..."]:
+    def spread(self, values: Num[Array, "..."]) -> Num[Array, "..."]:
         """A group array, from one number per group on the last axis."""
         return values if self.lanes == 1 else jnp.concatenate([values] * self.lanes, -1)
 
@@ -85,7 +85,7 @@ class Groups(NamedTuple):
         """`total` where its last digits do not matter: quick to compile, and with a plain transpose."""
         return self._across(values.sum(self.axes, keepdims=True), jnp.sum, lax.psum)
 
-    def largest(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
+    def largest(self, values: Num[Array, "*shape"]) -> Num[Array, "*group"]:
         """The largest entry of each group."""
         for axis in self.axes:
             values = _reduce_blocks(values, axis, jnp.maximum, jnp.max).max(axis, keepdims=True)
