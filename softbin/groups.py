@@ -1,7 +1,7 @@
 """Groups: which entries of an array share a threshold, and sums over them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -37,7 +37,7 @@ class Groups(NamedTuple):
         shards = 1 if self.axis_name is None else lax.psum(1, self.axis_name)
         return math.prod(shape[axis] for axis in self.axes) * self.lanes * shards
 
-    def without(self, by_dimension: Sequence[Any]) -> tuple[Any, ...]:
+    def without(self, by_dimension: Iterable[Any]) -> tuple[Any, ...]:
         """What an array's dimensions have, for those that no group lies along."""
         return tuple(entry for axis, entry in enumerate(by_dimension) if axis not in self.axes)
 

@@ -15,7 +15,7 @@ from softbin import binary_argmax, cutoff, kth_largest, soft_binary_argmax
 from softbin.groups import Groups
 from tests.compiling import AS_USERS_DO
 from tests.hard_cases import CASES
-from tests.test_sharding import collectives
+from tests.test_sharding import MOST_NUMBERS, collectives
 
 RNG = np.random.default_rng(0)
 SCORES = jnp.array([3.0, 1.0, 2.0, 0.0, 0.4, 1.3])
@@ -290,7 +290,8 @@ def test_both_modes_and_second_derivatives(k):
 
 def test_gradients_of_the_first_add_up_to_the_choice():
     row = jnp.asarray(TIED[0])
-    total = sum(jax.jit(jax.grad(kth_largest))(row, k) for k in range(1, 31))
+    gradient = jax.jit(jax.grad(kth_largest))
+    total = sum(gradient(row, np.int32(k)) for k in range(1, 31))
     np.testing.assert_array_equal(total, binary_argmax(row, 30))
 
 
@@ -336,8 +337,7 @@ def test_a_sharded_axis_has_the_same_bits_and_only_all_reduces(kind, k):
             assert found[1].sharding.is_equivalent_to(sharding, 2)
             assert found[3].sharding.is_equivalent_to(sharding, 2)
             assert {name for name, _ in collectives(program.as_text())} <= {"all-reduce"}
-            groups = 1 if axis is None else len(TIED)
-            assert max([size for _, size in collectives(program.as_text())], default=0) <= 12 * groups * DEVICES
+            assert max([size for _, size in collectives(program.as_text())], default=0) <= MOST_NUMBERS
 
 
 @pytest.mark.parametrize("k", [2, 30])
