@@ -60,6 +60,11 @@ def check_row(found, scores, k):
         assert np.sum(scores > cut) == k
 
 
+def check_rows(found, rows, numbers):
+    for each, row, number in zip(zip(*found, strict=True), rows, numbers, strict=True):
+        check_row(each, row, number)
+
+
 # Values
 
 
@@ -73,24 +78,21 @@ def test_every_hard_case_is_exact(n):
         if n < 1000 or k == round(case.k)
     ]
     scores, k = map(np.stack, zip(*rows, strict=True))
-    for found, row, k in zip(zip(*choose(scores, k.astype(np.int32)), strict=True), scores, k, strict=True):
-        check_row(found, row, k)
+    check_rows(choose(scores, k.astype(np.int32)), scores, k)
 
 
 @given(arrays(np.float32, (4, 9), elements=st.floats(width=32, allow_nan=False, allow_subnormal=False)), st.data())
 @properties
 def test_any_scores_are_exact(scores, data):
     k = data.draw(arrays(np.int32, 4, elements=st.integers(1, 9)))
-    for found, row, k in zip(zip(*choose(scores, k), strict=True), scores, k, strict=True):
-        check_row(found, row, k)
+    check_rows(choose(scores, k), scores, k)
 
 
 @given(arrays(np.float32, (4, 9), elements=st.sampled_from(np.float32([-1, -0.0, 0.0, 1, np.inf, -np.inf]))), st.data())
 @properties
 def test_ties_go_to_the_lower_index(scores, data):
     k = data.draw(arrays(np.int32, 4, elements=st.integers(1, 9)))
-    for found, row, k in zip(zip(*choose(scores, k), strict=True), scores, k, strict=True):
-        check_row(found, row, k)
+    check_rows(choose(scores, k), scores, k)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 4, 5, 96])
@@ -156,9 +158,7 @@ def test_any_axes_in_row_major_order(axis):
     k = np.arange(1, len(rows) + 1).reshape(rest[: front[0]])
     values, chosen, cuts, gradient = choose(scores, k, axis=axis)
     chosen, gradient = (np.moveaxis(each, along, front).reshape(rows.shape) for each in (chosen, gradient))
-    parts = zip(np.ravel(values), chosen, np.ravel(cuts), gradient, strict=True)
-    for found, row, k in zip(parts, rows, np.ravel(k), strict=True):
-        check_row(found, row, k)
+    check_rows((np.ravel(values), chosen, np.ravel(cuts), gradient), rows, np.ravel(k))
 
 
 @pytest.mark.parametrize("k", [2, np.array([1, 2, 5])])
@@ -168,11 +168,11 @@ def test_masking_is_removal(k):
     found = jax.jit(partial(all_choices, k=k) if np.ndim(k) == 0 else all_choices)(
         scores, where=where, **({} if np.ndim(k) == 0 else {"k": k})
     )
-    for value, chosen, cut, gradient, row, part, k in zip(
-        *found, scores, where, np.broadcast_to(k, 3), strict=True
-    ):  # fmt: skip
-        check_row((value, chosen[part], cut, gradient[part]), row[part], k)
-        assert not np.any(np.asarray(chosen)[~part]) and not np.any(np.asarray(gradient)[~part])
+    for *each, row, part, number in zip(*found, scores, where, np.broadcast_to(k, 3), strict=True):
+        value, chosen, cut, gradient = map(np.asarray, each)
+        check_row((value, chosen[part], cut, gradient[part]), row[part], number)
+        assert not np.any(chosen[~part])
+        assert not np.any(gradient[~part])
 
 
 @given(
@@ -185,13 +185,13 @@ def test_weights_are_repetition(scores, weights, data):
     weights[:, 0] += 1
     k = np.array([data.draw(st.integers(1, int(each))) for each in weights.sum(1)])
     found = weighted(scores, k, weights)
-    for value, gradient, cut, row, k, repeats in zip(*found, scores, k, weights, strict=True):
+    for value, gradient, cut, row, number, repeats in zip(*found, scores, k, weights, strict=True):
         copies = np.repeat(row, repeats)
-        expected, _, after, expected_gradient = by_sorting(copies, k)
+        expected, _, after, expected_gradient = by_sorting(copies, number)
         assert value == expected
         np.testing.assert_array_equal(gradient, np.bincount(np.repeat(np.arange(7), repeats), expected_gradient, 7))
         assert after <= cut <= expected
-        assert after == expected or np.sum(copies > cut) == k
+        assert after == expected or np.sum(copies > cut) == number
 
 
 @jax.jit

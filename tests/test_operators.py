@@ -328,9 +328,6 @@ def test_traced_budget_above_the_number_that_takes_part_gives_nan():
     assert np.all(np.isnan(project(SCORES, 2.0, where=np.arange(6) == 0)[0]))
 
 
-# The hard choice
-
-
 # The threshold
 
 

@@ -270,7 +270,7 @@ def _few(n: int) -> int:
 
 
 def _hard(choose) -> Callable[[Batch], Program]:
-    """A hard choice along the last axis, `(scores, k) -> arrays`: forward only, since it has no gradient to speak of."""
+    """A hard choice along the last axis, `(scores, k) -> arrays`: without a gradient, as a choice has none."""
     return _chosen(lambda scores: choose(scores, _few(scores.shape[-1])))
 
 
