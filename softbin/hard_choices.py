@@ -205,14 +205,16 @@ def _value(scores, k, weights, part, groups, dtype, turns):
 
 @_value.defjvp
 def _value_jvp(groups, dtype, turns, primals, tangents):
-    value, _, held = _located(*lax.stop_gradient(primals), groups, dtype, turns)
+    value = _value(*primals, groups, dtype, turns)  # with a derivative of its own, for second ones
+    _, _, held = _located(*lax.stop_gradient(primals), groups, dtype, turns, lax.stop_gradient(value))
     return value, groups.plain_total(jnp.where(held, tangents[0], 0))
 
 
-def _located(scores, k, weights, part, groups, dtype, turns):
+def _located(scores, k, weights, part, groups, dtype, turns, value=None):
     """`_value`, which entries are chosen, and which one holds the value."""
     ranked = Ranked(scores, weights, part, groups, dtype)
     if turns is not None:
         return order_statistics.in_turn(ranked, turns)
-    value = _value(scores, k, weights, part, groups, dtype, turns)
+    if value is None:
+        value = _value(scores, k, weights, part, groups, dtype, turns)
     return value, *order_statistics.choose(ranked, k, value)
