@@ -72,7 +72,8 @@ class Choice(NamedTuple):
 def prepare_choice(scores, k, groups: Groups, where, weights) -> Choice:
     """Bring the arguments of a hard choice into the form of `softbin.order_statistics`; an invalid `k` becomes 0."""
     shape = jnp.shape(scores)
-    dtype = jnp.promote_types(jnp.result_type(scores), jnp.float32)
+    dtype = jnp.result_type(scores)
+    dtype = dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
     scores = jnp.asarray(scores, dtype)
     weights = None if weights is None else _broadcast("weights", jnp.asarray(weights, dtype), shape)
     part = _takes_part(weights, where, shape)

@@ -155,7 +155,7 @@ def test_any_axes_in_row_major_order(axis):
     front = list(range(3 - len(along), 3))
     rows = np.moveaxis(scores, along, front).reshape(-1, np.prod([scores.shape[each] for each in along]))
     rest = np.moveaxis(scores, along, front).shape
-    k = np.arange(1, len(rows) + 1).reshape(rest[: front[0]])
+    k = (1 + np.arange(len(rows)) % rows.shape[1]).reshape(rest[: front[0]])
     values, chosen, cuts, gradient = choose(scores, k, axis=axis)
     chosen, gradient = (np.moveaxis(each, along, front).reshape(rows.shape) for each in (chosen, gradient))
     check_rows((np.ravel(values), chosen, np.ravel(cuts), gradient), rows, np.ravel(k))
