@@ -65,6 +65,16 @@ def kth(ranked: Ranked, k: Num[Array, "*group"]) -> Float[Array, "*group"]:
     Subnormal numbers are zero, and NaN are passed over.
     """
     scores, weights, part, groups, dtype = ranked
+    tiny = jnp.asarray(jnp.finfo(scores.dtype).tiny, scores.dtype)
+    in_dtype = (
+        jnp.finfo(dtype).bits >= jnp.finfo(scores.dtype).bits
+        or jnp.finfo(dtype).maxexp == jnp.finfo(scores.dtype).maxexp
+    )
+    zeros = (
+        (_key(-tiny, dtype) + 1, _key(tiny, dtype))
+        if in_dtype
+        else (_key(0 * tiny, dtype) - 1, _key(0 * tiny, dtype) + 1)
+    )
     lowest, highest = (_key(jnp.asarray(end, scores.dtype), dtype) for end in (-jnp.inf, jnp.inf))
 
     def counts(keys):
@@ -87,13 +97,16 @@ def kth(ranked: Ranked, k: Num[Array, "*group"]) -> Float[Array, "*group"]:
     )
     start = _propose(start, order, guesses)
 
+    def single(bracket):  # all subnormal numbers are one, zero
+        return bracket.adjacent | ((bracket.low >= zeros[0]) & (bracket.high <= zeros[1]))
+
     def settled(bracket):
         at_an_end = (k - bracket.at_high == 1) | (k == bracket.at_low)
-        return bracket.adjacent | at_an_end if weights is None else bracket.adjacent
+        return single(bracket) | at_an_end if weights is None else single(bracket)
 
     def between(bracket):
-        least, most = (_value(key, dtype, scores.dtype) for key in (bracket.low, bracket.high - 1))
-        inside = (scores >= least) & (scores <= most)
+        low, high = (_value(key, dtype, scores.dtype) for key in (bracket.low, bracket.high))
+        inside = (scores >= low) & ~(scores >= high)  # as they were counted; the highest key of all is NaN
         return inside if part is None else inside & part
 
     def narrow(bracket):
@@ -108,7 +121,9 @@ def kth(ranked: Ranked, k: Num[Array, "*group"]) -> Float[Array, "*group"]:
         inside = between(bracket)
         most = groups.largest(jnp.where(inside, scores, -jnp.inf))
         least = -groups.largest(jnp.where(inside, -scores, -jnp.inf))
-        low, top = (jnp.clip(_key(end, dtype), bracket.low, bracket.high - 1) for end in (least, most))
+        low, top = _key(least, dtype), _key(most, dtype)
+        low, top = jnp.where(low == 0, zeros[0], low), jnp.where(top == 0, zeros[1] - 1, top)
+        low, top = (jnp.clip(end, bracket.low, bracket.high - 1) for end in (low, top))
         snapped = bracket._replace(
             low=low, high=top + 1, left=low + 1, right=top, stalls=jnp.zeros_like(bracket.stalls)
         )
@@ -117,7 +132,7 @@ def kth(ranked: Ranked, k: Num[Array, "*group"]) -> Float[Array, "*group"]:
     found = lax.while_loop(lambda bracket: groups.any(~settled(bracket)), narrow, start)
     sign = jnp.where((k == found.at_low) & (k - found.at_high != 1), -1, 1).astype(scores.dtype)
     extreme = sign * groups.largest(jnp.where(between(found), sign * scores, -jnp.inf))
-    value = jnp.where(found.adjacent, _value(found.low, dtype, scores.dtype), extreme)
+    value = jnp.where(single(found), _value(found.low, dtype, scores.dtype), extreme)
     return jnp.where(jnp.abs(value) < jnp.finfo(scores.dtype).tiny, 0, value)
 
 
