@@ -66,15 +66,11 @@ def kth(ranked: Ranked, k: Num[Array, "*group"]) -> Float[Array, "*group"]:
     """
     scores, weights, part, groups, dtype = ranked
     tiny = jnp.asarray(jnp.finfo(scores.dtype).tiny, scores.dtype)
-    in_dtype = (
-        jnp.finfo(dtype).bits >= jnp.finfo(scores.dtype).bits
-        or jnp.finfo(dtype).maxexp == jnp.finfo(scores.dtype).maxexp
-    )
-    zeros = (
-        (_key(-tiny, dtype) + 1, _key(tiny, dtype))
-        if in_dtype
-        else (_key(0 * tiny, dtype) - 1, _key(0 * tiny, dtype) + 1)
-    )
+    zero_key = _key(0 * tiny, dtype)
+    if jnp.finfo(dtype).maxexp == jnp.finfo(scores.dtype).maxexp:
+        zeros = _key(-tiny, dtype) + 1, _key(tiny, dtype)
+    else:  # float16, whose subnormal numbers are normal in float32
+        zeros = zero_key - 1, zero_key + 1
     lowest, highest = (_key(jnp.asarray(end, scores.dtype), dtype) for end in (-jnp.inf, jnp.inf))
 
     def counts(keys):
