@@ -6,8 +6,9 @@ for Optax, and objectives for LightGBM and XGBoost.
 
 from softbin import budgets, large_batch
 from softbin.decisions import Diagnosis, decision_thresholds, diagnose, predict, zero_one_loss
+from softbin.hard_choices import binary_argmax, cutoff, kth_largest
 from softbin.losses import fenchel_young_loss, loss
-from softbin.operators import binary_argmax, project_hypersimplex, soft_binary_argmax, threshold
+from softbin.operators import project_hypersimplex, soft_binary_argmax, threshold
 from softbin.regularizers import Regularizer, binary_entropy, euclidean
 
 __version__ = "0.1.0"
@@ -18,10 +19,12 @@ __all__ = [
     "binary_argmax",
     "binary_entropy",
     "budgets",
+    "cutoff",
     "decision_thresholds",
     "diagnose",
     "euclidean",
     "fenchel_young_loss",
+    "kth_largest",
     "large_batch",
     "loss",
     "predict",

@@ -66,11 +66,7 @@ def prepare(scores, k, temperature, groups: Groups, where, weights) -> tuple[Pro
     shape = jnp.shape(scores)
     dtype = jnp.promote_types(jnp.result_type(scores), jnp.float32)
     scores = jnp.asarray(scores, dtype)
-    part = None if where is None else _broadcast("where", jnp.asarray(where), shape)
-    if weights is not None:
-        weights = _broadcast("weights", nan_if_negative(jnp.asarray(weights, dtype)), shape)
-        weights = weights if part is None else jnp.where(part, weights, 0)
-        part = weights != 0
+    weights, part = _taking_part(weights, where, shape, dtype)
     count: Any = groups.size(shape)
     if part is not None:
         scores = jnp.where(part, scores, -jnp.inf)
@@ -83,6 +79,48 @@ def prepare(scores, k, temperature, groups: Groups, where, weights) -> tuple[Pro
     k = jnp.where((k >= 0) & (k <= count * slack), k, jnp.nan)
     temperature = jnp.where((temperature > 0) & jnp.isfinite(temperature), temperature, jnp.nan)
     return Problem(scores, k, temperature, weights, groups), part
+
+
+class Choice(NamedTuple):
+    """Checked arguments of a hard choice: `k` is an integer where entries do not weigh, and valid or not."""
+
+    scores: Array
+    k: Array
+    valid: Array
+    weights: Array | None
+    part: Array | None
+
+
+def prepare_choice(scores, k, groups: Groups, where, weights) -> Choice:
+    """Bring the arguments of a hard choice into the form of `softbin.order_statistics`; an invalid `k` becomes 0."""
+    shape = jnp.shape(scores)
+    dtype = jnp.result_type(scores)
+    dtype = dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+    scores = jnp.asarray(scores, dtype)
+    weights, part = _taking_part(weights, where, shape, dtype)
+    k = jnp.asarray(k)
+    real = jnp.issubdtype(k.dtype, jnp.floating)
+    counted = dtype if real or weights is not None else jnp.int32
+    if counted == jnp.int32 and k.dtype.itemsize > 2:
+        k = jnp.clip(k, 0 if jnp.issubdtype(k.dtype, jnp.unsignedinteger) else -1, jnp.iinfo(jnp.int32).max)
+    k = _per_group("k", k, groups, shape, counted)
+    count: Any = jnp.asarray(groups.size(shape), counted)
+    if part is not None:
+        scores = jnp.where(part, scores, -jnp.inf)
+        count = groups.counts([part])[0] if weights is None else groups.total(jnp.where(part, weights, 0))
+    valid = (k >= 0) & (k <= count.astype(counted))
+    if weights is None:
+        valid &= k == jnp.round(k) if real else True
+    k = jnp.where(valid, k, 0)
+    return Choice(scores, k if weights is not None else k.astype(jnp.int32), valid, weights, part)
+
+
+def whole(k) -> Any:
+    """A known whole budget as integers, which have digits enough for any group; others as they are."""
+    known = _known(k)
+    if known is None or known.dtype.kind not in "iuf":
+        return k
+    return known.astype(np.int32)
 
 
 def split(k, scores, groups: Groups) -> tuple[Any, Array | None]:
@@ -127,7 +165,14 @@ def check_whole(k):
     """A budget that is known when traced must be whole where exactly so many entries are chosen."""
     known = _known(k)
     if known is not None and np.any(known != np.round(known)):
-        raise ValueError(f"binary_argmax chooses exactly k entries: k must be whole, got {_show(k)}")
+        raise ValueError(f"exactly k entries are chosen: k must be whole, got {_show(k)}")
+
+
+def check_positive(k):
+    """A rank that is known when traced must be one: there is no entry before the largest."""
+    known = _known(k)
+    if known is not None and not np.all(known > 0):
+        raise ValueError(f"k must be at least 1, the rank of the largest, or positive with weights, got {_show(k)}")
 
 
 def check_temperature(temperature):
@@ -178,6 +223,16 @@ def check_weights(weights):
     known = _known(weights)
     if known is not None and not np.all(known >= 0):
         raise ValueError(f"weights must not be negative, got a smallest of {np.min(known)}")
+
+
+def _taking_part(weights, where, shape, dtype) -> tuple[Array | None, Array | None]:
+    """Weights, zero where masked, and which entries exist; each None where all are alike."""
+    part = None if where is None else _broadcast("where", jnp.asarray(where), shape)
+    if weights is not None:
+        weights = _broadcast("weights", nan_if_negative(jnp.asarray(weights, dtype)), shape)
+        weights = weights if part is None else jnp.where(part, weights, 0)
+        part = weights != 0
+    return weights, part
 
 
 def nan_if_negative(weights):

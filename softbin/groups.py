@@ -1,17 +1,18 @@
 """Groups: which entries of an array share a threshold, and sums over them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
 _LONGEST_BLOCK = 256
 _LONG = 512
+_FIELD = 10  # bits of an integer that count up to three conditions at once, in blocks of fewer entries than they hold
 _ROUND = 4096  # sums of up to 2^24 entries, in parts, are whole numbers that floats hold
 
 
@@ -41,11 +42,11 @@ class Groups(NamedTuple):
         size = self.size(shape)
         return is_symbolic(size) or bool(size <= 2 / jnp.finfo(dtype).eps)
 
-    def without(self, by_dimension: Sequence[Any]) -> tuple[Any, ...]:
+    def without(self, by_dimension: Iterable[Any]) -> tuple[Any, ...]:
         """What an array's dimensions have, for those that no group lies along."""
         return tuple(entry for axis, entry in enumerate(by_dimension) if axis not in self.axes)
 
-    def spread(self, values: Float[Array, "..."]) -> Float[Array, "..."]:
+    def spread(self, values: Num[Array, "..."]) -> Num[Array, "..."]:
         """A group array, from one number per group on the last axis."""
         return values if self.lanes == 1 else jnp.concatenate([values] * self.lanes, -1)
 
@@ -63,11 +64,34 @@ class Groups(NamedTuple):
         coarse = jnp.round(values / _ROUND) * _ROUND
         return self.total(coarse), self.total(values - coarse)
 
+    def counts(self, conditions: Sequence[Bool[Array, "*shape"]]) -> list[Int[Array, "*group"]]:
+        """How many entries of each group meet each of up to three conditions: exact up to 2^31 entries, in one pass."""
+        shape = conditions[0].shape
+        axis = max(self.axes, key=lambda axis: 0 if is_symbolic(shape[axis]) else shape[axis])
+        n = shape[axis]
+        if is_symbolic(n):
+            return [self._count(condition.astype(jnp.int32)) for condition in conditions]
+        fields = [condition.astype(jnp.int32) << _FIELD * place for place, condition in enumerate(conditions)]
+        packed, block = sum(fields[1:], fields[0]), _block_length(n)
+        if block:
+            packed = _halve(_cut(packed, axis, block), axis + 1, jnp.add, 3).sum(axis + 1, dtype=jnp.int32)
+        elif n > _LONGEST_BLOCK:
+            packed = jnp.pad(packed, [(0, -n % _LONGEST_BLOCK if a == axis else 0) for a in range(packed.ndim)])
+            packed = _cut(packed, axis, _LONGEST_BLOCK).sum(axis + 1, dtype=jnp.int32)
+        else:
+            packed = packed.sum(axis, keepdims=True, dtype=jnp.int32)
+        fields = [(packed >> _FIELD * place) & (2**_FIELD - 1) for place in range(len(conditions))]
+        return list(self._count(jnp.stack(fields), 1))
+
+    def _count(self, values, skip=0):
+        axes = tuple(axis + skip for axis in self.axes)
+        return self._across(values.sum(axes, keepdims=True, dtype=jnp.int32), jnp.sum, lax.psum)
+
     def plain_total(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
         """`total` where its last digits do not matter: quick to compile, and with a plain transpose."""
         return self._across(values.sum(self.axes, keepdims=True), jnp.sum, lax.psum)
 
-    def largest(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
+    def largest(self, values: Num[Array, "*shape"]) -> Num[Array, "*group"]:
         """The largest entry of each group."""
         for axis in self.axes:
             values = _reduce_blocks(values, axis, jnp.maximum, jnp.max).max(axis, keepdims=True)

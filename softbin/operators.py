@@ -1,4 +1,4 @@
-"""Soft-Binary-Argmax and its relatives: choosing k of n, softly and hard."""
+"""Soft-Binary-Argmax and its relatives: choosing k of n, softly."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -6,12 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from softbin import meshes, thresholds
-from softbin.arguments import check, check_regularizer, check_whole, groups_along, prepare, split
+from softbin.arguments import check, check_regularizer, groups_along, prepare, split
 from softbin.groups import weighted
 from softbin.regularizers import Regularizer, euclidean
 
@@ -170,48 +169,6 @@ def project_hypersimplex(
       [0.7        0.10000002 0.2       ]
     """
     return soft_binary_argmax(point, k, axis=axis, where=where)
-
-
-def binary_argmax(
-    scores: Float[ArrayLike, "*shape"],
-    k: Real[ArrayLike, "..."],
-    *,
-    axis: int | Sequence[int] | None = -1,
-    where: Bool[ArrayLike, "..."] | None = None,
-) -> Float[Array, "*shape"]:
-    """The hard choice: exactly `k` ones, on the largest scores; of equal scores the one with the lower index.
-
-    The limit of :func:`soft_binary_argmax` as the temperature falls to 0, ties aside. Its gradient is zero.
-
-    Args:
-      scores: floating point, any shape.
-      k: a whole number in [0, n], or an array that broadcasts to the shape of `scores` without `axis`.
-      axis: the axis to choose along, a tuple of axes to choose along together, or None for all.
-      where: broadcasts to `scores`. Entries where it is false are never chosen.
-
-    Returns:
-      Zeros and ones, with the shape and dtype of `scores`; NaN in a group with NaN, and where a traced `k` is
-      out of range or not whole.
-
-    Raises:
-      TypeError, ValueError: as :func:`soft_binary_argmax`, and for a `k` that is not whole.
-
-    Example:
-      >>> print(binary_argmax(jnp.array([1.0, 3.0, 1.0]), k=2))
-      [1. 1. 0.]
-    """
-    check_whole(k)
-    check(scores, k, 1.0, where, None, groups_along(axis, scores))
-    (scores_, k_, _, _, groups), part = prepare(scores, k, 1.0, groups_along(axis, scores), where, None)
-    (axis_,) = groups.axes
-    order = jnp.argsort(-lax.stop_gradient(scores_), axis_, stable=True)
-    rank = jnp.argsort(order, axis_)
-    chosen = (rank < k_).astype(scores_.dtype)
-    valid = (k_ == jnp.round(k_)) & ~jnp.any(jnp.isnan(scores_), axis_, keepdims=True)
-    y = jnp.where(valid, chosen, jnp.nan)
-    if part is not None:
-        y = jnp.where(part, y, 0)
-    return y.astype(jnp.result_type(scores))
 
 
 def _project_forward_mode(scores, k, temperature, weights, groups, regularizer, implementation, k_rest):

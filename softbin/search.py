@@ -110,7 +110,7 @@ def _scales(dtype) -> tuple[float, float, float]:
     return 2.0 ** (-15 * exponents // 32), 2.0 ** (15 * exponents // 32), 2.0 ** (3 * exponents // 4)
 
 
-def _ordered(bits):
+def ordered(bits):
     """From the bits of a float to an integer in the order of the floats, and back."""
     return jnp.where(bits < 0, bits ^ jnp.iinfo(bits.dtype).max, bits)
 
@@ -118,8 +118,8 @@ def _ordered(bits):
 def _middle(a, b):
     """The float halfway between two floats in the count of floats: the one between them, if there is one."""
     integer = jnp.int32 if a.dtype == jnp.float32 else jnp.int64
-    a_bits, b_bits = (_ordered(lax.bitcast_convert_type(x, integer)) for x in (a, b))
-    return lax.bitcast_convert_type(_ordered((a_bits & b_bits) + ((a_bits ^ b_bits) >> 1)), a.dtype)
+    a_bits, b_bits = (ordered(lax.bitcast_convert_type(x, integer)) for x in (a, b))
+    return lax.bitcast_convert_type(ordered((a_bits & b_bits) + ((a_bits ^ b_bits) >> 1)), a.dtype)
 
 
 def _bisect(below: Point, above: Point, start, scale) -> Point:
@@ -149,7 +149,7 @@ def _sqrt(x):
     return jnp.where(x > 0, x * lax.rsqrt(x), x)
 
 
-def _probit(share):
+def probit(share):
     """The normal quantile, within 5e-4 (Abramowitz and Stegun, 26.2.23)."""
     t = _sqrt(-2 * jnp.log(jnp.minimum(share, 1 - share)))
     upper = t - (2.515517 + t * (0.802853 + t * 0.010328)) / (1 + t * (1.432788 + t * (0.189269 + t * 0.001308)))
@@ -158,8 +158,8 @@ def _probit(share):
 
 def _probit_step(sums: _Sums, k, n):
     """Newton's step for the share of the budget in probits: for a normal sample that is a line, tails included."""
-    probit = _probit((k + sums.residual) / n)
-    return (probit - _probit(k / n)) * norm.pdf(probit) * n / sums.slope
+    quantile = probit((k + sums.residual) / n)
+    return (quantile - probit(k / n)) * norm.pdf(quantile) * n / sums.slope
 
 
 def _shift(point: Point, by) -> Point:
@@ -350,7 +350,7 @@ def _bracket(scores, k, temperature, weights, groups, regularizer):
     noise = temperature * math.sqrt(regularizer.variance)
     larger = jnp.maximum(finite.deviation, noise)
     spread = larger * _sqrt((finite.deviation / larger) ** 2 + (noise / larger) ** 2)
-    quantile = mean - temperature * regularizer.mean - spread * _probit(q)
+    quantile = mean - temperature * regularizer.mean - spread * probit(q)
     use_quantile = (finite.deviation > noise) & (jnp.abs(quantile) <= limit)
     start = jnp.where(use_quantile, jnp.clip(quantile + offset, finite.lowest, finite.highest), mean)
     below, start, above = point(finite.lowest, -1), point(start, 0), point(finite.highest, 1)

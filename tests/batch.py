@@ -27,3 +27,16 @@ def value_and_gradient(loss_fn, logits, labels, where, axis_name=None):
 
 def diagnosis(logits, labels, where, axis_name=None):
     return softbin.diagnose(logits, labels, where=where, axis_name=axis_name)
+
+
+def hard_choice(logits, labels, where):
+    """Values and entries, for each class, and for all classes together: with ties, since the digits are few."""
+    where = None if where is None else where[:, None]
+    logits = jax.numpy.round(logits, 1)
+    return [
+        (
+            softbin.kth_largest(logits, 300, axis=axis, where=where),
+            softbin.binary_argmax(logits, 300, axis=axis, where=where),
+        )
+        for axis in (0, None)
+    ]

@@ -158,7 +158,6 @@ def test_dtype_in_is_dtype_out(dtype, x64):
     expected = soft_binary_argmax(jnp.asarray(scores, jnp.float32 if lower else dtype), 2.5).astype(dtype)
     for result in (
         soft_binary_argmax(scores, 2.5),
-        softbin.binary_argmax(scores, 2),
         jax.grad(_sum_of_squares)(scores),
     ):
         assert result.dtype == dtype
@@ -329,41 +328,6 @@ def test_traced_budget_above_the_number_that_takes_part_gives_nan():
     assert np.all(np.isnan(project(SCORES, 2.0, where=np.arange(6) == 0)[0]))
 
 
-# The hard choice
-
-
-def test_binary_argmax_gives_ties_to_the_lower_index():
-    scores = jnp.array([[1.0, 3.0, 1.0, 1.0], [0.0, 0.0, -0.0, 0.0]])
-    np.testing.assert_array_equal(softbin.binary_argmax(scores, 2), [[1, 1, 0, 0], [1, 1, 0, 0]])
-
-
-@pytest.mark.parametrize("k", [0, 1, 3, 6])
-def test_binary_argmax_is_the_limit_of_a_small_temperature(k):
-    np.testing.assert_array_equal(softbin.binary_argmax(GROUPS, k), soft_binary_argmax(GROUPS, k, 1e-6))
-
-
-def test_binary_argmax_chooses_among_what_takes_part():
-    where = np.array([False, True, True, True, False, True])
-    np.testing.assert_array_equal(softbin.binary_argmax(SCORES, 2, where=where), [0, 0, 1, 0, 0, 1])
-    scores = SCORES.at[0].set(-jnp.inf)
-    np.testing.assert_array_equal(softbin.binary_argmax(scores, 4, where=where), where)
-
-
-def test_binary_argmax_marks_nan_and_traced_numbers_that_are_not_whole():
-    scores = jnp.stack([SCORES, SCORES.at[3].set(jnp.nan)])
-    y = softbin.binary_argmax(scores, 2)
-    np.testing.assert_array_equal(np.isnan(y).all(1), [False, True])
-    hard = jax.jit(softbin.binary_argmax)
-    assert np.isnan(hard(SCORES, 2.5)).all()
-    assert np.isnan(hard(SCORES, 7)).all()
-
-
-def test_binary_argmax_has_zero_gradient():
-    np.testing.assert_array_equal(
-        jax.grad(lambda scores: jnp.sum(softbin.binary_argmax(scores, 2) * scores))(SCORES), [1, 0, 1, 0, 0, 0]
-    )
-
-
 # The threshold
 
 
@@ -477,9 +441,3 @@ def test_bad_input_is_named(error, message, changes, no_shape_checks):
     for function in (soft_binary_argmax, softbin.threshold):
         with pytest.raises(error, match=message):
             function(**arguments)
-
-
-@pytest.mark.parametrize("k", [1.5, [1, 2.5]])
-def test_binary_argmax_refuses_a_fractional_budget(k):
-    with pytest.raises(ValueError, match=r"must be whole, got .*5"):
-        softbin.binary_argmax(jnp.stack([SCORES, SCORES]), np.asarray(k))

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from tests import compiling
-from tests.batch import LABELS, LOGITS, LOSSES, WHERE, diagnosis, value_and_gradient
+from tests.batch import LABELS, LOGITS, LOSSES, WHERE, diagnosis, hard_choice, value_and_gradient
 
 PROCESSES, DEVICES_EACH = 2, 2
 
@@ -31,7 +31,7 @@ def test_two_processes_agree_with_one_device(port):
     assert all(process.returncode == 0 for process in processes), outputs
     for output, _ in outputs:
         differences = json.loads(next(line for line in output.splitlines() if line.startswith("{")))
-        assert len(differences) == len(WHERE) * (len(LOSSES) + 1)
+        assert len(differences) == len(WHERE) * (len(LOSSES) + 2)
         assert max(differences.values()) <= 1e-6, differences
 
 
@@ -56,7 +56,7 @@ def main(port: str, process: str) -> None:
 
     functions = {name: lambda *args, loss=loss: value_and_gradient(loss, *args) for name, loss in LOSSES.items()}
     differences = {}
-    for name, function in {**functions, "diagnose": diagnosis}.items():
+    for name, function in {**functions, "diagnose": diagnosis, "hard choice": hard_choice}.items():
         for shards, where in WHERE.items():
             batch = (LOGITS, LABELS, np.ones(len(LABELS), bool) if where is None else where)
             whole = jax.jit(function)(*batch)

@@ -26,7 +26,11 @@ _CHECKED_GROUPS = 16
 
 
 class Size(NamedTuple):
-    """The problem and its shape: a `loss` projects each class over the examples, a `selection` each example."""
+    """The problem and its shape.
+
+    A `loss` projects each class over the examples, a `selection` each example; a `hard choice` takes some entries of
+    each example, and a `hard choice by columns` a sixteenth of the examples for each class.
+    """
 
     case: str
     n: int  # even
@@ -260,6 +264,37 @@ def _top_k(scores, labels):
     return jnp.sum(jax.lax.top_k(scores, SELECTED)[0] ** 2)
 
 
+def _few(n: int) -> int:
+    """How many of a row of so many entries a hard choice takes."""
+    return max(n // 32, 1)
+
+
+def _hard(choose) -> Callable[[Batch], Program]:
+    """A hard choice along the last axis, `(scores, k) -> arrays`: without a gradient, as a choice has none."""
+    return _chosen(lambda scores: choose(scores, _few(scores.shape[-1])))
+
+
+def _hard_by_columns(choose) -> Callable[[Batch], Program]:
+    """A hard choice along the first axis."""
+    return _chosen(lambda scores: choose(scores, len(scores) // 16))
+
+
+def _chosen(function) -> Callable[[Batch], Program]:
+    def build(batch: Batch) -> Program:
+        start = time.perf_counter()
+        compiled = jax.jit(function).lower(batch.logits).compile()
+        compile_s = time.perf_counter() - start
+        memory = compiled.memory_analysis()
+        return Program(
+            forward=None,
+            forward_backward=lambda: jax.block_until_ready(compiled(batch.logits)),
+            compile_s=compile_s,
+            temporary_bytes=memory.temp_size_in_bytes if memory else None,
+        )
+
+    return build
+
+
 _label_count_loss = partial(softbin.loss, budget=softbin.budgets.label_count)
 
 IMPLEMENTATIONS: Mapping[str, Mapping[str, Implementation]] = {
@@ -282,8 +317,31 @@ IMPLEMENTATIONS: Mapping[str, Mapping[str, Implementation]] = {
         "softbin.soft_binary_argmax, pallas": Implementation(_selection(implementation="pallas"), on_chip=True),
         "jax.lax.top_k": Implementation(_compiled(_top_k)),
     },
+    "hard choice": {
+        "softbin.kth_largest": Implementation(_hard(softbin.kth_largest)),
+        "softbin.binary_argmax": Implementation(_hard(softbin.binary_argmax)),
+        "jax.lax.top_k": Implementation(_hard(jax.lax.top_k)),
+        "jax.numpy.partition": Implementation(
+            _hard(lambda scores, k: jnp.partition(scores, scores.shape[-1] - k)), may_be_slow=True
+        ),
+        "jax.numpy.sort": Implementation(_hard(lambda scores, k: jnp.sort(scores)), may_be_slow=True),
+    },
+    "hard choice by columns": {
+        "softbin.kth_largest": Implementation(_hard_by_columns(partial(softbin.kth_largest, axis=0))),
+        "softbin.binary_argmax": Implementation(_hard_by_columns(partial(softbin.binary_argmax, axis=0))),
+        "jax.lax.top_k": Implementation(_hard_by_columns(lambda scores, k: jax.lax.top_k(scores.T, k))),
+        "jax.numpy.partition": Implementation(
+            _hard_by_columns(lambda scores, k: jnp.partition(scores, len(scores) - k, 0)), may_be_slow=True
+        ),
+        "jax.numpy.sort": Implementation(_hard_by_columns(lambda scores, k: jnp.sort(scores, 0)), may_be_slow=True),
+    },
 }
-BASELINES: Mapping[str, str] = {"loss": "optax cross-entropy", "selection": "jax.lax.top_k"}
+BASELINES: Mapping[str, str] = {
+    "loss": "optax cross-entropy",
+    "selection": "jax.lax.top_k",
+    "hard choice": "jax.lax.top_k",
+    "hard choice by columns": "jax.lax.top_k",
+}
 """What each ratio is over."""
 
 

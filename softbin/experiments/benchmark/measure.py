@@ -45,13 +45,22 @@ FULL = Plan(
         Size("loss", 65_536, 1000),
         Size("loss", 16_777_216, 1),
         *(Size("selection", 8192, entries) for entries in (128, 1024, 16_384)),
+        Size("hard choice", 8192, 64),
+        Size("hard choice", 8192, 256),
+        Size("hard choice", 2048, 1024),
+        Size("hard choice by columns", 65_536, 64),
+        Size("hard choice by columns", 16_777_216, 1),
     ),
     seconds=20.0,
     most_rounds=300,
     slow_seconds=4.0,
 )
 QUICK = Plan(
-    sizes=(*(Size("loss", n, 10) for n in (128, 1024, 8192, 65_536)), Size("selection", 8192, 128)),
+    sizes=(
+        *(Size("loss", n, 10) for n in (128, 1024, 8192, 65_536)),
+        Size("selection", 8192, 128),
+        Size("hard choice", 8192, 256),
+    ),
     seconds=4.0,
     most_rounds=50,
     slow_seconds=1.0,

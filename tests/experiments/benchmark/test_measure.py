@@ -14,7 +14,12 @@ from softbin.experiments.benchmark.measure import Plan, bench, interleave, measu
 from softbin.experiments.benchmark.report import Record, spread
 from softbin.experiments.common.errors import UserError
 
-TINY = Plan((Size("loss", 32, 10), Size("selection", 6, 16)), seconds=0.0, most_rounds=5, slow_seconds=60.0)
+TINY = Plan(
+    (Size("loss", 32, 10), Size("selection", 6, 16), Size("hard choice", 6, 64), Size("hard choice by columns", 32, 3)),
+    seconds=0.0,
+    most_rounds=5,
+    slow_seconds=60.0,
+)
 ISOTONIC = "scipy sort + isotonic_regression"
 BASELINE = "optax cross-entropy"
 
@@ -71,7 +76,7 @@ def test_every_installed_implementation_has_a_record_at_every_size(run):
         assert record.ratio == 1 or record.implementation != record.baseline
         assert record.implementation in text
         if record.implementation.startswith("softbin"):
-            assert record.max_error <= 1e-6
+            assert record.max_error is None if "hard" in record.case else record.max_error <= 1e-6
             assert record.compile_s > 0
             assert record.temporary_bytes > 0
         if record.implementation == ISOTONIC:

@@ -1,0 +1,220 @@
+"""Hard choices: the k-th largest score, the k largest, and where to cut between them and the rest, without a sort."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, ArrayLike, Bool, Float, Real
+
+from softbin import meshes, order_statistics
+from softbin.arguments import Choice, check, check_positive, check_whole, groups_along, prepare_choice, whole
+from softbin.groups import Groups
+from softbin.order_statistics import Ranked
+
+_FEW = 4  # of so few the largest are found one after the other: in two passes each, and counting takes ten or more
+
+
+def kth_largest(
+    scores: Float[ArrayLike, "*shape"],
+    k: Real[ArrayLike, "..."],
+    *,
+    axis: int | Sequence[int] | None = -1,
+    where: Bool[ArrayLike, "..."] | None = None,
+    weights: Real[ArrayLike, "..."] | None = None,
+    axis_name: Any = None,
+) -> Float[Array, "..."]:
+    r"""The exact k-th largest score of each group, equal ones counted as often as they occur.
+
+    .. math::
+        \max \{ v : \sum_{i : x_i \ge v} w_i \ge k \}.
+
+    It is found without a sort, in a few rounds of counts: on a sharded axis a round is one small all-reduce, and the
+    result the same on any number of devices. Groups have up to 2^31 entries.
+
+    The gradient goes to the entry that holds the value, as that of `jax.lax.top_k` does: among equal scores, to the
+    last one that :func:`binary_argmax` chooses. So the gradients for `k = 1, ..., m` add up to the choice of `m`. It
+    works in forward and in reverse mode; weights and `k` have none.
+
+    Args:
+      scores: floating point, any shape; groups lie along `axis`. Infinities are ordinary values, -0 equals 0, and
+        subnormal float32 or float64 numbers are 0.
+      k: a whole number in [1, n], or an array that broadcasts to the shape of `scores` without `axis`. May be traced.
+        With weights real, above 0 and at most their sum.
+      axis: the axis that groups lie along, a tuple of axes, or None for all.
+      where: broadcasts to `scores`. Entries where it is false do not exist.
+      weights: non-negative, broadcasts to `scores`. An entry of weight 2 acts as two equal entries. Sums of weights
+        are in floats: exact for whole weights up to a sum of 2^24 in float32.
+      axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split.
+
+    Returns:
+      The values, in the dtype of `scores`, without `axis`; NaN for a group with NaN, and where a traced `k` is out of
+      range or not whole.
+
+    Raises:
+      TypeError, ValueError: as :func:`softbin.soft_binary_argmax`, and for a `k` that is 0 or not whole.
+
+    Example:
+      >>> print(kth_largest(jnp.array([[3.0, 1.0, 2.0], [5.0, 5.0, 4.0]]), k=2))
+      [2. 5.]
+    """
+    check_positive(k)
+    groups = _checked(scores, k, axis, where, weights, axis_name)
+    return _run(_kth_largest, partial(_of_groups, groups), (scores, k, where, weights), weights, groups)
+
+
+def binary_argmax(
+    scores: Float[ArrayLike, "*shape"],
+    k: Real[ArrayLike, "..."],
+    *,
+    axis: int | Sequence[int] | None = -1,
+    where: Bool[ArrayLike, "..."] | None = None,
+    axis_name: Any = None,
+) -> Float[Array, "*shape"]:
+    """The hard choice: exactly `k` ones, on the largest scores; of equal scores the one with the lower index.
+
+    The limit of :func:`softbin.soft_binary_argmax` as the temperature falls to 0, ties aside. Its gradient is zero.
+    Found without a sort, as :func:`kth_largest` is. Over several axes the index is that of the group in row-major
+    order, and over shards that of the shard comes first.
+
+    Args:
+      scores: floating point, any shape. -0 equals 0, and subnormal float32 or float64 numbers are 0.
+      k: a whole number in [0, n], or an array that broadcasts to the shape of `scores` without `axis`.
+      axis: the axis to choose along, a tuple of axes to choose along together, or None for all.
+      where: broadcasts to `scores`. Entries where it is false are never chosen.
+      axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split.
+
+    Returns:
+      Zeros and ones, with the shape and dtype of `scores`; NaN in a group with NaN, and where a traced `k` is
+      out of range or not whole.
+
+    Raises:
+      TypeError, ValueError: as :func:`softbin.soft_binary_argmax`, and for a `k` that is not whole.
+
+    Example:
+      >>> print(binary_argmax(jnp.array([1.0, 3.0, 1.0]), k=2))
+      [1. 1. 0.]
+    """
+    groups = _checked(scores, k, axis, where, None, axis_name)
+    return _run(_binary_argmax, lambda spec: spec, (scores, k, where), None, groups)
+
+
+def cutoff(
+    scores: Float[ArrayLike, "*shape"],
+    k: Real[ArrayLike, "..."],
+    *,
+    axis: int | Sequence[int] | None = -1,
+    where: Bool[ArrayLike, "..."] | None = None,
+    weights: Real[ArrayLike, "..."] | None = None,
+    axis_name: Any = None,
+) -> Float[Array, "..."]:
+    """The cutoff that `k` scores are above: the middle between the k-th largest score and the next.
+
+    `scores > cutoff` is true exactly `k` times, unless the next score equals the k-th; then that is the cutoff, and
+    fewer scores are above it. Where no float lies in the middle, the cutoff is the next score. It is `inf` at `k = 0`,
+    and `-inf` where no score is left: at `k = n`. The gradient is zero.
+
+    With weights, the scores above the cutoff weigh `k`, unless that would divide an entry.
+
+    Args and raises: as for :func:`kth_largest`, but that `k` may be 0.
+
+    Returns:
+      The cutoffs, in the dtype of `scores`, without `axis`; NaN for a group with NaN, and where a traced `k` is out of
+      range or not whole.
+
+    Example:
+      >>> scores = jnp.array([3.0, 1.0, 2.0, 0.0])
+      >>> print(cutoff(scores, k=2), scores > cutoff(scores, k=2))
+      1.5 [ True False  True False]
+    """
+    groups = _checked(scores, k, axis, where, weights, axis_name)
+    return _run(_cutoff, partial(_of_groups, groups), (scores, k, where, weights), weights, groups)
+
+
+def _checked(scores, k, axis, where, weights, axis_name) -> Groups:
+    groups = groups_along(axis, scores, axis_name)
+    if weights is None:
+        check_whole(k)
+    check(scores, k, 1.0, where, weights, groups)
+    return groups
+
+
+def _run(function, result, arrays, weights, groups):
+    scores, k, *others = arrays
+    k = k if weights is not None else whole(k)
+    few = isinstance(k, np.ndarray) and k.ndim == 0 and weights is None and k <= _FEW
+    return meshes.run(function, result, scores, k, *others, groups=groups, turns=max(int(k), 1) if few else None)
+
+
+def _of_groups(groups, spec):
+    return PartitionSpec(*groups.without(spec))
+
+
+@partial(jax.jit, static_argnames=("groups", "turns"))
+def _kth_largest(scores, k, where, weights, *, groups, turns):
+    choice = prepare_choice(scores, k, groups, where, weights)
+    value = _value(*_settled(choice), groups, jnp.result_type(scores), turns)
+    value = jnp.where(choice.valid & (choice.k > 0), value, jnp.nan)
+    return jnp.squeeze(value, groups.axes).astype(jnp.result_type(scores))
+
+
+@partial(jax.jit, static_argnames=("groups", "turns"))
+def _binary_argmax(scores, k, where, *, groups, turns):
+    dtype = jnp.result_type(scores)
+    choice = prepare_choice(lax.stop_gradient(scores), k, groups, where, None)
+    value, chosen, _ = _located(*_settled(choice), groups, dtype, turns)
+    chosen = chosen & (choice.k > 0)
+    y = jnp.where(choice.valid & ~jnp.isnan(value), chosen.astype(dtype), jnp.asarray(jnp.nan, dtype))
+    return y if choice.part is None else jnp.where(choice.part, y, 0)
+
+
+@partial(jax.jit, static_argnames=("groups", "turns"))
+def _cutoff(scores, k, where, weights, *, groups, turns):
+    dtype = jnp.result_type(scores)
+    choice = prepare_choice(lax.stop_gradient(scores), k, groups, where, weights)
+    value = jnp.where(choice.valid, _value(*_settled(choice), groups, dtype, turns), jnp.nan)
+    reached = order_statistics.above(choice.scores, value) | order_statistics.equals(choice.scores, value)
+    reached = reached if choice.part is None else reached & choice.part
+    weight = groups.counts([reached])[0] if weights is None else groups.total(jnp.where(reached, choice.weights, 0))
+    below = groups.largest(jnp.where(reached, -jnp.inf, choice.scores))
+    after = jnp.where(weight <= choice.k, below, value)
+    middle = (value / 2 + after / 2).astype(dtype).astype(value.dtype)
+    middle = jnp.where((after < middle) & (middle < value), middle, after)
+    middle = jnp.where(jnp.isnan(value), value, jnp.where(choice.k > 0, middle, jnp.inf))
+    return jnp.squeeze(middle, groups.axes).astype(dtype)
+
+
+def _settled(choice: Choice):
+    """With a `k` that there is an entry for."""
+    k = jnp.where(choice.k > 0, choice.k, jnp.ones_like(choice.k))
+    return choice.scores, k, choice.weights, choice.part
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(4, 5, 6))
+def _value(scores, k, weights, part, groups, dtype, turns):
+    """The k-th largest value, as a group array; NaN in a group with NaN."""
+    ranked = Ranked(scores, weights, part, groups, dtype)
+    if turns is not None:
+        return order_statistics.in_turn(ranked, turns)[0]
+    return jnp.where(order_statistics.has_nan(ranked), jnp.nan, order_statistics.kth(ranked, k))
+
+
+@_value.defjvp
+def _value_jvp(groups, dtype, turns, primals, tangents):
+    value = _value(*primals, groups, dtype, turns)  # with a derivative of its own, for second ones
+    _, _, held = _located(*lax.stop_gradient(primals), groups, dtype, turns, lax.stop_gradient(value))
+    return value, groups.plain_total(jnp.where(held, tangents[0], 0))
+
+
+def _located(scores, k, weights, part, groups, dtype, turns, value=None):
+    """`_value`, which entries are chosen, and which one holds the value."""
+    ranked = Ranked(scores, weights, part, groups, dtype)
+    if turns is not None:
+        return order_statistics.in_turn(ranked, turns)
+    if value is None:
+        value = _value(scores, k, weights, part, groups, dtype, turns)
+    return value, *order_statistics.choose(ranked, k, value)

@@ -1,0 +1,367 @@
+"""The k-th largest score, the k largest, and the cutoff: exact on every input, by numpy's stable sort."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from softbin import binary_argmax, cutoff, kth_largest, soft_binary_argmax
+from softbin.groups import Groups
+from tests.compiling import AS_USERS_DO
+from tests.hard_cases import CASES
+from tests.test_sharding import MOST_NUMBERS, collectives
+
+RNG = np.random.default_rng(0)
+SCORES = jnp.array([3.0, 1.0, 2.0, 0.0, 0.4, 1.3])
+GROUPS = RNG.standard_normal((2, 3, 6)).astype(np.float32)
+TIED = np.round(RNG.standard_normal((16, 96)).astype(np.float32), 1)
+TINY, SUBNORMAL = np.finfo(np.float32).tiny, np.float32(1e-40)
+
+properties = settings(max_examples=50, deadline=None, derandomize=True)
+
+
+def all_choices(scores, k, axis=-1, **keywords):
+    """The value, the choice, the cutoff, and the gradient of the value's sum."""
+    value = partial(kth_largest, k=k, axis=axis, **keywords)
+    _, pull_back = jax.vjp(value, scores)
+    values = value(scores)
+    (gradient,) = pull_back(jax.tree.map(jnp.ones_like, values))
+    return values, binary_argmax(scores, k, axis=axis, **keywords), cutoff(scores, k, axis=axis, **keywords), gradient
+
+
+choose = jax.jit(all_choices, static_argnames="axis")
+
+
+def by_sorting(scores, k):
+    """The same for one group, by numpy."""
+    scores = np.asarray(scores)
+    order = np.argsort(-scores, kind="stable")
+    chosen, gradient = np.zeros_like(scores), np.zeros_like(scores)
+    chosen[order[:k]], gradient[order[k - 1]] = 1, 1
+    return scores[order[k - 1]], chosen, scores[order[k]] if k < len(scores) else -np.inf, gradient
+
+
+def check_row(found, scores, k):
+    """One group's value, choice, cutoff and gradient."""
+    value, chosen, cut, gradient = map(np.asarray, found)
+    expected, expected_chosen, after, expected_gradient = by_sorting(scores, k)
+    np.testing.assert_array_equal(value, expected)
+    np.testing.assert_array_equal(chosen, expected_chosen)
+    np.testing.assert_array_equal(gradient, expected_gradient)
+    assert after <= cut <= expected
+    assert cut < expected or after == expected
+    if after < expected:
+        assert np.sum(scores > cut) == k
+
+
+def check_rows(found, rows, numbers):
+    for each, row, number in zip(zip(*found, strict=True), rows, numbers, strict=True):
+        check_row(each, row, number)
+
+
+# Values
+
+
+@pytest.mark.parametrize("n", sorted({len(case.scores) for case in CASES.values()}))
+def test_every_hard_case_is_exact(n):
+    rows = [
+        (case.scores, k)
+        for case in CASES.values()
+        if len(case.scores) == n
+        for k in sorted({min(max(round(k), 1), n) for k in (case.k, 1, n // 3, n - 1, n)})
+        if n < 1000 or k == round(case.k)
+    ]
+    scores, k = map(np.stack, zip(*rows, strict=True))
+    check_rows(choose(scores, k.astype(np.int32)), scores, k)
+
+
+@given(arrays(np.float32, (4, 9), elements=st.floats(width=32, allow_nan=False, allow_subnormal=False)), st.data())
+@properties
+def test_any_scores_are_exact(scores, data):
+    k = data.draw(arrays(np.int32, 4, elements=st.integers(1, 9)))
+    check_rows(choose(scores, k), scores, k)
+
+
+@given(arrays(np.float32, (4, 9), elements=st.sampled_from(np.float32([-1, -0.0, 0.0, 1, np.inf, -np.inf]))), st.data())
+@properties
+def test_ties_go_to_the_lower_index(scores, data):
+    k = data.draw(arrays(np.int32, 4, elements=st.integers(1, 9)))
+    check_rows(choose(scores, k), scores, k)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5, 96])
+def test_a_known_number_chooses_as_a_traced_one(k):
+    for known, traced in zip(jax.jit(partial(all_choices, k=k))(TIED), choose(TIED, np.full(16, k)), strict=True):
+        np.testing.assert_array_equal(known, traced)
+
+
+def test_subnormal_numbers_and_negative_zero_equal_zero():
+    zeros = np.float32([0.0, -0.0, SUBNORMAL, -SUBNORMAL])
+    scores = np.stack([np.concatenate([[-TINY], np.roll(zeros, shift), [TINY]]) for shift in range(4)])
+    for k in range(2, 6):
+        for values, chosen, _, gradient in (choose(scores, np.full(4, k)), jax.jit(partial(all_choices, k=k))(scores)):
+            np.testing.assert_array_equal(values, np.zeros(4))
+            np.testing.assert_array_equal(chosen, [[0, *[1] * (k - 1), *[0] * (5 - k), 1]] * 4)
+            np.testing.assert_array_equal(gradient, [np.eye(6)[k - 1]] * 4)
+    np.testing.assert_array_equal(kth_largest(scores, 6), np.full(4, -TINY))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+def test_dtype_in_is_dtype_out(dtype, x64):
+    scores = jnp.asarray(RNG.standard_normal((8, 40)) * 1e-3, dtype)
+    found = choose(scores, np.arange(1, 9))
+    assert {each.dtype for each in found} == {jnp.dtype(dtype)}
+    for row, k, each in zip(np.asarray(scores.astype(jnp.float64)), range(1, 9), zip(*found, strict=True), strict=True):
+        check_row([part.astype(jnp.float64) for part in each], row, k)
+
+
+def test_a_cutoff_stays_below_the_value_where_no_float_is_between():
+    for dtype in ("float32", "bfloat16"):
+        one, epsilon = jnp.ones((), dtype), jnp.finfo(dtype).eps
+        scores = jnp.stack([one + epsilon, one, one - epsilon / 2])
+        assert [int(jnp.sum(scores > cutoff(scores, k))) for k in range(4)] == [0, 1, 2, 3]
+    extremes = jnp.array([jnp.inf, 3e38, -3e38, -jnp.inf])
+    assert [int(jnp.sum(extremes > cutoff(extremes, k))) for k in range(4)] == [0, 1, 2, 3]
+
+
+def test_a_cutoff_of_none_and_of_all_is_infinite_and_does_not_move():
+    assert cutoff(SCORES, 0) == np.inf
+    assert cutoff(SCORES, 6) == -np.inf
+    np.testing.assert_array_equal(jax.grad(cutoff)(SCORES, 2), jnp.zeros(6))
+
+
+def test_counts_are_exact_beyond_what_floats_count():
+    n = 2**24 + 2**10 + 6
+
+    @partial(jax.jit, compiler_options=AS_USERS_DO)
+    def count(number):
+        entries = jax.lax.iota(jnp.int32, n)
+        return Groups((0,)).counts([entries >= number, entries == number, entries >= 0])
+
+    assert [int(each[0]) for each in count(3)] == [n - 3, 1, n]
+
+
+@pytest.mark.parametrize("axis", [(0, 2), (1, 0), None, 1, -3])
+def test_any_axes_in_row_major_order(axis):
+    scores = TIED[:, :60].reshape(10, 24, 4)
+    named = [axis] if isinstance(axis, int) else range(3) if axis is None else axis
+    along = sorted(each % 3 for each in named)
+    front = list(range(3 - len(along), 3))
+    rows = np.moveaxis(scores, along, front).reshape(-1, np.prod([scores.shape[each] for each in along]))
+    rest = np.moveaxis(scores, along, front).shape
+    k = (1 + np.arange(len(rows)) % rows.shape[1]).reshape(rest[: front[0]])
+    values, chosen, cuts, gradient = choose(scores, k, axis=axis)
+    chosen, gradient = (np.moveaxis(each, along, front).reshape(rows.shape) for each in (chosen, gradient))
+    check_rows((np.ravel(values), chosen, np.ravel(cuts), gradient), rows, np.ravel(k))
+
+
+@pytest.mark.parametrize("k", [2, np.array([1, 2, 5])])
+def test_masking_is_removal(k):
+    where = RNG.random((3, 6)) < 0.9
+    scores = np.where(RNG.random((3, 6)) < 0.2, -np.inf, GROUPS[0])
+    found = jax.jit(partial(all_choices, k=k) if np.ndim(k) == 0 else all_choices)(
+        scores, where=where, **({} if np.ndim(k) == 0 else {"k": k})
+    )
+    for *each, row, part, number in zip(*found, scores, where, np.broadcast_to(k, 3), strict=True):
+        value, chosen, cut, gradient = map(np.asarray, each)
+        check_row((value, chosen[part], cut, gradient[part]), row[part], number)
+        assert not np.any(chosen[~part])
+        assert not np.any(gradient[~part])
+
+
+@given(
+    arrays(np.float32, (2, 7), elements=st.floats(-2, 2, width=16)),
+    arrays(np.int32, (2, 7), elements=st.integers(0, 3)),
+    st.data(),
+)
+@properties
+def test_weights_are_repetition(scores, weights, data):
+    weights[:, 0] += 1
+    k = np.array([data.draw(st.integers(1, int(each))) for each in weights.sum(1)])
+    found = weighted(scores, k, weights)
+    for value, gradient, cut, row, number, repeats in zip(*found, scores, k, weights, strict=True):
+        copies = np.repeat(row, repeats)
+        expected, _, after, expected_gradient = by_sorting(copies, number)
+        assert value == expected
+        np.testing.assert_array_equal(gradient, np.bincount(np.repeat(np.arange(7), repeats), expected_gradient, 7))
+        assert after <= cut <= expected
+        assert after == expected or np.sum(copies > cut) == number
+
+
+@jax.jit
+def weighted(scores, k, weights):
+    def value(scores):
+        return kth_largest(scores, k, weights=weights)
+
+    gradient = jax.grad(lambda scores: value(scores).sum())(scores)
+    return value(scores), gradient, cutoff(scores, k, weights=weights)
+
+
+def test_real_weights_are_summed_from_the_top():
+    weights = np.float32([0.5, 0.25, 0.25, 1, 1, 1])  # of 3, 1, 2, 0, 0.4, 1.3
+    found = [float(kth_largest(SCORES, k, weights=weights)) for k in (0.1, 0.5, 0.6, 0.75, 0.8, 1.75, 2, 4)]
+    np.testing.assert_array_equal(np.float32(found), np.float32([3, 3, 2, 2, 1.3, 1.3, 1, 0]))
+
+
+def test_binary_argmax_is_the_limit_of_a_small_temperature():
+    for k in (0, 1, 3, 6):
+        np.testing.assert_array_equal(binary_argmax(GROUPS, k), soft_binary_argmax(GROUPS, k, 1e-6))
+
+
+def test_binary_argmax_chooses_among_what_takes_part():
+    where = np.array([False, True, True, True, False, True])
+    np.testing.assert_array_equal(binary_argmax(SCORES, 2, where=where), [0, 0, 1, 0, 0, 1])
+    scores = jnp.array([3.0, 1.0, 2.0, -jnp.inf, 0.4, 1.3])
+    np.testing.assert_array_equal(binary_argmax(scores, 4, where=where), where)
+
+
+def test_nothing_is_chosen_of_nothing():
+    np.testing.assert_array_equal(binary_argmax(SCORES, 0, where=np.zeros(6, bool)), np.zeros(6))
+    assert np.isnan(kth_largest(SCORES, 1, where=np.zeros(6, bool)))
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize("nan", [np.nan, -np.nan])
+@pytest.mark.parametrize("k", [2, np.array([2, 6, 5], np.int32)])
+def test_nan_marks_its_own_group_alone(nan, k):
+    scores = np.stack([np.asarray(SCORES)] * 3)
+    scores[0, 4], scores[2, :2] = nan, [np.inf, -np.inf]
+    values, chosen, cuts, _ = choose(scores, k) if np.ndim(k) else jax.jit(partial(all_choices, k=k))(scores)
+    for each in (values, chosen, cuts):
+        np.testing.assert_array_equal(np.isnan(each).reshape(3, -1).all(1), [True, False, False])
+        assert not np.isnan(each[1:]).any()
+    masked = binary_argmax(scores[0], 2, where=np.arange(6) != 4)
+    np.testing.assert_array_equal(masked, [1, 0, 1, 0, 0, 0])
+
+
+@pytest.mark.parametrize("k", [-1, 7, 1.5, np.nan, np.inf])
+def test_traced_numbers_out_of_range_or_not_whole_give_nan(k):
+    for each in choose(SCORES, k)[:3]:
+        assert np.isnan(each).all()
+
+
+def test_a_traced_number_above_what_takes_part_gives_nan():
+    found = jax.jit(all_choices)(SCORES, 4, where=np.arange(6) < 3)
+    np.testing.assert_array_equal(found[1], [*[np.nan] * 3, 0, 0, 0])
+    assert np.isnan(found[0])
+    assert np.isnan(found[2])
+
+
+@pytest.mark.parametrize("k", [1.5, [1, 2.5]])
+def test_a_fractional_number_is_refused(k):
+    for function in (binary_argmax, kth_largest, cutoff):
+        with pytest.raises(ValueError, match=r"must be whole, got .*5"):
+            function(jnp.stack([SCORES, SCORES]), np.asarray(k))
+
+
+@pytest.mark.parametrize(
+    ("k", "message"), [(0, "k must be at least 1"), (-1, "k must be at least 1"), (7, "k must be at most n = 6")]
+)
+def test_a_rank_out_of_range_is_refused(k, message):
+    with pytest.raises(ValueError, match=message):
+        kth_largest(SCORES, k)
+
+
+# Derivatives and transforms
+
+
+def test_binary_argmax_has_zero_gradient():
+    np.testing.assert_array_equal(
+        jax.grad(lambda scores: jnp.sum(binary_argmax(scores, 2) * scores))(SCORES), [1, 0, 1, 0, 0, 0]
+    )
+
+
+@pytest.mark.parametrize("k", [2, 5])
+def test_both_modes_and_second_derivatives(k):
+    value = partial(kth_largest, k=k)
+    expected = by_sorting(SCORES, k)[3]
+    np.testing.assert_array_equal(jax.jacfwd(value)(SCORES), expected)
+    np.testing.assert_array_equal(jax.jacrev(value)(SCORES), expected)
+    np.testing.assert_array_equal(jax.hessian(lambda x: value(x) ** 2)(SCORES), 2 * np.outer(expected, expected))
+
+
+def test_gradients_of_the_first_add_up_to_the_choice():
+    row = jnp.asarray(TIED[0])
+    gradient = jax.jit(jax.grad(kth_largest))
+    total = sum(gradient(row, np.int32(k)) for k in range(1, 31))
+    np.testing.assert_array_equal(total, binary_argmax(row, 30))
+
+
+def test_vmap_over_scores_and_numbers():
+    k = np.arange(1, 17)
+    mapped = jax.jit(jax.vmap(all_choices))(TIED, k)
+    for a, b in zip(mapped, choose(TIED, k), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_strict_promotion_of_types_and_ranks(x64):
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        for scores in (GROUPS, GROUPS.astype(np.float64), jnp.asarray(GROUPS, jnp.bfloat16)):
+            for k in (2, 5, np.int64(5), np.uint8(5), np.float64(5)):
+                assert np.all(np.asarray(binary_argmax(scores, k), np.float32).sum(-1) == k)
+            mask = np.ones((2, 3, 6), bool)
+            assert kth_largest(scores, 5, where=mask).shape == cutoff(scores, 5, where=mask).shape == (2, 3)
+            kth_largest(scores, 5, weights=np.ones((2, 3, 6), np.float32))
+
+
+# Shards
+
+
+DEVICES = 8
+MESHES = {
+    kind.name: jax.make_mesh((DEVICES,), ("shards",), axis_types=(kind,)) for kind in (AxisType.Auto, AxisType.Explicit)
+}
+
+
+@pytest.mark.parametrize("kind", MESHES)
+@pytest.mark.parametrize("k", [2, 30])
+def test_a_sharded_axis_has_the_same_bits_and_only_all_reduces(kind, k):
+    for axis in (-1, None):
+        run = jax.jit(partial(all_choices, k=k, axis=axis))
+        expected = run(TIED)
+        for spec in (PartitionSpec(None, "shards"), PartitionSpec("shards")):
+            sharding = NamedSharding(MESHES[kind], spec)
+            scores = jax.device_put(TIED, sharding)
+            program = run.lower(scores).compile()
+            found = program(scores)
+            for a, b in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(a, b)
+            assert found[1].sharding.is_equivalent_to(sharding, 2)
+            assert found[3].sharding.is_equivalent_to(sharding, 2)
+            assert {name for name, _ in collectives(program.as_text())} <= {"all-reduce"}
+            assert max([size for _, size in collectives(program.as_text())], default=0) <= MOST_NUMBERS
+
+
+@pytest.mark.parametrize("k", [2, 30])
+def test_shards_of_a_mapped_axis_are_one_group(k):
+    expected = jax.jit(partial(all_choices, k=k))(TIED)
+    over_shards, whole = PartitionSpec(None, "shards"), PartitionSpec()
+    run = partial(all_choices, k=k, axis_name="shards")
+    found = jax.jit(
+        jax.shard_map(
+            run, mesh=MESHES["Auto"], in_specs=over_shards, out_specs=(whole, over_shards, whole, over_shards)
+        )
+    )(TIED)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_shards_of_a_vmapped_axis_are_one_group():
+    shards = np.stack(np.split(TIED, 4, 1))
+    chosen = jax.jit(jax.vmap(partial(binary_argmax, k=30, axis_name="shards"), axis_name="shards"))(shards)
+    np.testing.assert_array_equal(np.concatenate(chosen, 1), binary_argmax(TIED, 30))
+
+
+def test_weights_over_shards():
+    weights = RNG.integers(0, 3, TIED.shape).astype(np.float32)
+    run = jax.jit(partial(kth_largest, k=40))
+    put = partial(jax.device_put, device=NamedSharding(MESHES["Auto"], PartitionSpec(None, "shards")))
+    np.testing.assert_array_equal(run(put(TIED), weights=put(weights)), run(TIED, weights=weights))
