@@ -141,13 +141,13 @@ def prepare_batch(logits, where, weights, axis_name=None) -> Batch:
     return Batch(logits, weights, Groups((0,), axis_name, lanes))
 
 
-def _sizes(logits) -> tuple[int, int]:
+def _sizes(logits) -> tuple[Any, int]:
     """The number of examples, and of classes."""
     *examples, classes = jnp.shape(logits) if jnp.ndim(logits) > 1 else (*jnp.shape(logits), 1)
     return math.prod(examples), classes
 
 
-def _lanes(n: int, classes: int) -> int:
+def _lanes(n, classes: int) -> int:
     """How many examples to put into a row: a divisor of `n`, 1 where the classes alone make a row."""
     if is_symbolic(n):
         return 1

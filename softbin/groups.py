@@ -32,12 +32,12 @@ class Groups(NamedTuple):
     axis_name: Any = None
     lanes: int = 1
 
-    def size(self, shape: tuple[int, ...]) -> int:
+    def size(self, shape: tuple[Any, ...]) -> Any:
         """How many entries a group has in an array of this shape, over all shards."""
         shards = 1 if self.axis_name is None else lax.psum(1, self.axis_name)
         return math.prod(shape[axis] for axis in self.axes) * self.lanes * shards
 
-    def counts_fit(self, shape: tuple[int, ...], dtype) -> bool:
+    def counts_fit(self, shape: tuple[Any, ...], dtype) -> bool:
         """Whether floats of this type hold every number of entries; a symbolic number is taken to be that small."""
         size = self.size(shape)
         return is_symbolic(size) or bool(size <= 2 / jnp.finfo(dtype).eps)
@@ -116,7 +116,7 @@ def is_symbolic(n) -> bool:
     return not isinstance(n, int)
 
 
-def shards(n: int) -> int:
+def shards(n) -> int:
     """The most devices that an axis of length `n` can be sharded over evenly; what it is cut into divides by it."""
     return 1 if is_symbolic(n) else math.gcd(n, jax.device_count())
 
@@ -187,7 +187,7 @@ def _halve(values, axis, combine, times):
     return values
 
 
-def _block_length(n: int) -> int | None:
+def _block_length(n) -> int | None:
     """A length to cut an axis into, such that a sharded one stays sharded; halves well, if any does.
 
     None where there is no such length, and for a symbolic one.

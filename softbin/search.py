@@ -282,18 +282,19 @@ def _summarize(scores, k, temperature, weights, groups) -> _Summary:
         return groups.plain_total(part) if exact else groups.total(part)
 
     def by_extremes():
+        finite = ~jnp.isinf(scores)  # or NaN, which must come through
+        ends = -groups.largest(-jnp.where(finite, scores, jnp.inf)), groups.largest(jnp.where(finite, scores, -jnp.inf))
         small, large = group_temperature < least, group_temperature > most
         # Then the threshold is far from zero, and so among scores that would overflow.
         far = lax.cond(
             groups.any(small),
             lambda: (k < count(scores >= 1)) | (k > count(scores > -1)),
-            lambda: jnp.zeros_like(small),
+            lambda: ends[0] < ends[0],  # false, of the type that the counts have on a mesh
         )
         scales = jnp.where(large, 1 / scale, jnp.where(small & ~far, scale, jnp.ones_like(k)))
+        lowest, highest = (jnp.clip(end * scales, -limits.max, limits.max) for end in ends)
         x = scores * scales
-        finite = ~jnp.isinf(x)  # or NaN, which must come through
-        lowest = -groups.largest(-jnp.where(finite, x, jnp.inf))
-        highest = groups.largest(jnp.where(finite, x, -jnp.inf))
+        finite = ~jnp.isinf(x)
         reach = jnp.maximum(jnp.maximum(-lowest, highest), limits.tiny)
         n, x = count(finite), jnp.where(finite, x / reach, 0)
         mean, square = (groups.plain_total(weighted(v, weights)) / jnp.where(n > 0, n, 1) for v in (x, x**2))
