@@ -90,6 +90,8 @@ def groups_along(axis, scores, axis_name=None) -> Groups:
 def check_k(k, size=None):
     """A budget that is known when traced must be one, of groups of this size if all entries weigh 1."""
     known = _known(k)
+    if known is not None and not _is_real(known.dtype):
+        raise TypeError(f"k must be a real number or an array of them, got {k!r}: budgets are for losses and decisions")
     if known is not None and not np.all(known >= 0):
         raise ValueError(f"k must be in [0, n], got {_show(k)}")
     if known is not None and size is not None and not np.all(known <= size):
@@ -118,13 +120,17 @@ def _known(value) -> np.ndarray | None:
     return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
 
 
+def _is_real(dtype) -> bool:
+    return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+
+
 def _show(value) -> str:
     return np.array2string(np.asarray(value), threshold=8)
 
 
 def _per_group(name, value, groups, shape, dtype):
     value = jnp.asarray(value)
-    if not jnp.issubdtype(value.dtype, jnp.floating) and not jnp.issubdtype(value.dtype, jnp.integer):
+    if not _is_real(value.dtype):
         raise TypeError(f"{name} must be real, got {value.dtype}")
     axes, lanes = groups.axes, groups.lanes
     expected = groups.without(shape)

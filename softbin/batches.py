@@ -58,6 +58,7 @@ def run_on_batch(
     """
     check_batch(logits, labels, where, weights)
     check_temperature(temperature)
+    budgets.check_budget(budget)
     if callable(budget):
         budget = budget if budgets.is_pytree(budget) else Partial(budget)
     else:
@@ -178,6 +179,11 @@ def _check_labels(labels, shape, where, weights):
     if not any(jnp.issubdtype(kind, allowed) for allowed in (jnp.bool_, jnp.integer, jnp.floating)):
         raise TypeError(f"labels must be integer, boolean or floating point, got {kind}")
     dense = jnp.shape(labels) == shape
+    if not dense and len(shape) == 1:
+        raise ValueError(
+            f"labels with shape {jnp.shape(labels)} do not fit logits with shape {shape}, a binary problem: expected "
+            f"labels of shape {shape}; for one example of {shape[0]} classes pass logits[None] and labels[None]"
+        )
     if not dense and jnp.shape(labels) != shape[:-1]:
         raise ValueError(
             f"labels with shape {jnp.shape(labels)} do not fit logits with shape {shape}: "

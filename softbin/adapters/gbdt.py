@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int, Real
 
 from softbin import budgets, thresholds
-from softbin.arguments import check_temperature, prepare
+from softbin.arguments import check_k, check_temperature, prepare
 from softbin.batches import Budget, batch_budget, by_example, prepare_batch, prepare_targets
 from softbin.decisions import decision_thresholds, predict
 from softbin.groups import weighted
@@ -208,7 +208,9 @@ def lightgbm_objective(
       `lightgbm.Dataset`, which takes it for 0 before any objective sees it.
 
     Raises:
-      ValueError: there is no such loss or hessian, or the temperature is not positive.
+      TypeError: the budget is none.
+      ValueError: there is no such loss or hessian, the temperature is not positive, or the budget is a share or
+        negative.
 
     Example:
       >>> objective = lightgbm_objective(budget=2)
@@ -251,7 +253,9 @@ def _settings(loss, budget, temperature, hessian, regularizer) -> _Settings:
         if value not in known:
             raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
     check_temperature(temperature)
+    budgets.check_budget(budget)
     if not callable(budget):
+        check_k(budget)
         budget = np.asarray(budget, float).tolist()
         budget = tuple(budget) if isinstance(budget, list) else budget
     return _Settings(loss, budget, float(temperature), hessian, regularizer)
