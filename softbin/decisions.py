@@ -172,7 +172,8 @@ def predict(
 
 @partial(jax.jit, static_argnames="regularizer")
 def _predict(logits, thresholds, temperature, *, regularizer):
-    dtype = jnp.promote_types(jnp.result_type(logits), jnp.float32)
+    dtype = jnp.result_type(logits)
+    dtype = dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
     logits = jnp.asarray(logits, dtype)
     temperature, lam = (jnp.broadcast_to(jnp.asarray(x, dtype), logits.shape) for x in (temperature, thresholds))
     u = logits / temperature - lam
