@@ -85,7 +85,7 @@ def test_predict_takes_a_temperature_per_class():
 def test_predict_compares_narrow_logits_in_float32():
     logits = jnp.bfloat16([[256, 1], [256, 1]])
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        np.testing.assert_array_equal(softbin.predict(logits, np.float32([255.4, 0.8]), 1.0), 1)
+        np.testing.assert_array_equal(softbin.predict(logits, np.float32([255.4, 0.2]), 1.0), 1)
 
 
 @pytest.mark.parametrize(
