@@ -68,7 +68,7 @@ def run_on_batch(
     check_batch(logits, labels, where, weights)
     check_temperature(temperature)
     check_regularizer(settings["regularizer"])
-    check_budget(budget)
+    budgets.check_budget(budget)
     if callable(budget):
         budget = budget if budgets.is_pytree(budget) else Partial(budget)
     else:
@@ -84,24 +84,6 @@ def run_on_batch(
         return function(logits, labels, budget, temperature, where, weights, axis_name=axis_name, **settings)
 
     return meshes.run(call, result, logits, labels, budget, temperature, where, weights)
-
-
-def check_budget(budget: Budget):
-    """Refuse what is none, and a share of the batch, which as a number of examples would be less than one."""
-    if callable(budget):
-        return
-    if isinstance(budget, str) or budget is None:
-        raise TypeError(
-            f"budget must be a number, an array of one per class, or a callable such as softbin.budgets.label_count, "
-            f"got {budget!r}"
-        )
-    dtype_of("budget", budget)
-    if isinstance(budget, jax.core.Tracer):
-        return
-    k = np.asarray(budget)
-    if k.size and np.all((k > 0) & (k < 1)):
-        shares = f"fraction({k})" if k.ndim == 0 else f"prior({k.tolist()})"
-        raise ValueError(f"budget {k} is less than one example: for a share of the batch pass softbin.budgets.{shares}")
 
 
 def _one_masked_example(logits, labels):
@@ -165,7 +147,8 @@ def prepare_targets(labels, logits, batch: Batch) -> Float[Array, "rows row"]:
         targets = jnp.where((targets >= 0) & (targets <= 1), targets, jnp.nan)
     else:
         labels = jnp.asarray(labels).reshape(-1, 1)
-        labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))  # a narrow type may not reach `classes`
+        if labels.dtype.itemsize < 4:  # too narrow to reach `classes`, perhaps
+            labels = labels.astype(jnp.int32)
         one_hot = (labels == jnp.arange(classes, dtype=labels.dtype)[None]).astype(batch.logits.dtype)
         targets = jnp.where((labels >= 0) & (labels < classes), one_hot, jnp.nan)
     targets = _by_row(targets, batch.groups.lanes)
@@ -190,7 +173,7 @@ def batch_mean(values: Float[Array, "rows row"], batch: Batch) -> Float[Array, "
     return jnp.sum(batch.groups.gather(batch.groups.total(values))) / batch_size(batch)
 
 
-def batch_size(batch: Batch) -> Real[ArrayLike, ""]:
+def batch_size(batch: Batch) -> Any:
     """How many examples count, over all shards; 1 where none does."""
     if batch.weights is None:
         count = batch.groups.size(batch.logits.shape)
@@ -220,6 +203,11 @@ def _check_labels(labels, shape, where, weights):
     if not any(jnp.issubdtype(kind, allowed) for allowed in (jnp.bool_, jnp.integer, jnp.floating)):
         raise TypeError(f"labels must be integer, boolean or floating point, got {kind}")
     dense = jnp.shape(labels) == shape
+    if not dense and len(shape) == 1:
+        raise ValueError(
+            f"labels with shape {jnp.shape(labels)} do not fit logits with shape {shape}, a binary problem: expected "
+            f"labels of shape {shape}; for one example of {shape[0]} classes pass logits[None] and labels[None]"
+        )
     if not dense and jnp.shape(labels) != shape[:-1]:
         raise ValueError(
             f"labels with shape {jnp.shape(labels)} do not fit logits with shape {shape}: "

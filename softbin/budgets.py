@@ -1,9 +1,10 @@
 """Budgets: how many examples of each class the projection chooses.
 
-A budget is a number or an array, used as it is, or a callable `(targets, weights) -> k` that counts: `targets`
-of shape (n, C) are the one-hot, multi-hot or soft labels (None where there are none), `weights` of shape (n,)
-are 1 for an example that counts and 0 for a masked one; `k` broadcasts to (C,). A callable must be additive
-(the budget of a batch is the sum over its parts), since under `axis_name` the shards' budgets are added up.
+A budget is a number of examples or an array of them, one per class, used as it is, or a callable
+`(targets, weights) -> k` that counts: `targets` of shape (n, C) are the one-hot, multi-hot or soft labels (None where
+there are none), `weights` of shape (n,) are 1 for an example that counts and 0 for a masked one; `k` broadcasts to
+(C,). A callable must be additive (the budget of a batch is the sum over its parts), since under `axis_name` the
+shards' budgets are added up.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,72 +21,88 @@ from softbin.groups import Groups
 
 Targets = Float[Array, "n classes"] | None
 Weights = Float[Array, " n"]
+Counting = Callable[[Targets, Weights], Float[Array, "..."]]
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["shares"], meta_fields=[])
 @dataclass(frozen=True)
 class _Prior:
-    shares: Any  # a number or a tuple of them, or traced
+    shares: Any
 
     def __call__(self, targets: Targets, weights: Weights) -> Float[Array, "..."]:
-        shares = jnp.asarray(self.shares, weights.dtype)
-        shares = jnp.where((shares >= 0) & (shares <= 1), shares, jnp.nan)
-        return shares * Groups((0,)).total(weights)[0]
+        return jnp.asarray(self.shares, weights.dtype) * Groups((0,)).total(weights)[0]
 
-    def __repr__(self):
-        return f"softbin.budgets.{'fraction' if np.ndim(self.shares) == 0 else 'prior'}({self.shares})"
+    def __repr__(self) -> str:
+        if isinstance(self.shares, tuple):
+            return f"softbin.budgets.prior({list(self.shares)})"
+        return f"softbin.budgets.{'prior' if np.ndim(self.shares) else 'fraction'}({self.shares})"
 
 
-def fraction(share: Real[ArrayLike, ""]) -> Callable[[Targets, Weights], Float[Array, "..."]]:
+def fraction(share: Real[ArrayLike, ""]) -> Counting:
     """`k = share * n` for every class. One half is the setting of the paper's published experiments.
 
     Args:
-      share: in [0, 1]. May be traced, so that an `optax.Schedule` can drive it; then `k` is NaN where it is outside.
+      share: in [0, 1]; may be traced, so that an `optax.Schedule` can drive it, and has a gradient.
+
+    Returns:
+      A budget. Where a traced share is out of range, what is chosen by it is NaN.
 
     Raises:
-      ValueError: `share` is outside [0, 1], or not one number.
+      TypeError: `share` is no number.
+      ValueError: `share` is known and outside [0, 1], or there are several.
 
     Example:
+      >>> fraction(0.5)
+      softbin.budgets.fraction(0.5)
       >>> print(fraction(0.5)(None, jnp.ones(8)))
       4.0
     """
-    if np.ndim(share) > 0:
-        raise ValueError(f"fraction takes the share of every class, got {share}: for one of each class use prior")
-    return _Prior(share if isinstance(share, jax.core.Tracer) else _checked(float(np.asarray(share))))
-
-
-def prior(
-    class_priors: Sequence[Real[ArrayLike, ""]] | Real[ArrayLike, " classes"],
-) -> Callable[[Targets, Weights], Float[Array, "..."]]:
-    """`k_c = class_priors[c] * n`: the number of positives to expect, whatever the batch holds.
-
-    Args:
-      class_priors: one share per class, each in [0, 1]. May be traced; then `k` is NaN where a share is outside.
-
-    Raises:
-      ValueError: a share is outside [0, 1], or there is only one number.
-
-    Example:
-      >>> print(prior([0.25, 0.75])(None, jnp.ones(8)))
-      [2. 6.]
-    """
-    shares: Any = class_priors
-    if isinstance(shares, Sequence) and any(isinstance(share, jax.core.Tracer) for share in shares):
-        shares = jnp.stack([jnp.asarray(share) for share in shares])
-    if np.ndim(shares) != 1:
-        raise ValueError(
-            f"prior takes one share per class, got {shares}: for the same share of every class use fraction"
-        )
-    if not isinstance(shares, jax.core.Tracer):
-        shares = _checked(tuple(np.asarray(shares, float).tolist()))
+    shares = _checked(share, "a share of the batch must be a number in [0, 1]")
+    if np.ndim(shares):
+        raise ValueError(f"fraction takes one share for every class, got {share}: use softbin.budgets.prior")
     return _Prior(shares)
 
 
-def _checked(shares):
-    known = np.asarray(shares)
+def prior(class_priors: Sequence[Real[ArrayLike, ""]] | Real[ArrayLike, " classes"]) -> Counting:
+    """`k_c = class_priors[c] * n`: the number of positives to expect, whatever the batch holds.
+
+    Args:
+      class_priors: one share per class, each in [0, 1]; may be traced, and has a gradient.
+
+    Returns:
+      A budget. Where a traced share is out of range, what is chosen by it is NaN.
+
+    Raises:
+      TypeError: a share is no number.
+      ValueError: a known share is outside [0, 1], or they are no vector.
+
+    Example:
+      >>> prior([0.25, 0.75])
+      softbin.budgets.prior([0.25, 0.75])
+      >>> print(prior([0.25, 0.75])(None, jnp.ones(8)))
+      [2. 6.]
+    """
+    shares = _checked(class_priors, "shares of a batch must be numbers in [0, 1]")
+    if np.ndim(shares) == 0:
+        raise ValueError(
+            f"prior takes a share for each class, got {class_priors}: "
+            f"softbin.budgets.fraction({class_priors}) is one share for all"
+        )
+    if np.ndim(shares) > 1:
+        raise ValueError(f"prior takes a vector of shares, one for each class, got the shape {np.shape(shares)}")
+    return _Prior(shares if _is_traced(shares) else tuple(shares.tolist()))
+
+
+def _checked(shares, rule):
+    """Shares in numpy where they are known, a float if there is one; the rest is left to run time."""
+    if _is_traced(shares):
+        return jnp.asarray(shares)
+    known = _as_real(shares)
+    if known is None:
+        raise TypeError(f"{rule}, got {shares!r}")
     if not np.all((known >= 0) & (known <= 1)):
-        raise ValueError(f"shares of a batch must be in [0, 1], got {shares}")
-    return shares
+        raise ValueError(f"{rule}, got {shares}")
+    return known if known.ndim else float(known)
 
 
 def label_count(targets: Targets, weights: Weights) -> Float[Array, " classes"]:
@@ -109,3 +126,39 @@ def label_count(targets: Targets, weights: Weights) -> Float[Array, " classes"]:
 def is_pytree(budget) -> bool:
     """Whether a budget is a pytree, and may be an argument of a jitted function."""
     return isinstance(budget, _Prior)
+
+
+def check_budget(budget) -> None:
+    """Refuse what is known to be no budget of a batch, and a share of it that would be taken for a number of examples.
+
+    An array can be meant as shares if all of its entries are in [0, 1] and one is neither 0 nor 1.
+    """
+    if callable(budget) or _is_traced(budget):
+        return
+    known = _as_real(budget)
+    if known is None:
+        raise TypeError(
+            "budget must be a number of examples, an array of them, or one of softbin.budgets.label_count, "
+            f"softbin.budgets.fraction(0.5), softbin.budgets.prior([...]), got {budget!r}"
+        )
+    if np.all((known >= 0) & (known <= 1)) and np.any((known > 0) & (known < 1)):
+        shown = np.array2string(known, threshold=8, separator=", ")
+        raise ValueError(
+            f"budget is a number of examples, and {shown} looks like a share of the batch: "
+            f"pass softbin.budgets.{'prior' if known.ndim else 'fraction'}({shown})"
+        )
+
+
+def _is_traced(value) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
+
+
+def _as_real(value) -> np.ndarray | None:
+    """A known value in numpy; None where it is no number and no array of numbers."""
+    try:
+        known = np.asarray(value)
+    except ValueError:  # a ragged list
+        return None
+    if not (jnp.issubdtype(known.dtype, jnp.integer) or jnp.issubdtype(known.dtype, jnp.floating)):
+        return None
+    return known.astype(float)

@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real, Shaped
 
 from softbin import budgets, meshes
 from softbin import thresholds as solver
-from softbin.arguments import check_regularizer, check_temperature, prepare
+from softbin.arguments import check_floating, check_regularizer, check_temperature, prepare
 from softbin.batches import (
     Batch,
     Budget,
@@ -57,21 +57,25 @@ def decision_thresholds(
 
     A loss on projected logits leaves a constant per class undetermined; these are the constants that
     :func:`predict` subtracts. Compute them over the training set, or a large part of it, with the keywords of
-    the loss that the model was trained with; the default budget is that of :func:`softbin.loss`.
+    the loss that the model was trained with.
 
-    The entries `ψ(x_i/τ - λ)` sum to `k`, the decisions need not: more or fewer than `k` of them can be above one half,
-    the further from `k` the larger the temperature. For exactly `k` positives of a binary problem, on these scores,
-    decide by `scores > softbin.cutoff(scores, k)`.
+    For a binary problem the *soft* entries sum to `k`; the decisions do not. :func:`predict` takes the entries above
+    1/2, and at a large temperature many small ones are a part of the sum: of 10,000 normal scores, with
+    `budgets.fraction(0.02)`, it takes some 120 at temperature 1.5, and about 200 at 0.1. To take exactly `k`, decide by
+    `scores > softbin.cutoff(scores, k)`.
 
     Args:
       logits: (..., C), or (n,) for a binary problem.
       labels: as for :func:`softbin.loss`; needed by a budget that counts them, otherwise None.
       temperature: that of the loss.
-      budget: `k` per class over this data set: a number, an array (C,), or a callable of `softbin.budgets`.
+      budget: `k` per class over this data set: a number of examples, an array (C,) of them, or a callable of
+        `softbin.budgets`. The default is that of :func:`softbin.loss`; :func:`softbin.fenchel_young_loss` has
+        `label_count`.
       where, weights, regularizer, axis_name: as for :func:`softbin.loss`.
 
     Returns:
-      `λ` of shape (C,), or () for a binary problem, in units of `logits / temperature`.
+      `λ` of shape (C,), or () for a binary problem, in units of `logits / temperature`: decisions by it need the
+      same temperature.
 
     Raises:
       TypeError, ValueError: as :func:`softbin.loss`; and for a budget that needs labels where there are none.
@@ -107,45 +111,75 @@ def predict(
 ) -> Int[Array, "..."]:
     """The decision: `argmax_c logits_c / τ - λ_c`; for a binary problem, whether `ψ(logits / τ - λ) > 1/2`.
 
-    The shape of the thresholds says which: a single number is that of a binary problem, an array has one per class.
+    The thresholds say which problem it is. Thresholds (C,) make the last axis of the logits that of the classes, also
+    for one example, so that `jax.vmap` over examples gives what a call on all of them gives. A threshold of shape ()
+    makes every logit a binary decision, whatever their shape.
+
+    A binary problem's decisions are not as many as its budget says, see :func:`decision_thresholds`; with
+    `scores > softbin.cutoff(scores, k)` they are.
 
     Args:
-      logits: (..., C) with C of at least 2, or (n,) or () for a binary problem.
+      logits: (..., C) with C of at least 2, or of any shape for a binary problem.
       thresholds: (C,), or () for a binary problem, from :func:`decision_thresholds`.
-      temperature: that of the loss and the thresholds.
+      temperature: that of the loss and the thresholds; a number, or an array (C,) with thresholds (C,).
       regularizer: that of the loss and the thresholds; matters to a binary problem only.
 
     Returns:
-      Class numbers of shape (...), or 0 and 1 of the shape of `logits`. What is true of :func:`decision_thresholds`
-      holds here: of a batch with budget `k` not exactly `k` are chosen.
+      Class numbers of shape (...), or 0 and 1 of the shape of the logits.
 
     Raises:
-      ValueError: the thresholds do not fit the logits; or there is a single class: pass `logits[..., 0]`.
+      TypeError: logits are not floating point.
+      ValueError: shapes do not fit; there is a single class (pass `logits[..., 0]` and a threshold of shape ()); or the
+        temperature is known and not positive.
 
     Example:
-      >>> print(predict(jnp.array([[2.0, 7.0], [-1.0, 9.0]]), jnp.array([0.0, 8.0]), 1.0))
-      [0 1]
+      >>> logits, thresholds = jnp.array([[2.0, 7.0], [-1.0, 9.0]]), jnp.array([0.0, 8.0])
+      >>> print(predict(logits, thresholds, 1.0), predict(logits[0], thresholds, 1.0))
+      [0 1] 0
+      >>> print(predict(logits[:, 0], 0.5, 1.0))
+      [1 0]
     """
-    check_regularizer(regularizer)
+    check_floating("logits", logits)
     check_temperature(temperature)
-    logits, thresholds = jnp.asarray(logits), jnp.asarray(thresholds)
-    binary = thresholds.ndim == 0
-    expected = () if logits.ndim < 2 and binary else logits.shape[-1:]
-    if thresholds.shape != expected:
+    check_regularizer(regularizer)
+    shape, classes = jnp.shape(logits), jnp.shape(thresholds)
+    if len(classes) > 1:
         raise ValueError(
-            f"thresholds with shape {thresholds.shape} do not fit logits with shape {logits.shape}: expected "
-            f"{expected}, one for each class, or a single number with the logits of a binary problem, of one dimension"
+            f"thresholds with shape {classes} must have the shape (C,), or () for a binary problem; "
+            "for one set of thresholds after another use jax.vmap"
         )
-    if not binary and logits.shape[-1] == 1:
-        raise ValueError(f"logits with shape {logits.shape} have a single class: pass logits[..., 0], of one dimension")
-    temperature, thresholds = (jnp.asarray(value, logits.dtype) for value in (temperature, thresholds))
-    u = logits / _as_rows(temperature, logits) - _as_rows(thresholds, logits)
-    return (regularizer.link(u) > 0.5).astype(jnp.int32) if binary else jnp.argmax(u, -1)
+    if classes and (1,) in (classes, shape[-1:]):
+        raise ValueError(
+            f"logits with shape {shape} and thresholds with shape {classes} have a single class: pass logits[..., 0] "
+            "and a threshold of shape ()"
+        )
+    if classes and shape[-1:] != classes:
+        raise ValueError(
+            f"thresholds with shape {classes} do not fit logits with shape {shape}: expected {shape[-1:] or ()}, one "
+            "for each class, or () for a binary problem"
+        )
+    if jnp.shape(temperature) not in ((), classes):
+        raise ValueError(
+            f"temperature with shape {jnp.shape(temperature)} does not fit thresholds with shape {classes}: "
+            "pass a number, or one for each class"
+        )
+
+    def of_decisions(spec):
+        return PartitionSpec(*(spec[:-1] if classes else spec))
+
+    return meshes.run(_predict, of_decisions, logits, thresholds, temperature, regularizer=regularizer)
 
 
-def _as_rows(by_class, logits):
-    """In as many dimensions as the logits, which `jax.numpy_rank_promotion` asks for."""
-    return by_class.reshape((1,) * (logits.ndim - by_class.ndim) + by_class.shape)
+@partial(jax.jit, static_argnames="regularizer")
+def _predict(logits, thresholds, temperature, *, regularizer):
+    dtype = jnp.result_type(logits)
+    dtype = dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+    logits = jnp.asarray(logits, dtype)
+    temperature, lam = (jnp.broadcast_to(jnp.asarray(x, dtype), logits.shape) for x in (temperature, thresholds))
+    u = logits / temperature - lam
+    if jnp.ndim(thresholds):
+        return jnp.argmax(u, -1)
+    return (regularizer.link(u) > 0.5).astype(jnp.int32)
 
 
 def zero_one_loss(
@@ -162,24 +196,36 @@ def zero_one_loss(
     Args:
       logits, labels, where: as for :func:`softbin.loss`. With soft labels the expected error, with multi-hot labels
         the one-error.
-      thresholds: from :func:`decision_thresholds`; None decides by argmax over the logits, or by `logits > 0`.
-      temperature, regularizer: as for :func:`predict`, with thresholds only; then the temperature must be given.
+      thresholds: (C,), or () for a binary problem, from :func:`decision_thresholds`; None decides by argmax over the
+        logits, or by `logits > 0`.
+      temperature: that of the thresholds, and needed with them only.
+      regularizer: as for :func:`predict`, with thresholds only.
 
     Returns:
       A scalar in [0, 1]; its gradient is zero. NaN where a traced label that counts is out of range.
 
     Raises:
-      TypeError, ValueError: as :func:`softbin.loss`.
+      TypeError: as :func:`softbin.loss`; or there are thresholds without their temperature.
+      ValueError: as :func:`softbin.loss`; or the thresholds do not fit the logits.
 
     Example:
       >>> print(zero_one_loss(jnp.array([[2.0, 7.0], [-1.0, 9.0]]), jnp.array([0, 1])))
       0.5
     """
     check_batch(logits, labels, where, None)
-    if thresholds is not None and temperature is None:
-        raise ValueError(
-            "thresholds are in units of logits / temperature: pass the temperature that they were made with"
-        )
+    if thresholds is not None:
+        if temperature is None:
+            raise TypeError(
+                "thresholds are in units of logits / temperature, and no temperature was given: "
+                "pass the one that decision_thresholds was called with, zero_one_loss(..., temperature=...)"
+            )
+        check_temperature(temperature)
+        expected = jnp.shape(logits)[1:][-1:]
+        if jnp.shape(thresholds) != expected:
+            raise ValueError(
+                f"thresholds with shape {jnp.shape(thresholds)} do not fit logits with shape {jnp.shape(logits)}: "
+                f"expected {expected}, " + ("one for each class" if expected else "as for a binary problem")
+            )
     return meshes.run(
         _zero_one_loss, lambda spec: PartitionSpec(), logits, labels, thresholds, temperature, where,
         regularizer=regularizer,

@@ -53,7 +53,9 @@ def value_and_grad(
       the devices' gradients are summed once a step (but not with `check_vma=False`, as by `jax.value_and_grad`).
 
     Raises:
-      ValueError: `microbatch_size` is less than 1, or inputs or outputs do not agree on the number of examples.
+      TypeError: an array of `params` is not floating point, and has no gradient.
+      ValueError: `microbatch_size` is less than 1, or inputs or outputs do not agree on the number of examples, or
+        there are none.
 
     Example:
       >>> import softbin
@@ -74,6 +76,7 @@ def value_and_grad(
         raise ValueError(f"microbatch_size must be at least 1, got {microbatch_size}")
 
     def value_and_grad_fn(params, inputs, *args, **kwargs):
+        _check_params(params)
         examples = _count_examples("inputs", inputs)
         size = min(microbatch_size, examples)
         whole = examples - examples % size
@@ -144,9 +147,27 @@ def _vary(x, axes):
     return lax.pcast(x, axes, to="varying") if hasattr(lax, "pcast") else lax.pvary(x, axes)  # before jax 0.8.2
 
 
+def _check_params(params):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            raise TypeError(
+                f"params{jax.tree_util.keystr(path)} is {dtype}, and only floating point arrays have a gradient: "
+                "keep it out of params, for example in the closure of logits_fn"
+            )
+
+
 def _count_examples(name, tree, expected=None) -> int:
-    lengths = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(tree)}
-    if len(lengths) != 1 or 0 in lengths or expected not in (None, *lengths):
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
+    if not all(shapes):
+        raise ValueError(
+            f"{name} must have the examples on the first axis of every array, got a scalar: "
+            "repeat it for each example, or keep it in the closure of logits_fn"
+        )
+    lengths = sorted({shape[0] for shape in shapes})
+    if len(lengths) != 1 or expected not in (None, *lengths):
         wanted = "the same number of examples" if expected is None else f"the microbatch's {expected} examples"
-        raise ValueError(f"{name} must have {wanted} on the first axis of every array, got {sorted(lengths)}")
-    return lengths.pop()
+        raise ValueError(f"{name} must have {wanted} on the first axis of every array, got {lengths}")
+    if not lengths[0]:
+        raise ValueError(f"{name} hold no examples, got shapes {shapes}: leave out a step with an empty batch")
+    return lengths[0]

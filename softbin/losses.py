@@ -57,7 +57,8 @@ def loss(
       logits: (..., C); every axis but the last counts as examples. Or (n,): one binary problem.
       labels: integers (...) in [0, C), or labels of the shape of `logits` with values in [0, 1]: one-hot,
         multi-hot, soft, or binary.
-      budget: `k` per class: a number, an array (C,), or a callable of `softbin.budgets`.
+      budget: `k` per class: a number of examples, an array (C,) of them, or a callable of `softbin.budgets`; half the
+        batch is `budgets.fraction(0.5)`, and the number 0.5 is refused.
       temperature: positive; a number or an array (C,). May be traced, and has a gradient.
       where: which examples count, shape (...).
       weights: non-negative, shape (...); an example of weight 2 acts as two.

@@ -1,11 +1,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import softbin
 from softbin import budgets
-from softbin.adapters import gbdt
 
 TARGETS = jnp.eye(3)[jnp.array([0, 2, 2, 1, 2])]
 WEIGHTS = jnp.array([1.0, 1.0, 0.0, 0.5, 2.0])
@@ -45,56 +45,72 @@ def test_equal_budgets_are_equal_and_hashable():
     assert hash(budgets.prior([0.1, 0.9])) == hash(budgets.prior((0.1, 0.9)))
 
 
+def test_budgets_show_how_to_make_them():
+    assert repr(budgets.fraction(0.5)) == "softbin.budgets.fraction(0.5)"
+    assert repr(budgets.prior(jnp.array([0.25, 0.75]))) == "softbin.budgets.prior([0.25, 0.75])"
+
+
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
 def test_share_outside_the_unit_interval_is_named(share):
     for make in (budgets.fraction, lambda share: budgets.prior([0.5, share])):
-        with pytest.raises(ValueError, match=rf"must be in \[0, 1\], got .*{share}"):
+        with pytest.raises(ValueError, match=rf"in \[0, 1\], got .*{share}"):
             make(share)
 
 
-def test_traced_shares_count_and_show_when_they_are_none():
-    counts = jax.jit(
-        lambda share: (budgets.fraction(share)(None, WEIGHTS), budgets.prior([share, share])(None, WEIGHTS))
+@pytest.mark.parametrize(
+    ("error", "message", "make", "shares"),
+    [
+        (TypeError, r"must be a number in \[0, 1\], got '0.5'", budgets.fraction, "0.5"),
+        (TypeError, r"must be a number in \[0, 1\], got None", budgets.fraction, None),
+        (ValueError, r"one share for every class, got \[0.5, 0.2\]: use .*prior", budgets.fraction, [0.5, 0.2]),
+        (ValueError, r"a share for each class, got 0.5: softbin.budgets.fraction\(0.5\)", budgets.prior, 0.5),
+        (ValueError, r"a vector of shares, .* got the shape \(1, 2\)", budgets.prior, [[0.5, 0.5]]),
+        (TypeError, r"must be numbers in \[0, 1\], got 'label_count'", budgets.prior, "label_count"),
+    ],
+)
+def test_what_is_no_share_is_named(error, message, make, shares, no_shape_checks):
+    with pytest.raises(error, match=message):
+        make(shares)
+
+
+# Shares that are only known at run time
+
+LOGITS = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.float32)
+LABELS = jnp.array([0, 2, 2, 1, 2])
+
+
+@jax.jit
+def loss_of_traced(share, shares):
+    def loss(share, shares):
+        by_fraction = softbin.loss(LOGITS, LABELS, budget=budgets.fraction(share))
+        return by_fraction + softbin.loss(LOGITS, LABELS, budget=budgets.prior(shares))
+
+    return jax.value_and_grad(loss, (0, 1))(share, shares)
+
+
+def test_traced_shares_are_those_that_are_known():
+    value, gradients = loss_of_traced(0.3, jnp.array([0.2, 0.3, 0.5]))
+    known = [softbin.loss(LOGITS, LABELS, budget=b) for b in (budgets.fraction(0.3), budgets.prior([0.2, 0.3, 0.5]))]
+    np.testing.assert_allclose(value, sum(known), rtol=1e-6)
+    assert all(np.all(np.isfinite(gradient)) and np.any(gradient != 0) for gradient in gradients)
+
+
+@pytest.mark.parametrize(("share", "last"), [(1.1, 0.5), (-0.1, 0.5), (0.3, 1.1), (0.3, -0.1), (np.nan, 0.5)])
+def test_traced_shares_out_of_range_give_nan(share, last):
+    assert np.isnan(loss_of_traced(share, jnp.array([0.2, 0.3, last]))[0])
+
+
+def test_a_schedule_drives_a_share():
+    schedule = optax.linear_schedule(1.0, 0.5, 10)
+    thresholds = jax.jit(
+        lambda step: softbin.decision_thresholds(LOGITS, budget=budgets.fraction(schedule(step)), temperature=1.5)
     )
-    np.testing.assert_allclose(counts(0.5)[0], 2.25)
-    np.testing.assert_allclose(counts(0.5)[1], [2.25, 2.25])
-    assert np.all(np.isnan(counts(1.5)[0]))
-
-
-def test_a_schedule_drives_the_budget_of_a_loss():
-    logits, labels = jnp.linspace(-1, 1, 8), jnp.arange(8) % 2 > 0
-    scheduled = jax.jit(lambda share: softbin.loss(logits, labels, budget=budgets.fraction(share)))
-    np.testing.assert_allclose(scheduled(0.25), softbin.loss(logits, labels, budget=2.0), rtol=1e-6)
+    for step, share in ((0, 1.0), (5, 0.75), (10, 0.5)):
+        expected = softbin.decision_thresholds(LOGITS, budget=budgets.fraction(share), temperature=1.5)
+        np.testing.assert_allclose(thresholds(step), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("make", [budgets.fraction, budgets.prior])
-def test_number_and_array_of_shares_are_told_apart(make, no_shape_checks):
-    wrong, other = ([0.5, 0.5], "prior") if make is budgets.fraction else (0.5, "fraction")
-    with pytest.raises(ValueError, match=f"every class.*use {other}"):
-        make(wrong)
-
-
-@pytest.mark.parametrize(
-    ("budget", "error", "message"),
-    [
-        (0.5, ValueError, r"less than one example.*pass softbin.budgets.fraction\(0.5\)"),
-        (np.array([0.25, 0.75]), ValueError, r"less than one example.*pass softbin.budgets.prior\(\[0.25, 0.75\]\)"),
-        ("label_count", TypeError, "such as softbin.budgets.label_count, got 'label_count'"),
-        (None, TypeError, "such as softbin.budgets.label_count, got None"),
-    ],
-    ids=str,
-)
-def test_what_is_no_budget_is_refused_with_a_remedy(budget, error, message, no_shape_checks):
-    logits, labels = np.eye(3, 2, dtype=np.float32), np.array([0, 1, 0])
-    for use in (
-        lambda: softbin.loss(logits, labels, budget=budget),
-        lambda: softbin.decision_thresholds(logits, labels, budget=budget, temperature=1.0),
-        lambda: gbdt.xgboost_objective(budget=budget),
-    ):
-        with pytest.raises(error, match=message):
-            use()
-
-
-def test_repr_is_how_to_make_it():
-    assert repr(budgets.fraction(0.5)) == "softbin.budgets.fraction(0.5)"
-    assert repr(budgets.prior([0.25, 0.75])) == "softbin.budgets.prior((0.25, 0.75))"
+def test_traced_shares_of_a_wrong_shape_are_named(make, no_shape_checks):
+    with pytest.raises(ValueError, match="prior"):
+        jax.eval_shape(lambda shares: make(shares)(None, WEIGHTS), jnp.ones((2, 2)) / 2)

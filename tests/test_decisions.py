@@ -54,42 +54,71 @@ def test_binary_problem_has_one_threshold(regularizer):
     assert softbin.zero_one_loss(logits, labels) == pytest.approx(2 / 3)
 
 
+def test_a_binary_problem_decides_for_fewer_than_its_budget_at_a_large_temperature():
+    scores = RNG.normal(size=10_000).astype(np.float32)
+    for temperature, fewest, most in ((1.5, 100, 150), (0.1, 190, 210)):
+        keywords = {"budget": budgets.fraction(0.02), "temperature": temperature}
+        lam = softbin.decision_thresholds(scores, **keywords)
+        assert fewest < softbin.predict(scores, lam, temperature).sum() < most
+
+
 def test_predict_keeps_the_shape_of_the_examples():
     lam = softbin.decision_thresholds(LOGITS + SHIFT, LABELS, **MOST)
     chosen = softbin.predict((LOGITS + SHIFT).reshape(4, 15, C), lam, 0.8)
     np.testing.assert_array_equal(chosen, LABELS.reshape(4, 15))
 
 
-def test_predict_refuses_a_single_class():
-    with pytest.raises(ValueError, match=r"single class: pass logits\[..., 0\]"):
-        softbin.predict(LOGITS[:, :1], jnp.zeros(1), 1.0)
+@pytest.mark.parametrize("thresholds", [np.float32([2, 0, -1]), np.float32(1)], ids=["classes", "binary"])
+def test_predict_of_one_example_is_that_of_the_batch(thresholds):
+    whole = softbin.predict(LOGITS, thresholds, 0.8)
+    assert whole.shape == (LOGITS.shape if thresholds.ndim == 0 else (N,))
+    np.testing.assert_array_equal(jax.vmap(lambda x: softbin.predict(x, thresholds, 0.8))(LOGITS), whole)
+    np.testing.assert_array_equal(softbin.predict(LOGITS[0], thresholds, 0.8), whole[0])
 
 
-def test_predict_of_one_example_is_its_row_of_the_batch():
-    lam = softbin.decision_thresholds(LOGITS + SHIFT, LABELS, **MOST)
-    batch = softbin.predict(LOGITS + SHIFT, lam, 0.8)
-    np.testing.assert_array_equal(jax.vmap(lambda logits: softbin.predict(logits, lam, 0.8))(LOGITS + SHIFT), batch)
-    binary = softbin.predict(LOGITS[:, 0], 1.0, 0.8)
-    np.testing.assert_array_equal(jax.vmap(lambda logit: softbin.predict(logit, 1.0, 0.8))(LOGITS[:, 0]), binary)
+def test_predict_takes_a_temperature_per_class():
+    temperature = np.float32([0.5, 1, 2])
+    expected = np.argmax(LOGITS / temperature - np.float32([2, 0, -1]), -1)
+    np.testing.assert_array_equal(softbin.predict(LOGITS, np.float32([2, 0, -1]), temperature), expected)
+
+
+def test_predict_compares_narrow_logits_in_float32():
+    logits = jnp.bfloat16([[256, 1], [256, 1]])
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        np.testing.assert_array_equal(softbin.predict(logits, np.float32([255.4, 0.2]), 1.0), 1)
 
 
 @pytest.mark.parametrize(
-    ("logits", "thresholds", "expected"),
-    [(LOGITS, np.zeros(4), r"\(4,\).*\(60, 3\): expected \(3,\)"), (LOGITS, 0.0, r"\(\).*\(60, 3\): expected \(3,\)")],
+    ("message", "logits", "thresholds", "temperature"),
+    [
+        (r"single class: pass logits\[..., 0\]", LOGITS[:, :1], np.zeros(1, np.float32), 1.0),
+        (r"thresholds with shape \(2,\) do not fit logits with shape \(60, 3\)", LOGITS, np.zeros(2, np.float32), 1.0),
+        (r"thresholds with shape \(60, 3\) must have the shape .* use jax.vmap", LOGITS, 0 * LOGITS, 1.0),
+        (r"thresholds with shape \(3,\) do not fit logits with shape \(\)", np.float32(1), SHIFT, 1.0),
+        (r"temperature with shape \(2,\) does not fit thresholds with shape \(3,\)", LOGITS, SHIFT, np.ones(2)),
+        (r"temperature must be positive and finite, got 0", LOGITS, SHIFT, 0),
+    ],
 )
-def test_thresholds_that_do_not_fit_are_refused(logits, thresholds, expected):
-    with pytest.raises(ValueError, match=f"thresholds with shape {expected}"):
-        softbin.predict(logits, thresholds, 1.0)
+def test_predict_refuses_what_does_not_fit(message, logits, thresholds, temperature):
+    with pytest.raises(ValueError, match=message):
+        softbin.predict(logits, thresholds, temperature)
 
 
-def test_thresholds_need_their_temperature():
-    with pytest.raises(ValueError, match="pass the temperature that they were made with"):
-        softbin.zero_one_loss(LOGITS, LABELS, thresholds=np.zeros(C))
+def test_predict_refuses_integers(no_shape_checks):
+    with pytest.raises(TypeError, match="logits must be floating point, got int32"):
+        softbin.predict(np.ones((2, 3), np.int32), SHIFT, 1.0)
 
 
 def test_thresholds_by_count_need_labels():
     with pytest.raises(ValueError, match="counts labels, and none were given"):
-        softbin.decision_thresholds(LOGITS, **MOST)
+        softbin.decision_thresholds(LOGITS, budget=budgets.label_count, temperature=1.0)
+
+
+def test_thresholds_have_the_temperature_that_is_named():
+    with pytest.raises(TypeError, match="'temperature'"):
+        softbin.decision_thresholds(LOGITS, LABELS)
+    with pytest.raises(TypeError, match=r"no temperature was given: pass the one that decision_thresholds was called"):
+        softbin.zero_one_loss(LOGITS, LABELS, thresholds=SHIFT)
 
 
 # The error rate: class 0 is the largest logit of every example
@@ -103,7 +132,7 @@ FIRST = np.tile(np.float32([1, 0, -1]), (4, 1))
         (np.array([0, 0, 1, 0]), {}, 0.25),
         (np.array([0, 0, 1, 9]), {"where": np.array([True, False, True, False])}, 0.5),
         (np.array([0, 0, 1, 0]), {"where": np.zeros(4, bool)}, 0),
-        (np.array([0, 0, 1, 0]), {"thresholds": np.float32([2, 0, 0]), "temperature": 1.0}, 0.75),
+        (np.array([0, 0, 1, 0]), {"thresholds": np.float32([2, 0, 0]), "temperature": 1}, 0.75),
         (np.array([0, 0, 1, 0]), {"thresholds": np.float32([5, 0, 0]), "temperature": 0.1}, 0.25),
         (np.array([[1, 1, 0], [0, 1, 1], [1, 0, 0], [0, 0, 0]], bool), {}, 0.5),
         (np.tile(np.float32([0.7, 0.2, 0.1]), (4, 1)), {}, 0.3),
@@ -117,7 +146,21 @@ def test_zero_one_loss_is_the_share_of_wrong_examples(labels, keywords, expected
 def test_zero_one_loss_of_a_binary_problem():
     logits, labels = np.float32([-1, 2, 3, -4]), np.array([0, 0, 1, 0])
     assert softbin.zero_one_loss(logits, labels) == 0.25
-    assert softbin.zero_one_loss(logits, labels, thresholds=np.float32(2), temperature=1.0) == 0
+    assert softbin.zero_one_loss(logits, labels, thresholds=np.float32(2), temperature=1) == 0
+
+
+@pytest.mark.parametrize(
+    ("message", "logits", "labels", "thresholds"),
+    [
+        (r"thresholds with shape \(\) do not fit .* \(60, 3\): expected \(3,\)", LOGITS, LABELS, np.float32(0)),
+        (r"thresholds with shape \(3,\) do not fit .* \(3,\): expected \(\)", LOGITS[0], np.array([0, 0, 1]), SHIFT),
+        (r"\(\) do not fit .* a binary problem.* pass logits\[None\] and labels\[None\]", LOGITS[0], np.array(0), None),
+    ],
+    ids=["classes", "binary", "one example"],
+)
+def test_zero_one_loss_refuses_what_does_not_fit(message, logits, labels, thresholds):
+    with pytest.raises(ValueError, match=message):
+        softbin.zero_one_loss(logits, labels, thresholds=thresholds, temperature=1.0)
 
 
 def test_zero_one_loss_has_zero_gradient():

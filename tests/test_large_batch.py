@@ -134,3 +134,24 @@ def test_outputs_that_lose_the_examples_are_refused():
     step = large_batch.value_and_grad(lambda params, inputs: network(params, inputs).mean(0), softbin.loss, 8)
     with pytest.raises(ValueError, match=r"outputs of logits_fn must have the microbatch's 8 examples .* got \[3\]"):
         step(PARAMS, INPUTS, LABELS)
+
+
+@pytest.mark.parametrize(("leaf", "dtype"), [(jnp.array(3), "int32"), (True, "bool")])
+def test_parameters_without_a_gradient_are_named(leaf, dtype):
+    step = large_batch.value_and_grad(network, softbin.loss, 8)
+    with pytest.raises(TypeError, match=rf"params\['step'\] is {dtype}, .* keep it out of params"):
+        step({**PARAMS, "step": leaf}, INPUTS, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("message", "inputs"),
+    [
+        (r"inputs hold no examples, got shapes \[\(0, 5\)\]: leave out a step", INPUTS[:0]),
+        (r"inputs must have the examples on the first axis .* got a scalar: repeat it", (INPUTS, 3.0)),
+        (r"inputs must have the same number of examples .* got \[\]", {}),
+    ],
+    ids=["empty", "scalar", "nothing"],
+)
+def test_inputs_without_examples_are_refused(message, inputs):
+    with pytest.raises(ValueError, match=message):
+        large_batch.value_and_grad(network, softbin.loss, 8)(PARAMS, inputs, LABELS)

@@ -54,7 +54,7 @@ def test_loss_is_the_squared_error_of_the_projection(budget, k):
     np.testing.assert_allclose(gradient, active * (error - mean) / (1.5 * N), atol=1e-7)
 
 
-@pytest.mark.parametrize("budget", [5, 5.5, np.array([2.0, 5.0, 5.5])])
+@pytest.mark.parametrize("budget", [5, 5.5, 1.0, 0.0, np.array([2.0, 5.0, 5.5]), np.array([0.0, 0.5, 5.5])])
 def test_budget_may_be_a_number_or_an_array(budget):
     error = projected(np.broadcast_to(budget, C), 1.5) - ONE_HOT
     np.testing.assert_allclose(softbin.loss(LOGITS, LABELS, budget=budget), np.sum(error**2) / (2 * N), rtol=1e-6)
@@ -328,6 +328,10 @@ def test_split_examples_equal_the_whole(function, budget, over):
         (ValueError, r"weights with shape \(12, 3\) must have one entry per example", {"weights": np.ones((N, C))}),
         (ValueError, r"weights must not be negative, got a smallest of -1", {"weights": -np.ones(N)}),
         (ValueError, r"k must be at most n = 12, the length of the axis, got 13", {"budget": 13}),
+        (ValueError, r"0.5 looks like a share of the batch: pass softbin.budgets.fraction\(0.5\)", {"budget": 0.5}),
+        (ValueError, r"pass softbin.budgets.prior\(\[0.2, 0.8, 0. \]\)", {"budget": np.array([0.2, 0.8, 0])}),
+        (TypeError, r"one of softbin.budgets.label_count, .*, got 'label_count'", {"budget": "label_count"}),
+        (TypeError, r"budget must be a number of examples, .*, got None", {"budget": None}),
         (ValueError, r"k with shape \(2,\) does not broadcast to \(3,\)", {"budget": np.ones(2)}),
         (ValueError, r"temperature must be positive and finite, got 0", {"temperature": 0.0}),
     ],

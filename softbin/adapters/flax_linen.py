@@ -122,8 +122,11 @@ class DecisionThresholds(nn.Module):
         """Track or apply; `labels`, `where` and `weights` as for :func:`softbin.loss`, in training only.
 
         Raises:
-          ValueError: the temperature is not positive and finite, or the momentum is outside [0, 1).
+          TypeError: the budget is none.
+          ValueError: the temperature is not positive and finite, the momentum is outside [0, 1), or the budget is a
+            share.
         """
+        budgets.check_budget(self.budget)
         check_temperature(self.temperature)
         check_momentum(self.momentum)
         use_running_average = nn.merge_param("use_running_average", self.use_running_average, use_running_average)

@@ -100,7 +100,8 @@ class DecisionThresholds(nnx.Module):
       use_running_average: evaluation if true; set by `model.train()` and `model.eval()`.
 
     Raises:
-      ValueError: the temperature is not positive and finite, or the momentum is outside [0, 1).
+      TypeError: the budget is none.
+      ValueError: the temperature is not positive and finite, the momentum is outside [0, 1), or the budget is a share.
 
     Example:
       >>> logits = jnp.array([[2.0, 7.0], [1.0, 6.0], [-1.0, 9.0], [-2.0, 8.0]])
@@ -123,6 +124,7 @@ class DecisionThresholds(nnx.Module):
         axis_name: Any = None,
         use_running_average: bool = False,
     ):
+        budgets.check_budget(budget)
         check_temperature(temperature)
         check_momentum(momentum)
         initial = initial_thresholds(() if num_classes is None else (num_classes,), regularizer)

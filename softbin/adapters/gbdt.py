@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Float, Int, Real
 
 from softbin import budgets, thresholds
-from softbin.arguments import check_regularizer, check_temperature, prepare
-from softbin.batches import Budget, batch_budget, by_example, check_budget, prepare_batch, prepare_targets
+from softbin.arguments import check_k, check_regularizer, check_temperature, prepare
+from softbin.batches import Budget, batch_budget, by_example, prepare_batch, prepare_targets
 from softbin.decisions import decision_thresholds, predict
 from softbin.groups import weighted
 from softbin.operators import pull_back
@@ -214,7 +214,9 @@ def lightgbm_objective(
       `lightgbm.Dataset`, which takes it for 0 before any objective sees it.
 
     Raises:
-      ValueError: there is no such loss or hessian, or the temperature is not positive.
+      TypeError: the budget is none.
+      ValueError: there is no such loss or hessian, the temperature is not positive, or the budget is a share or
+        negative.
 
     Example:
       >>> objective = lightgbm_objective(budget=2)
@@ -258,8 +260,9 @@ def _settings(loss, budget, temperature, hessian, regularizer) -> _Settings:
             raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
     check_temperature(temperature)
     check_regularizer(regularizer)
-    check_budget(budget)
+    budgets.check_budget(budget)
     if not callable(budget):
+        check_k(np.asarray(budget, float))
         budget = np.asarray(budget, float).tolist()
         budget = tuple(budget) if isinstance(budget, list) else budget
     return _Settings(loss, budget, float(temperature), hessian, regularizer)

@@ -158,6 +158,12 @@ class TestDecisionThresholds:
         expected = softbin.decision_thresholds(LOGITS, LABELS, **OPTIONS, where=where, weights=weights)
         np.testing.assert_allclose(tracker.thresholds(state), expected, rtol=1e-6)
 
+    def test_what_is_no_budget_is_named(self, make_tracker, no_shape_checks):
+        with pytest.raises(ValueError, match=r"pass softbin.budgets.fraction\(0.5\)"):
+            make_tracker(5, temperature=1.5, budget=0.5)
+        with pytest.raises(TypeError, match=r"one of softbin.budgets.label_count, .*, got 'label_count'"):
+            make_tracker(5, temperature=1.5, budget="label_count")
+
     def test_a_budget_that_does_not_count_needs_no_labels(self, make_tracker):
         tracker = make_tracker(5, temperature=1.5)
         _, state = tracker.train(tracker.start, LOGITS)

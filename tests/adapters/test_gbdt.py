@@ -207,16 +207,20 @@ def test_bad_rows_are_named_before_training_starts(library, problem, labels, wei
 
 
 @pytest.mark.parametrize(
-    ("keywords", "message"),
+    ("error", "keywords", "message"),
     [
-        ({"loss": "hinge"}, "unknown loss 'hinge': choose one of squared, fenchel_young"),
-        ({"hessian": "full"}, "unknown hessian 'full': choose one of unit, gauss_newton"),
-        ({"temperature": 0.0}, "temperature must be positive"),
+        (ValueError, {"loss": "hinge"}, "unknown loss 'hinge': choose one of squared, fenchel_young"),
+        (ValueError, {"hessian": "full"}, "unknown hessian 'full': choose one of unit, gauss_newton"),
+        (ValueError, {"temperature": 0.0}, "temperature must be positive"),
+        (ValueError, {"budget": 0.5}, r"pass softbin.budgets.fraction\(0.5\)"),
+        (ValueError, {"budget": -1}, r"k must be in \[0, n\], got -1"),
+        (TypeError, {"budget": "label_count"}, "one of softbin.budgets.label_count, .*, got 'label_count'"),
     ],
 )
-def test_an_unknown_setting_is_named(keywords, message):
-    with pytest.raises(ValueError, match=message):
-        lightgbm_objective(**keywords)
+def test_an_unknown_setting_is_named(error, keywords, message, no_shape_checks):
+    for make in OBJECTIVES.values():
+        with pytest.raises(error, match=message):
+            make(**keywords)
 
 
 def test_the_metric_needs_its_objective():

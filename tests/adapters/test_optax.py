@@ -1,5 +1,7 @@
 """The Optax projections against brute force, their optimality conditions and finite differences."""
 
+import re
+
 import chex
 import hypothesis.strategies as st
 import jax
@@ -57,6 +59,9 @@ class TestProjectionHypersimplex:
             projection_hypersimplex(TREE, 7)
         with pytest.raises(TypeError, match="int32"):
             projection_hypersimplex(jnp.arange(3), 1)
+        for k in ("label_count", None, softbin.budgets.fraction(0.5)):
+            with pytest.raises(TypeError, match=rf"k must be an array or a number, got {re.escape(repr(k))}"):
+                projection_hypersimplex(TREE, k)
 
 
 class TestProjectionBoxSection:

@@ -17,7 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment = False  # random crops and flips
     config.mixed_precision = False  # compute in bfloat16
     config.loss = "hypersimplex"  # or fenchel_young, cross_entropy, mse, scaled_mse, centred_scaled_mse, hinge
-    config.budget = ""  # the loss's own, or a share of the batch such as "0.5", or label_count, or prior
+    config.budget = ""  # the loss's own, label_count, prior, or a share: "0.5" is budgets.fraction(0.5), half the batch
     config.temperature = 1.5
     config.batch_size = 256
     config.microbatch_size = 0  # examples per forward pass; 0 for the whole batch at once

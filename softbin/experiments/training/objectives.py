@@ -21,6 +21,9 @@ Thresholds = Callable[[Float[Array, "n classes"], Int[Array, " n"], Bool[Array, 
 def budget(name: str, train_labels: np.ndarray, classes: int):
     """`label_count`, `prior` (the classes' shares of the training set), or a share of the batch such as `0.5`.
 
+    A number stands for a share here, `softbin.budgets.fraction`, and not for examples as in the library: a sweep varies
+    the size of the batch.
+
     Raises:
       UserError: it is none of these.
     """
@@ -32,7 +35,7 @@ def budget(name: str, train_labels: np.ndarray, classes: int):
         return softbin.budgets.fraction(float(name))
     except ValueError:
         raise UserError(
-            f"unknown budget {name!r}: choose label_count, prior, or a share of the batch in [0, 1] such as 0.5"
+            f"unknown budget {name!r}: choose label_count, prior, or a share of the batch in [0, 1]: 0.5 is half"
         ) from None
 
 
