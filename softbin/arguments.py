@@ -55,7 +55,7 @@ def check_regularizer(regularizer):
 
 def dtype_of(name, value):
     """The dtype that JAX gives an array or a number, of which lists and strings are neither."""
-    if value is not None:
+    if value is not None and not isinstance(value, str):  # which may name a dtype
         with contextlib.suppress(TypeError):
             return jnp.result_type(value)
     raise TypeError(f"{name} must be an array or a number, got {value!r}: convert it, for example with jnp.asarray")
@@ -163,6 +163,7 @@ def check_k(k, size=None):
 
 def check_whole(k):
     """A budget that is known when traced must be whole where exactly so many entries are chosen."""
+    _check_real("k", k)
     known = _known(k)
     if known is not None and np.any(known != np.round(known)):
         raise ValueError(f"exactly k entries are chosen: k must be whole, got {_show(k)}")
@@ -170,6 +171,7 @@ def check_whole(k):
 
 def check_positive(k):
     """A rank that is known when traced must be one: there is no entry before the largest."""
+    _check_real("k", k)
     known = _known(k)
     if known is not None and not np.all(known > 0):
         raise ValueError(f"k must be at least 1, the rank of the largest, or positive with weights, got {_show(k)}")

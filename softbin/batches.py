@@ -141,6 +141,8 @@ def _lanes(n, classes: int) -> int:
 
 def prepare_targets(labels, logits, batch: Batch) -> Float[Array, "rows row"]:
     """The labels of a batch as targets: zero where masked, NaN where out of range."""
+    if labels is None:
+        raise TypeError("labels are needed here, got None: only decision_thresholds can do without")
     classes = batch.classes
     if jnp.shape(labels) == jnp.shape(logits):
         targets = jnp.asarray(labels, batch.logits.dtype).reshape(-1, classes)

@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real, Shaped
 
 from softbin import budgets, meshes
 from softbin import thresholds as solver
-from softbin.arguments import check_floating, check_regularizer, check_temperature, prepare
+from softbin.arguments import check_floating, check_regularizer, check_temperature, dtype_of, prepare
 from softbin.batches import (
     Batch,
     Budget,
@@ -140,6 +140,7 @@ def predict(
       [1 0]
     """
     check_floating("logits", logits)
+    dtype_of("thresholds", thresholds)
     check_temperature(temperature)
     check_regularizer(regularizer)
     shape, classes = jnp.shape(logits), jnp.shape(thresholds)
@@ -219,6 +220,7 @@ def zero_one_loss(
                 "thresholds are in units of logits / temperature, and no temperature was given: "
                 "pass the one that decision_thresholds was called with, zero_one_loss(..., temperature=...)"
             )
+        dtype_of("thresholds", thresholds)
         check_temperature(temperature)
         expected = jnp.shape(logits)[1:][-1:]
         if jnp.shape(thresholds) != expected:

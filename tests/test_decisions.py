@@ -208,3 +208,12 @@ def test_diagnosis_of_split_examples_equals_the_whole():
         out_axes=None,
     )(LOGITS.reshape(2, 30, C), LABELS.reshape(2, 30))
     chex.assert_trees_all_close(parts, softbin.diagnose(LOGITS, LABELS, **MOST), rtol=1e-6)
+
+
+def test_what_is_no_array_is_named(no_shape_checks):
+    with pytest.raises(TypeError, match=r"thresholds must be an array or a number, got \[0.0, 1.0, 2.0\]"):
+        softbin.predict(LOGITS, [0.0, 1.0, 2.0], 1.0)
+    with pytest.raises(TypeError, match="thresholds must be an array or a number, got 'a'"):
+        softbin.zero_one_loss(LOGITS, LABELS, thresholds="a", temperature=1.0)
+    with pytest.raises(TypeError, match="labels are needed here, got None"):
+        softbin.zero_one_loss(LOGITS, None)

@@ -365,3 +365,10 @@ def test_weights_over_shards():
     run = jax.jit(partial(kth_largest, k=40))
     put = partial(jax.device_put, device=NamedSharding(MESHES["Auto"], PartitionSpec(None, "shards")))
     np.testing.assert_array_equal(run(put(TIED), weights=put(weights)), run(TIED, weights=weights))
+
+
+@pytest.mark.parametrize("choose", [kth_largest, binary_argmax, cutoff])
+@pytest.mark.parametrize("k", ["2", None])
+def test_what_is_no_number_is_named(choose, k, no_shape_checks):
+    with pytest.raises(TypeError, match=f"k must be an array or a number, got {k!r}"):
+        choose(np.ones(3, np.float32), k)
