@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
 _LONGEST_BLOCK = 256
@@ -45,6 +46,10 @@ class Groups(NamedTuple):
     def without(self, by_dimension: Iterable[Any]) -> tuple[Any, ...]:
         """What an array's dimensions have, for those that no group lies along."""
         return tuple(entry for axis, entry in enumerate(by_dimension) if axis not in self.axes)
+
+    def sharding(self, spec: PartitionSpec) -> PartitionSpec:
+        """That of an array with one number per group, from that of the entries."""
+        return PartitionSpec(*self.without(spec))
 
     def spread(self, values: Num[Array, "..."]) -> Num[Array, "..."]:
         """A group array, from one number per group on the last axis."""

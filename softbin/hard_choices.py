@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from softbin import meshes, order_statistics
@@ -64,7 +63,7 @@ def kth_largest(
     """
     check_positive(k)
     groups = _checked(scores, k, axis, where, weights, axis_name)
-    return _run(_kth_largest, partial(_of_groups, groups), (scores, k, where, weights), weights, groups)
+    return _run(_kth_largest, groups.sharding, (scores, k, where, weights), weights, groups)
 
 
 def binary_argmax(
@@ -132,7 +131,7 @@ def cutoff(
       1.5 [ True False  True False]
     """
     groups = _checked(scores, k, axis, where, weights, axis_name)
-    return _run(_cutoff, partial(_of_groups, groups), (scores, k, where, weights), weights, groups)
+    return _run(_cutoff, groups.sharding, (scores, k, where, weights), weights, groups)
 
 
 def _checked(scores, k, axis, where, weights, axis_name) -> Groups:
@@ -148,10 +147,6 @@ def _run(function, result, arrays, weights, groups):
     k = k if weights is not None else whole(k)
     few = isinstance(k, np.ndarray) and k.ndim == 0 and weights is None and k <= _FEW
     return meshes.run(function, result, scores, k, *others, groups=groups, turns=max(int(k), 1) if few else None)
-
-
-def _of_groups(groups, spec):
-    return PartitionSpec(*groups.without(spec))
 
 
 @partial(jax.jit, static_argnames=("groups", "turns"))

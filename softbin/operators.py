@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from softbin import meshes, thresholds
@@ -138,11 +137,7 @@ def threshold(
     groups = groups_along(axis, scores, axis_name)
     check(scores, k, temperature, where, weights, groups)
     arrays = scores, *split(k, scores, groups), temperature, where, weights
-    return meshes.run(_threshold, partial(_of_groups, groups), *arrays, groups=groups, regularizer=regularizer)
-
-
-def _of_groups(groups, spec):
-    return PartitionSpec(*groups.without(spec))
+    return meshes.run(_threshold, groups.sharding, *arrays, groups=groups, regularizer=regularizer)
 
 
 @partial(jax.jit, static_argnames=("groups", "regularizer"))
