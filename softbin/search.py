@@ -332,7 +332,7 @@ def _bracket(scores, k, temperature, weights, groups, regularizer):
     finite = _summarize(scores, k, temperature, weights, groups)
     temperature = _scaled(temperature, finite.scale)
     k = jnp.clip(k, finite.settled, finite.settled + finite.n)
-    n = jnp.where(finite.n > 0, finite.n, 1)
+    n = jnp.where(finite.n != 0, finite.n, 1)
     q = (k - finite.settled) / n
     offset = temperature * regularizer.inverse_link(q, (finite.n - (k - finite.settled)) / n)
     if _each_its_own(temperature, scores, k):
@@ -345,7 +345,7 @@ def _bracket(scores, k, temperature, weights, groups, regularizer):
         coarse = jnp.clip(score - offset + direction * slack, -limit, limit)
         # Without ends, a link chooses nothing or all at infinity only: out of reach of the largest score, then.
         fine = jnp.where(jnp.isinf(offset), jnp.where(offset > 0, -limit, limit), 0)
-        return Point(jnp.where(finite.n > 0, coarse, 0), jnp.where(finite.n > 0, fine, 0))
+        return Point(jnp.where(finite.n != 0, coarse, 0), jnp.where(finite.n != 0, fine, 0))
 
     mean = jnp.clip(finite.mean, finite.lowest, finite.highest)
     noise = temperature * math.sqrt(regularizer.variance)

@@ -324,6 +324,16 @@ def test_traced_numbers_out_of_range_give_nan(k, temperature):
     assert np.all(np.isnan(project(SCORES, k, temperature)))
 
 
+def test_traced_weights_below_zero_give_nan_unless_masked():
+    weights = WEIGHTS.at[1].set(-1.0)
+    run = jax.jit(lambda weights, where: soft_binary_argmax(SCORES, 2, weights=weights, where=where))
+    assert np.all(np.isnan(run(weights, np.ones(6, bool))[np.array(WEIGHTS) > 0]))
+    where = np.arange(6) != 1
+    np.testing.assert_array_equal(run(weights, where), run(WEIGHTS, where))
+    logits, labels = jnp.stack([SCORES, -SCORES], -1), jnp.arange(6) % 2
+    assert np.isnan(jax.jit(lambda weights: softbin.loss(logits, labels, weights=weights))(weights))
+
+
 def test_traced_budget_above_the_number_that_takes_part_gives_nan():
     assert np.all(np.isnan(project(SCORES, 2.0, where=np.arange(6) == 0)[0]))
 
