@@ -81,11 +81,11 @@ def kth(ranked: Ranked, k: Num[Array, "*group"]) -> Float[Array, "*group"]:
         lambda key: jnp.clip(_value(key, dtype, scores.dtype), *reach), lambda value: _key(value, dtype), counts
     )
     total = groups.size(scores.shape) if part is None else _counts([part], weights, groups)[0]
-    zero = jnp.zeros_like(k)
+    zero = _zero(k, guesses[0])
     start = _Bracket(
-        low=jnp.broadcast_to(lowest, k.shape),
-        high=jnp.broadcast_to(highest + 1, k.shape),
-        at_low=jnp.broadcast_to(jnp.asarray(total, k.dtype), k.shape),
+        low=lowest + zero.astype(lowest.dtype),
+        high=highest + 1 + zero.astype(lowest.dtype),
+        at_low=jnp.asarray(total, k.dtype) + zero,
         at_high=zero,
         left=zero.astype(lowest.dtype),
         right=zero.astype(lowest.dtype),
@@ -157,7 +157,7 @@ def has_nan(ranked: Ranked) -> Bool[Array, "*group"]:
         nan = jnp.isnan(scores) if part is None else jnp.isnan(scores) & part
         return groups.counts([nan])[0] > 0
 
-    return lax.cond(groups.any(suspect), look, lambda: jnp.zeros_like(suspect))
+    return lax.cond(groups.any(suspect), look, lambda: suspect & ~suspect)
 
 
 def choose(
@@ -192,9 +192,10 @@ def _last_of(equal, rest, of_equals, weights, groups):
         key=lambda value: jnp.round(jnp.nan_to_num(value)).astype(jnp.int32),
         counts=lambda keys: _counts([equal & (positions <= -key) for key in keys], weights, groups),
     )
-    zero = jnp.zeros_like(rest, jnp.int32)
+    none = _zero(rest, of_equals)
+    zero = none.astype(jnp.int32)
     lowest = zero - (groups.size(equal.shape) - 1)
-    start = _Bracket(lowest, zero + 1, of_equals, jnp.zeros_like(rest), zero, zero, zero)
+    start = _Bracket(lowest, zero + 1, of_equals + none, none, zero, zero, zero)
 
     def settled(bracket):
         return bracket.adjacent | (bracket.at_low <= rest)
@@ -205,6 +206,11 @@ def _last_of(equal, rest, of_equals, weights, groups):
         _propose(start, order, _between(start, order, rest)),
     )
     return -found.low
+
+
+def _zero(k, found):
+    """Zeros of the type that what is found for `k` has inside `jax.shard_map`, where groups may vary over a mesh."""
+    return ((k != k) | (found < found)).astype(k.dtype)
 
 
 def above(scores, value):

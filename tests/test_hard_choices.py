@@ -372,3 +372,26 @@ def test_weights_over_shards():
 def test_what_is_no_number_is_named(choose, k, no_shape_checks):
     with pytest.raises(TypeError, match=f"k must be an array or a number, got {k!r}"):
         choose(np.ones(3, np.float32), k)
+
+
+@pytest.mark.parametrize("k", [2, 5])
+def test_groups_may_vary_over_a_mapped_axis(k):
+    mesh = jax.make_mesh((4, 2), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
+    x = np.round(np.random.default_rng(0).standard_normal((16, 4)), 1).astype(np.float32)
+
+    def choose(x, k, axis_name=None):
+        along = {"axis": 0, "axis_name": axis_name}
+        gradient = jax.grad(lambda x: jnp.sum(kth_largest(x, k, **along)))(x) if axis_name is None else x
+        return (kth_largest(x, k, **along), cutoff(x, k, **along)), (binary_argmax(x, k, **along), gradient)
+
+    wanted = choose(x, k)
+    for spec, name in ((PartitionSpec(None, "b"), None), (PartitionSpec("a", "b"), "a")):
+        for function in (lambda x, traced: choose(x, k, name), lambda x, traced: choose(x, traced, name)):  # noqa: B023
+            mapped = jax.shard_map(
+                function, mesh=mesh, in_specs=(spec, PartitionSpec()), out_specs=(PartitionSpec("b"), spec)
+            )
+            values, entries = jax.jit(mapped)(x, jnp.int32(k))
+            for a, b in zip((*values, entries[0]), (*wanted[0], wanted[1][0]), strict=True):
+                np.testing.assert_array_equal(a, b)
+            if name is None:
+                np.testing.assert_array_equal(entries[1], wanted[1][1])
