@@ -61,10 +61,16 @@ def dtype_of(name, value):
     raise TypeError(f"{name} must be an array or a number, got {value!r}: convert it, for example with jnp.asarray")
 
 
+def computed_in(scores):
+    """The dtype of the work on floating point scores: their own, but no narrower than float32."""
+    dtype = jnp.result_type(scores)
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+
+
 def prepare(scores, k, temperature, groups: Groups, where, weights) -> tuple[Problem, Array | None]:
     """Bring arguments into the solver's form; also which entries exist, None for all. NaN for values out of range."""
     shape = jnp.shape(scores)
-    dtype = jnp.promote_types(jnp.result_type(scores), jnp.float32)
+    dtype = computed_in(scores)
     scores = jnp.asarray(scores, dtype)
     weights, part = _taking_part(weights, where, shape, dtype)
     count: Any = groups.size(shape)
@@ -94,8 +100,7 @@ class Choice(NamedTuple):
 def prepare_choice(scores, k, groups: Groups, where, weights) -> Choice:
     """Bring the arguments of a hard choice into the form of `softbin.order_statistics`; an invalid `k` becomes 0."""
     shape = jnp.shape(scores)
-    dtype = jnp.result_type(scores)
-    dtype = dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+    dtype = computed_in(scores)
     scores = jnp.asarray(scores, dtype)
     weights, part = _taking_part(weights, where, shape, dtype)
     k = jnp.asarray(k)
@@ -125,7 +130,7 @@ def whole(k) -> Any:
 
 def split(k, scores, groups: Groups) -> tuple[Any, Array | None]:
     """A budget, and what a float of the solver lacks of its digits where it is known and the groups are that large."""
-    known, dtype = _known(k), jnp.promote_types(jnp.result_type(scores), jnp.float32)
+    known, dtype = _known(k), computed_in(scores)
     if known is None or groups.counts_fit(jnp.shape(scores), dtype):
         return k, None
     rest = known - known.astype(dtype)

@@ -20,6 +20,7 @@ from softbin.arguments import (
     check_regularizer,
     check_temperature,
     check_weights,
+    computed_in,
     dtype_of,
     nan_if_negative,
 )
@@ -113,7 +114,7 @@ def check_batch(logits, labels, where, weights):
 def prepare_batch(logits, where, weights, axis_name=None) -> Batch:
     """Flatten the examples of a batch."""
     n, classes = _sizes(logits)
-    dtype = jnp.promote_types(jnp.result_type(logits), jnp.float32)
+    dtype = computed_in(logits)
     weights = _example_weights(where, weights, dtype)
     logits = jnp.asarray(logits, dtype)
     lanes = 1 if shards(classes) > 1 and not is_manual(logits) else _lanes(n, classes)

@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real, Shaped
 
 from softbin import budgets, meshes
 from softbin import thresholds as solver
-from softbin.arguments import check_floating, check_regularizer, check_temperature, dtype_of, prepare
+from softbin.arguments import check_floating, check_regularizer, check_temperature, computed_in, dtype_of, prepare
 from softbin.batches import (
     Batch,
     Budget,
@@ -61,8 +61,8 @@ def decision_thresholds(
 
     For a binary problem the *soft* entries sum to `k`; the decisions do not. :func:`predict` takes the entries above
     1/2, and at a large temperature many small ones are a part of the sum: of 10,000 normal scores, with
-    `budgets.fraction(0.02)`, it takes some 120 at temperature 1.5, and about 200 at 0.1. To take exactly `k`, decide by
-    `scores > softbin.cutoff(scores, k)`.
+    `budgets.fraction(0.02)`, it takes some 120 at temperature 1.5, and about 200 at 0.1. To take exactly `k`, ties
+    aside, decide by `scores > softbin.cutoff(scores, k)`.
 
     Args:
       logits: (..., C), or (n,) for a binary problem.
@@ -116,7 +116,7 @@ def predict(
     makes every logit a binary decision, whatever their shape.
 
     A binary problem's decisions are not as many as its budget says, see :func:`decision_thresholds`; with
-    `scores > softbin.cutoff(scores, k)` they are.
+    `scores > softbin.cutoff(scores, k)` they are, ties aside.
 
     Args:
       logits: (..., C) with C of at least 2, or of any shape for a binary problem.
@@ -173,8 +173,7 @@ def predict(
 
 @partial(jax.jit, static_argnames="regularizer")
 def _predict(logits, thresholds, temperature, *, regularizer):
-    dtype = jnp.result_type(logits)
-    dtype = dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+    dtype = computed_in(logits)
     logits = jnp.asarray(logits, dtype)
     temperature, lam = (jnp.broadcast_to(jnp.asarray(x, dtype), logits.shape) for x in (temperature, thresholds))
     u = logits / temperature - lam
@@ -214,6 +213,10 @@ def zero_one_loss(
       0.5
     """
     check_batch(logits, labels, where, None)
+    if jnp.ndim(logits) > 1 and jnp.shape(logits)[-1] == 1:
+        raise ValueError(
+            f"logits with shape {jnp.shape(logits)} have a single class: pass logits[..., 0] and its labels"
+        )
     if thresholds is not None:
         if temperature is None:
             raise TypeError(

@@ -40,8 +40,7 @@ def soft_binary_argmax(
 
     The derivatives are the closed form, with `d = ψ'(x/τ - λ)` and `D = Σ w d`: `(diag(d) - d (w d)ᵀ / D) / τ`
     by the scores, `d / D` by `k`. They are zero where every entry is saturated. A float32 result is within 1e-6
-    of the exact one on any finite input of normal
-    numbers; smaller ones count as zero.
+    of the exact one on any finite input of normal numbers; smaller ones count as zero.
 
     Args:
       scores: floating point, any shape; groups lie along `axis`. `+inf` is always chosen (and spends budget),
@@ -62,7 +61,7 @@ def soft_binary_argmax(
 
     Returns:
       `y`, with the shape and dtype of `scores`. NaN where a traced `k` is outside [0, n] or a traced
-      temperature is not positive. An empty group gives 0.
+      temperature is not positive. A group that is masked whole gives 0.
 
     Raises:
       TypeError: `scores` is not floating point, or `where` is not boolean.

@@ -157,7 +157,7 @@ def has_nan(ranked: Ranked) -> Bool[Array, "*group"]:
         nan = jnp.isnan(scores) if part is None else jnp.isnan(scores) & part
         return groups.counts([nan])[0] > 0
 
-    return lax.cond(groups.any(suspect), look, lambda: suspect & ~suspect)
+    return lax.cond(groups.any(suspect), look, lambda: jnp.zeros_like(suspect))
 
 
 def choose(

@@ -163,6 +163,11 @@ def test_zero_one_loss_refuses_what_does_not_fit(message, logits, labels, thresh
         softbin.zero_one_loss(logits, labels, thresholds=thresholds, temperature=1.0)
 
 
+def test_zero_one_loss_refuses_a_single_class():
+    with pytest.raises(ValueError, match=r"logits with shape \(4, 1\) have a single class: pass logits\[..., 0\]"):
+        softbin.zero_one_loss(np.zeros((4, 1), np.float32), np.zeros(4, int))
+
+
 def test_zero_one_loss_has_zero_gradient():
     np.testing.assert_array_equal(jax.grad(softbin.zero_one_loss)(LOGITS, LABELS), 0)
 

@@ -94,7 +94,7 @@ def everything(logits, labels, where, weights, functions=(of_batches, of_entries
         for function in functions:
             results |= function(logits, labels, where, weights)
         floats = [x for x in jax.tree.leaves(results) if jnp.issubdtype(x.dtype, jnp.floating)]
-        return sum((jnp.sum(jnp.sin(x)) for x in floats), jnp.zeros((), logits.dtype)), results
+        return sum((jnp.sum(jnp.sin(x)).astype(logits.dtype) for x in floats), jnp.zeros((), logits.dtype)), results
 
     gradient, results = jax.grad(total, has_aux=True)(logits)
     return results | {"gradient": gradient}
@@ -130,6 +130,13 @@ def test_settings_that_forbid_what_is_traced(setting):
     with setting():
         shapes = jax.eval_shape(everything, *BATCH)
     chex.assert_trees_all_equal_shapes_and_dtypes(shapes, expected())
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float64])
+def test_other_precisions_under_strict_promotion(dtype, x64):
+    with jax.numpy_dtype_promotion("strict"):
+        results = jax.eval_shape(everything, jnp.asarray(LOGITS, dtype), *BATCH[1:])
+    assert results["gradient"].dtype == results["soft_binary_argmax"].dtype == dtype
 
 
 def test_debug_nans():

@@ -9,6 +9,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import ArrayLike, PyTree, Real
 
 from softbin import thresholds
+from softbin.arguments import computed_in
 from softbin.groups import Groups
 from softbin.operators import project_hypersimplex
 from softbin.regularizers import euclidean
@@ -97,7 +98,7 @@ def projection_box_section(
     )
     if not any(isinstance(value, jax.core.Tracer) for value in (lower, upper, weights, total)):
         _check_box_section(lower, upper, weights, np.asarray(total))
-    dtype = jnp.promote_types(values.dtype, jnp.float32)
+    dtype = computed_in(values)
     arguments = (jnp.asarray(value, dtype) for value in (values, lower, upper, weights, total))
     return unravel(_project_box_section(*arguments).astype(values.dtype))
 
