@@ -40,7 +40,7 @@ def test_every_device_evaluates_its_share_of_data_of_any_size(loss, at_once, mon
     images, labels = map(jnp.asarray, task.dataset[:2])
     thresholds = jax.jit(task.thresholds)(model(images), labels, jnp.ones(len(labels), bool), jnp.int32(0))
     np.testing.assert_allclose(evaluated.thresholds, thresholds, atol=1e-6)
-    for part, examples in (("validation", task.dataset[2:4]), ("test", task.dataset[4:])):
+    for part, examples in (("validation", task.dataset[2:4]), ("test", task.dataset[4:6])):
         images, labels = map(jnp.asarray, examples)
         decided = softbin.predict(model(images), thresholds, settings.temperature)
         assert metrics[f"{part}_accuracy_thresholded"] == pytest.approx(np.mean(decided == labels))
