@@ -120,14 +120,14 @@ def test_the_smooth_mean_is_the_maximum_over_the_hypersimplex(regularizer):
 
 
 def test_a_temperature_leads_from_the_exact_value_to_the_mean_of_all():
-    temperatures = np.float32(np.logspace(-6, 6, 25))
+    temperatures = np.float32(np.append(np.logspace(-6, 6, 25), 1e30))
     for regularizer in REGULARIZERS.values():
         means = np.stack(
             jax.jit(lambda x, r=regularizer: jax.lax.map(lambda t: smoothly(VALUES, KS, t, r)[0], x))(temperatures)
         )
         assert np.all(np.diff(means, axis=0) <= 2e-6)
         np.testing.assert_allclose(means[0], exactly(VALUES, KS)[0], atol=1e-5)
-        np.testing.assert_allclose(means[-1], VALUES.mean(1), atol=3e-5)
+        np.testing.assert_allclose(means[-1], VALUES.mean(1), atol=2e-6)
     assert np.all(exactly(VALUES, KS)[0] - euclidean_at(0.5) <= 0.25 * (1 - KS / 40) + 0.25 * (KS % 1 > 0) / KS + 1e-6)
 
 
@@ -286,7 +286,7 @@ def test_microbatches_give_the_gradient_of_the_whole_batch():
     [
         ("k must be positive", VALUES, 0, {}),
         ("k must be positive", VALUES, budgets.fraction(0), {}),
-        (r"k must be in \[0, n\], got nan", VALUES, np.nan, {}),
+        ("k must be positive: .*, got nan", VALUES, np.nan, {}),
         ("k must be at most n = 40", VALUES, 41, {}),
         ("k must be at most n = 40", VALUES, np.inf, {}),
         ("share of the batch must be a number in", VALUES, None, {}),
