@@ -12,12 +12,14 @@ import pandas as pd
 from scipy import stats
 
 from softbin.experiments.reports.run_table import SETTING, VARIANT
+from softbin.experiments.training.objectives import DEFAULT_BUDGETS, TEMPERED
+from softbin.experiments.training.selection import ranked_by
 
 ALPHA = 0.05
-PROJECTED = ("hypersimplex", "fenchel_young")
-TEMPERED = (*PROJECTED, "scaled_mse", "centred_scaled_mse")
-"""The losses that a temperature changes."""
+PROJECTED = tuple(DEFAULT_BUDGETS)
 HALF = "0.5"
+WARM_UP = 0.2
+"""The `trim_warmup` that names leave out."""
 _SAME = 3e-6  # differences nearer than this are equal: an accuracy is a count, and rounded to six decimals
 _CELL = [*SETTING, "variant", "batch_size", "learning_rate"]
 
@@ -41,13 +43,32 @@ def decisions(table: pd.DataFrame) -> pd.DataFrame:
     return result.assign(variant=[variant_name(*row) for row in result[[*VARIANT, "decision"]].itertuples(index=False)])
 
 
-def variant_name(loss: str, budget: str, temperature: float, decision: str = "argmax") -> str:
-    """As in `hypersimplex (k = n/2, τ = 1.5), thresholds`."""
+def variant_name(
+    loss: str,
+    budget: str,
+    temperature: float,
+    trim: float = 1.0,
+    trim_warmup: float = WARM_UP,
+    trim_by: str = "",
+    trim_per_class: bool | np.bool_ = False,
+    tail: float = 1.0,
+    decision: str = "argmax",
+) -> str:
+    """As in `hypersimplex (k = n/2, τ = 1.5, smallest 0.6 n), thresholds`."""
+    by = ranked_by(trim_by, loss) if trim < 1 else ""
     settings = []
-    if loss in PROJECTED:
+    if loss in PROJECTED or by == "projection":
         settings.append(f"k = {budget_name(budget)}")
-    if loss in TEMPERED:
+    if loss in TEMPERED or by in ("scaled_squares", "projection"):
         settings.append(f"τ = {temperature:g}")
+    if trim < 1:
+        kept = [f"smallest {trim:g} n"]
+        kept += [f"by {by}"] if by and by != ranked_by("", loss) else []
+        kept += ["of every class"] if trim_per_class else []
+        kept += [f"warm-up {trim_warmup:g}"] if trim_warmup != WARM_UP else []
+        settings.append(" ".join(kept))
+    if tail < 1:
+        settings.append(f"largest {tail:g} n")
     name = f"{loss} ({', '.join(settings)})" if settings else loss
     return f"{name}, thresholds" if decision == "thresholds" else name
 
@@ -116,7 +137,8 @@ def holm(p: pd.Series) -> pd.Series:
 
 def by_setting(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """The rows of each setting; of each data set first the clean one, then by label noise and imbalance."""
-    ordered = rows.sort_values(["dataset", "label_noise", "imbalance"], ascending=[True, True, False], kind="stable")
+    order = {"dataset": True, "label_noise": True, "noise_kind": False, "imbalance": False}
+    ordered = rows.sort_values(list(order), ascending=list(order.values()), kind="stable")
     return [part for _, part in ordered.groupby(list(SETTING), sort=False, dropna=False)]
 
 

@@ -10,6 +10,7 @@ from softbin.experiments.boosting.run import MEASURES, STOPS
 from softbin.experiments.common import workdir as folder
 from softbin.experiments.common.errors import UserError, one_line
 from softbin.experiments.reports import paper
+from softbin.experiments.training import measures
 
 PAPER = "paper"
 SETTING = (
@@ -17,6 +18,7 @@ SETTING = (
     "train_examples",
     "validation_examples",
     "label_noise",
+    "noise_kind",
     "imbalance",
     "model",
     "hidden",
@@ -26,9 +28,10 @@ SETTING = (
     "evaluate_every",
 )
 """The fields in which runs that are compared agree."""
-VARIANT = ("loss", "budget", "temperature")
+VARIANT = ("loss", "budget", "temperature", "trim", "trim_warmup", "trim_by", "trim_per_class", "tail")
 _ACCURACIES = ("test_accuracy", "test_accuracy_thresholded", "validation_accuracy", "validation_accuracy_thresholded")
 _BEST_AND_LAST = [f"{which}_{name}" for name in _ACCURACIES for which in ("max", "last")]
+_BESIDE = [f"{which}_{name}" for name in measures.BESIDE for which in ("at_max", "last")]
 _DECIMALS = 6  # of what is measured; float32 has no more
 _TEXT, _INTEGER, _NUMBER, _FLAG = "string", "Int64", "float64", "boolean"
 COLUMNS = {
@@ -37,6 +40,7 @@ COLUMNS = {
     "train_examples": _INTEGER,
     "validation_examples": _INTEGER,
     "label_noise": _NUMBER,
+    "noise_kind": _TEXT,
     "imbalance": _NUMBER,
     "model": _TEXT,
     "hidden": _TEXT,
@@ -45,6 +49,11 @@ COLUMNS = {
     "loss": _TEXT,
     "budget": _TEXT,
     "temperature": _NUMBER,
+    "trim": _NUMBER,
+    "trim_warmup": _NUMBER,
+    "trim_by": _TEXT,
+    "trim_per_class": _FLAG,
+    "tail": _NUMBER,
     "batch_size": _INTEGER,
     "microbatch_size": _INTEGER,
     "epochs": _INTEGER,
@@ -52,7 +61,7 @@ COLUMNS = {
     "learning_rate": _NUMBER,
     "seed": _INTEGER,
     "epoch_of_max": _INTEGER,
-    **dict.fromkeys(_BEST_AND_LAST, _NUMBER),
+    **dict.fromkeys([*_BEST_AND_LAST, *_BESIDE], _NUMBER),
     "train_seconds": _NUMBER,
     "softbin": _TEXT,
     "jax": _TEXT,
@@ -96,15 +105,17 @@ class _Schema(NamedTuple):
     columns: dict[str, str]
     required: tuple[str, ...]
     rounded: list[str]
+    defaults: dict[str, Any]  # of columns that older results lack
 
 
 _NETWORKS = _Schema(
     COLUMNS,
     ("dataset", "loss", "batch_size", "learning_rate", "epochs", "seed", "max_test_accuracy"),
-    _BEST_AND_LAST,
+    [*_BEST_AND_LAST, *_BESIDE],
+    {"noise_kind": "symmetric", "trim": 1.0, "trim_warmup": 0.2, "trim_by": "", "trim_per_class": False, "tail": 1.0},
 )
 _BOOSTING = _Schema(
-    BOOSTING_COLUMNS, ("booster", "dataset", "loss", "hessian", "learning_rate", "seed", *_MEASURED), _MEASURED
+    BOOSTING_COLUMNS, ("booster", "dataset", "loss", "hessian", "learning_rate", "seed", *_MEASURED), _MEASURED, {}
 )
 
 
@@ -188,7 +199,7 @@ def _row(path: Path, config: dict[str, Any], schema: _Schema) -> dict[str, Any]:
         raise _damaged(path / folder.SUMMARY_FILE, f"no {', '.join(missing)}")
     hidden = fields.get("hidden")
     fields["hidden"] = "-".join(map(str, hidden)) if isinstance(hidden, list | tuple) else hidden
-    return {"run": path.name, **{name: fields.get(name) for name in schema.columns if name != "run"}}
+    return {"run": path.name, **{name: fields[name] for name in schema.columns if name in fields}}
 
 
 def _curve(path: Path) -> pd.DataFrame:
@@ -215,6 +226,7 @@ def _typed(table: pd.DataFrame, source: str, schema: _Schema) -> pd.DataFrame:
     missing = [name for name in schema.required if name not in table or table[name].isna().any()]
     if missing:
         raise UserError(f"{source} is damaged (no {', '.join(missing)}): give the runs.csv of a softbin-report")
+    table = table.assign(**{name: value for name, value in schema.defaults.items() if name not in table})
     try:
         table = table.reindex(columns=list(schema.columns)).astype(schema.columns)
     except (ValueError, TypeError) as error:

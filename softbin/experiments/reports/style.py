@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from softbin.experiments.reports import comparisons, paper
+from softbin.experiments.reports import paper
+from softbin.experiments.training.objectives import TEMPERED
 
 BASELINE = "cross_entropy"
 COLORS = {
@@ -29,14 +30,14 @@ Styles = dict[str, dict[str, Any]]
 
 def styles_of(rows: pd.DataFrame) -> Styles:
     """Color by loss, dashes by decision rule and temperature; the variants in the order of legends."""
-    tempered = rows.loc[rows["loss"].isin(comparisons.TEMPERED), "temperature"].unique()
+    tempered = rows.loc[rows["loss"].isin(TEMPERED), "temperature"].unique()
     ranks = {value: rank for rank, value in enumerate(sorted(tempered, key=lambda t: (t != paper.TEMPERATURE, t)))}
     styles: Styles = {}
     for loss, color in COLORS.items():
         part = rows[rows["loss"] == loss].sort_values(["budget", "temperature", "decision"])
         for row in part.drop_duplicates("variant").itertuples():
             dashes = _DASHES[row.decision]
-            rank = ranks[row.temperature] if loss in comparisons.TEMPERED else 0
+            rank = ranks[row.temperature] if loss in TEMPERED else 0
             styles[row.variant] = {"color": color, "linestyle": dashes[rank % len(dashes)]}
     return styles
 

@@ -44,10 +44,11 @@ def setting_names(settings: pd.DataFrame) -> list[str]:
 def _setting_name(setting: pd.Series, varied: Sequence[str]) -> str:
     parts = [setting["dataset"]]
     if pd.notna(setting["label_noise"]) and setting["label_noise"] > 0:
-        parts.append(f"{setting['label_noise']:.0%} label noise")
+        kind = "" if setting["noise_kind"] == "symmetric" else f"{setting['noise_kind']} "
+        parts.append(f"{setting['label_noise']:.0%} {kind}label noise")
     if pd.notna(setting["imbalance"]) and setting["imbalance"] != 1:
         parts.append(f"imbalance {setting['imbalance']:g}")
-    others = [name for name in varied if name not in ("dataset", "label_noise", "imbalance")]
+    others = [name for name in varied if name not in ("dataset", "label_noise", "noise_kind", "imbalance")]
     return ", ".join([*parts, *(f"{name} {_shown(name, setting[name])}" for name in others)])
 
 
@@ -65,7 +66,7 @@ def _shown(field: str, value) -> str:
 
 def what_was_run(table: pd.DataFrame) -> str:
     """The config fields of the runs with all their values."""
-    fields = (*SETTING, "loss", "budget", "temperature", "batch_size", "learning_rate", "seed")
+    fields = (*SETTING, *VARIANT, "batch_size", "learning_rate", "seed")
     rows = [*field_values(table, fields), ["optimizer", "Adam, constant learning rate"]]
     return run_fields(table, [*rows, *field_values(table, ("softbin", "jax", "flax", "optax", "device"))])
 

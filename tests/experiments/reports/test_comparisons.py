@@ -53,11 +53,27 @@ def test_holm_multiplies_the_smallest_by_most_and_never_decreases():
         (("scaled_mse", "", 5.0), "scaled_mse (τ = 5)"),
         (("hypersimplex", "0.5", 1.5), "hypersimplex (k = n/2, τ = 1.5)"),
         (("hypersimplex", "0.1", 1.5), "hypersimplex (k = 0.1 n, τ = 1.5)"),
-        (("fenchel_young", "label_count", 5.0, "thresholds"), "fenchel_young (k = label counts, τ = 5), thresholds"),
+        (("cross_entropy", "", 1.5, 0.6), "cross_entropy (smallest 0.6 n)"),
+        (("scaled_mse", "", 5.0, 0.6, 0.5), "scaled_mse (τ = 5, smallest 0.6 n warm-up 0.5)"),
+        (("mse", "", 5.0, 0.6, 0.2, "scaled_squares"), "mse (τ = 5, smallest 0.6 n by scaled_squares)"),
+        (("mse", "0.5", 5.0, 0.6, 0.2, "projection"), "mse (k = n/2, τ = 5, smallest 0.6 n by projection)"),
+        (("mse", "", 5.0, 0.6, 0.2, "", True), "mse (smallest 0.6 n of every class)"),
+        (("mse", "", 5.0, 1.0, 0.5, "projection", True), "mse"),
+        (("mse", "", 5.0, 1.0, 0.2, "", False, 0.1), "mse (largest 0.1 n)"),
     ],
 )
 def test_variants_are_named_after_what_matters_to_their_loss(variant, name):
     assert comparisons.variant_name(*variant) == name
+
+
+def test_a_ranking_that_a_loss_has_anyhow_is_not_named():
+    names = {comparisons.variant_name("hypersimplex", "0.5", 5.0, 0.6, 0.2, by) for by in ("", "scaled_squares")}
+    assert names == {"hypersimplex (k = n/2, τ = 5, smallest 0.6 n)"}
+
+
+def test_decisions_by_thresholds_are_named():
+    name = comparisons.variant_name("fenchel_young", "label_count", 5.0, decision="thresholds")
+    assert name == "fenchel_young (k = label counts, τ = 5), thresholds"
 
 
 def rows(**columns):

@@ -36,6 +36,16 @@ def test_a_table_that_is_written_is_read_again(tmp_path):
     assert again.curves is None
 
 
+def test_what_older_results_lack_are_the_defaults(tmp_path):
+    write_run(tmp_path, 0.9)
+    new = ["noise_kind", "trim", "trim_warmup", "trim_by", "trim_per_class", "tail", "last_kept_clean"]
+    table = run_table.read_workdir(tmp_path).table
+    table.drop(columns=new).to_csv(tmp_path / "runs.csv", index=False)
+    (row,) = run_table.read_results(str(tmp_path / "runs.csv")).table[new].to_dict("records")
+    assert pd.isna(row.pop("last_kept_clean"))
+    assert row == table[new[:-1]].to_dict("records")[0]
+
+
 def test_failed_and_unfinished_runs_are_listed(tmp_path):
     write_run(tmp_path, 0.9)
     (write_run(tmp_path, 0.9, seed=1) / "summary.json").unlink()
