@@ -31,6 +31,7 @@ SETTING = (
 VARIANT = ("loss", "budget", "temperature", "trim", "trim_warmup", "trim_by", "trim_per_class", "tail")
 _ACCURACIES = ("test_accuracy", "test_accuracy_thresholded", "validation_accuracy", "validation_accuracy_thresholded")
 _BEST_AND_LAST = [f"{which}_{name}" for name in _ACCURACIES for which in ("max", "last")]
+_STOPPED = [f"stopped_test_accuracy{rule}" for rule in ("", "_thresholded")]
 _BESIDE = [f"{which}_{name}" for name in measures.BESIDE for which in ("at_max", "last")]
 _DECIMALS = 6  # of what is measured; float32 has no more
 _TEXT, _INTEGER, _NUMBER, _FLAG = "string", "Int64", "float64", "boolean"
@@ -61,7 +62,7 @@ COLUMNS = {
     "learning_rate": _NUMBER,
     "seed": _INTEGER,
     "epoch_of_max": _INTEGER,
-    **dict.fromkeys([*_BEST_AND_LAST, *_BESIDE], _NUMBER),
+    **dict.fromkeys([*_BEST_AND_LAST, *_STOPPED, *_BESIDE], _NUMBER),
     "train_seconds": _NUMBER,
     "softbin": _TEXT,
     "jax": _TEXT,
@@ -111,7 +112,7 @@ class _Schema(NamedTuple):
 _NETWORKS = _Schema(
     COLUMNS,
     ("dataset", "loss", "batch_size", "learning_rate", "epochs", "seed", "max_test_accuracy"),
-    [*_BEST_AND_LAST, *_BESIDE],
+    [*_BEST_AND_LAST, *_STOPPED, *_BESIDE],
     {"noise_kind": "symmetric", "trim": 1.0, "trim_warmup": 0.2, "trim_by": "", "trim_per_class": False, "tail": 1.0},
 )
 _BOOSTING = _Schema(
@@ -149,10 +150,14 @@ def read_workdir(workdir: Path) -> Runs:
     if len(kinds) > 1:
         raise UserError(f"{workdir} has runs of networks and of boosting: report them from two folders")
     schema = _BOOSTING if kinds == {True} else _NETWORKS
-    rows = [_row(path, config, schema) for path, config in zip(finished, configs, strict=True)]
+    table = pd.DataFrame([_row(path, config, schema) for path, config in zip(finished, configs, strict=True)])
+    curves = None
+    if schema is _NETWORKS:
+        curves = pd.concat([_curve(path) for path in finished], ignore_index=True)
+        table = table.join(_stopped(curves), on="run")
     return Runs(
-        table=_typed(pd.DataFrame(rows), str(workdir), schema),
-        curves=None if schema is _BOOSTING else pd.concat([_curve(path) for path in finished], ignore_index=True),
+        table=_typed(table, str(workdir), schema),
+        curves=curves,
         failed=tuple(_read_json(failed, list)) if failed.exists() else (),
         unfinished=tuple(path.name for path in folders if path not in finished),
     )
@@ -210,6 +215,17 @@ def _curve(path: Path) -> pd.DataFrame:
         return pd.DataFrame({"run": path.name, **{name: [record[name] for record in records] for name in names}})
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise _damaged(metrics, error) from None
+
+
+def _stopped(curves: pd.DataFrame) -> pd.DataFrame:
+    """By run, the test accuracies of the first epoch in which the validation accuracy is highest."""
+    found = {}
+    for rule in ("", "_thresholded"):
+        test, validation = (f"{part}_accuracy{rule}" for part in ("test", "validation"))
+        if validation in curves:
+            best = curves.dropna(subset=validation).groupby("run")[validation].idxmax()
+            found[f"stopped_{test}"] = curves.loc[best].set_index("run")[test]
+    return pd.DataFrame(found)
 
 
 def _read_json(path: Path, kind: type) -> Any:

@@ -111,6 +111,49 @@ def test_the_common_rate_of_a_batch_size_has_most_runs_and_of_several_is_the_mid
     assert comparisons.at_common_rates(table)["run"].tolist() == ["s", "t", "w"]
 
 
+def test_a_variant_that_was_not_run_with_the_common_rate_has_its_own():
+    table = rows(
+        learning_rate=[0.1, 0.1, 0.2, 0.3, 0.4, 0.4],
+        run=list("rstuvw"),
+        variant=["a", "b", "b", "c", "c", "c"],
+        batch_size=[32, 32, 32, 32, 64, 64],
+    )
+    assert comparisons.at_common_rates(table)["run"].tolist() == ["r", "s", "u", "v", "w"]
+
+
+CHOSEN = {"trim": 0.6, "trim_warmup": 0.2, "trim_by": "", "trim_per_class": False, "tail": 1.0}
+
+
+def of_losses(**accuracies):
+    """Rows of two seeds each; a name that ends in `_trimmed` is of a loss of the smallest 0.6 n."""
+    parts = []
+    for name, values in accuracies.items():
+        loss = name.removesuffix("_trimmed")
+        setting = {**CHOSEN, "trim": 0.6 if name.endswith("_trimmed") else 1.0}
+        of_loss = {"loss": loss, "budget": "", "temperature": 1.5, "decision": "argmax", "last": 0.5, **setting}
+        variant = comparisons.variant_name(loss, "", 1.5, setting["trim"])
+        parts.append(rows(accuracy=values, seed=[0, 1]).assign(variant=variant, **of_loss))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_a_loss_of_chosen_examples_is_compared_with_the_best_and_with_the_same_of_all():
+    table = of_losses(mse=[0.8, 0.7], hinge=[0.9, 0.9], mse_trimmed=[0.95, 0.94], hinge_trimmed=[0.97, 0.5])
+    best = comparisons.comparison_table(table, comparisons.best_of_all_examples)
+    assert best[["variant", "baseline"]].to_numpy().tolist() == [
+        ["mse (smallest 0.6 n)", "hinge"],
+        ["hinge (smallest 0.6 n)", "hinge"],
+    ]
+    np.testing.assert_allclose(best["difference"], [0.045, -0.165])
+    same = comparisons.comparison_table(table, comparisons.same_of_all_examples)
+    assert same["baseline"].tolist() == ["mse", "hinge"]
+    np.testing.assert_allclose(same["difference"], [0.195, -0.165])
+
+
+def test_the_best_of_all_examples_may_be_missing():
+    table = comparisons.comparison_table(of_losses(mse_trimmed=[0.9, 0.8]), comparisons.best_of_all_examples)
+    assert table["p"].isna().all()
+
+
 def test_argmax_is_compared_where_it_is_a_rule_of_the_loss():
     losses = ["mse", "hypersimplex", "hypersimplex", "fenchel_young", "centred_scaled_mse"]
     budgets = ["", "0.5", "label_count", "prior", ""]
