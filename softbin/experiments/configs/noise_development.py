@@ -26,7 +26,7 @@ TRIMMED = (
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """A block for the learning rates of all losses, one for what ranks the examples, and one for the warm-up."""
+    """A block for the learning rates of all losses, one for the chosen rate, one for rankings, and one for warm-ups."""
     config = ml_collections.ConfigDict()
     config.run = large_batch_cpu.get_config().run
     config.run.label_noise = 0.4
@@ -36,6 +36,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.grid.learning_rate.variants = LOSSES + TRIMMED
     config.grid.learning_rate.learning_rate = (3e-4, 1e-3, 3e-3, 1e-2)
     config.grid.learning_rate.seed = (10,)
+
+    config.grid.seeds = ml_collections.ConfigDict()
+    config.grid.seeds.variants = LOSSES + TRIMMED
+    config.grid.seeds.learning_rate = (1e-3,)
+    config.grid.seeds.seed = (10, 11, 12)
 
     config.grid.ranking = ml_collections.ConfigDict()
     config.grid.ranking.variants = tuple(
