@@ -8,6 +8,8 @@ from softbin import budgets, large_batch
 from softbin.decisions import Diagnosis, decision_thresholds, diagnose, predict, zero_one_loss
 from softbin.hard_choices import binary_argmax, cutoff, kth_largest
 from softbin.losses import fenchel_young_loss, loss
+from softbin.means import bottom_k_mean, top_k_mean
+from softbin.metrics import precision_at_k, recall_at_k
 from softbin.operators import project_hypersimplex, soft_binary_argmax, threshold
 from softbin.regularizers import Regularizer, binary_entropy, euclidean
 
@@ -18,6 +20,7 @@ __all__ = [
     "Regularizer",
     "binary_argmax",
     "binary_entropy",
+    "bottom_k_mean",
     "budgets",
     "cutoff",
     "decision_thresholds",
@@ -27,9 +30,12 @@ __all__ = [
     "kth_largest",
     "large_batch",
     "loss",
+    "precision_at_k",
     "predict",
     "project_hypersimplex",
+    "recall_at_k",
     "soft_binary_argmax",
     "threshold",
+    "top_k_mean",
     "zero_one_loss",
 ]

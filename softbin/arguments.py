@@ -8,10 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike, Real
 
+from softbin.budgets import Share
 from softbin.groups import Groups, is_symbolic
 from softbin.regularizers import Regularizer
+
+Count = Real[ArrayLike, "..."] | Share
+"""How many to choose of each group: a number, an array of them, or a share of what there is."""
 
 
 class Problem(NamedTuple):
@@ -24,13 +28,13 @@ class Problem(NamedTuple):
     groups: Groups
 
 
-def check(scores, k, temperature, where, weights, groups: Groups):
+def check(scores, k, temperature, where, weights, groups: Groups, name="scores"):
     """Refuse what is known to be wrong before anything is traced: dtypes, an empty group, values."""
-    check_floating("scores", scores)
+    check_floating(name, scores)
     size = groups.size(jnp.shape(scores))
     if size == 0:
         raise ValueError(
-            f"scores with shape {jnp.shape(scores)} are empty along {groups.axes}: there is nothing to choose from"
+            f"{name} with shape {jnp.shape(scores)} are empty along {groups.axes}: there is nothing to choose from"
         )
     check_k(k, size if weights is None else None)
     check_temperature(temperature)
@@ -73,13 +77,10 @@ def prepare(scores, k, temperature, groups: Groups, where, weights) -> tuple[Pro
     dtype = computed_in(scores)
     scores = jnp.asarray(scores, dtype)
     weights, part = _taking_part(weights, where, shape, dtype)
-    count: Any = groups.size(shape)
+    count = count_of(scores, part, weights, groups)
     if part is not None:
         scores = jnp.where(part, scores, -jnp.inf)
-        count = jnp.where(part, 1 if weights is None else weights, jnp.zeros((), dtype))
-        count = groups.total(count)
-
-    k = _per_group("k", k, groups, shape, dtype)
+    k = _counted(k, count, groups, shape, dtype)
     temperature = _per_group("temperature", temperature, groups, shape, dtype)
     slack = 1 + 1e-6  # a budget summed in another order may exceed the count by a rounding
     k = jnp.where((k >= 0) & (k <= count * slack), k, jnp.nan)
@@ -87,45 +88,59 @@ def prepare(scores, k, temperature, groups: Groups, where, weights) -> tuple[Pro
     return Problem(scores, k, temperature, weights, groups), part
 
 
+def count_of(scores, part, weights, groups: Groups) -> Any:
+    """How many entries each group has, or what they weigh."""
+    if part is None:
+        return groups.size(jnp.shape(scores))
+    zero = jnp.zeros((), scores.dtype)
+    return groups.total(jnp.where(part, jnp.ones_like(zero) if weights is None else weights, zero))
+
+
 class Choice(NamedTuple):
-    """Checked arguments of a hard choice: `k` is an integer where entries do not weigh, and valid or not."""
+    """Checked arguments of a hard choice: `k` is an integer where whole entries are chosen, and valid or not."""
 
     scores: Array
     k: Array
     valid: Array
     weights: Array | None
     part: Array | None
+    size: Array  # how many entries there are, or what they weigh
 
 
-def prepare_choice(scores, k, groups: Groups, where, weights) -> Choice:
-    """Bring the arguments of a hard choice into the form of `softbin.order_statistics`; an invalid `k` becomes 0."""
+def prepare_choice(scores, k, groups: Groups, where, weights, *, divisible: bool = False) -> Choice:
+    """Bring the arguments of a hard choice into the form of `softbin.order_statistics`; an invalid `k` becomes 0.
+
+    A share of the entries is rounded to a whole number of them, unless entries weigh or are `divisible`: then `k` is
+    real.
+    """
     shape = jnp.shape(scores)
     dtype = computed_in(scores)
     scores = jnp.asarray(scores, dtype)
     weights, part = _taking_part(weights, where, shape, dtype)
-    k = jnp.asarray(k)
-    real = jnp.issubdtype(k.dtype, jnp.floating)
-    counted = dtype if real or weights is not None else jnp.int32
-    if counted == jnp.int32 and k.dtype.itemsize > 2:
-        k = jnp.clip(k, 0 if jnp.issubdtype(k.dtype, jnp.unsignedinteger) else -1, jnp.iinfo(jnp.int32).max)
-    k = _per_group("k", k, groups, shape, counted)
-    count: Any = jnp.asarray(groups.size(shape), counted)
+    count: Any = groups.size(shape)
     if part is not None:
         scores = jnp.where(part, scores, -jnp.inf)
         count = groups.counts([part])[0] if weights is None else groups.total(jnp.where(part, weights, 0))
-    valid = (k >= 0) & (k <= count.astype(counted))
-    if weights is None:
-        valid &= k == jnp.round(k) if real else True
+
+    divisible |= weights is not None
+    if divisible or isinstance(k, Share) or jnp.issubdtype(jnp.result_type(k), jnp.floating):
+        k = _counted(k, count, groups, shape, dtype, rounded=not divisible)
+        valid = (k >= 0) & (k <= jnp.asarray(count, dtype))
+        valid &= divisible or k == jnp.round(k)
+    else:
+        k = jnp.asarray(k)
+        if k.dtype.itemsize > 2:
+            k = jnp.clip(k, 0 if jnp.issubdtype(k.dtype, jnp.unsignedinteger) else -1, jnp.iinfo(jnp.int32).max)
+        k = _per_group("k", k, groups, shape, jnp.int32)
+        valid = (k >= 0) & (k <= count)
     k = jnp.where(valid, k, 0)
-    return Choice(scores, k if weights is not None else k.astype(jnp.int32), valid, weights, part)
+    return Choice(scores, k if divisible else k.astype(jnp.int32), valid, weights, part, jnp.asarray(count))
 
 
 def whole(k) -> Any:
     """A known whole budget as integers, which have digits enough for any group; others as they are."""
     known = _known(k)
-    if known is None or known.dtype.kind not in "iuf":
-        return k
-    return known.astype(np.int32)
+    return k if known is None else known.astype(np.int32)
 
 
 def split(k, scores, groups: Groups) -> tuple[Any, Array | None]:
@@ -137,11 +152,11 @@ def split(k, scores, groups: Groups) -> tuple[Any, Array | None]:
     return known.astype(dtype), jnp.expand_dims(jnp.asarray(rest, dtype), groups.axes) if rest.any() else None
 
 
-def groups_along(axis, scores, axis_name=None) -> Groups:
+def groups_along(axis, scores, axis_name=None, name="scores") -> Groups:
     """The groups that an `axis` argument stands for: along one axis, several, or all where it is None."""
     shape = jnp.shape(scores)
     if not shape:
-        raise ValueError("scores must have an axis to choose along, got a scalar")
+        raise ValueError(f"{name} must have an axis to choose along, got a scalar")
     try:
         named = range(len(shape)) if axis is None else axis if isinstance(axis, Sequence) else [axis]
         named = [operator.index(axis) for axis in named]
@@ -149,7 +164,7 @@ def groups_along(axis, scores, axis_name=None) -> Groups:
         raise TypeError(f"axis must be an integer, a tuple of integers, or None for all axes, got {axis!r}") from None
     wrong = [axis for axis in named if not -len(shape) <= axis < len(shape)]
     if wrong:
-        raise ValueError(f"axis {wrong[0]} is not an axis of scores with shape {shape}")
+        raise ValueError(f"axis {wrong[0]} is not an axis of {name} with shape {shape}")
     axes = tuple(sorted({axis % len(shape) for axis in named}))
     if len(axes) != len(named) or not axes:
         raise ValueError(f"axis must name one axis or several different ones, got {axis}")
@@ -158,6 +173,10 @@ def groups_along(axis, scores, axis_name=None) -> Groups:
 
 def check_k(k, size=None):
     """A budget that is known when traced must be one, of groups of this size if all entries weigh 1."""
+    if isinstance(k, Share):
+        return
+    if callable(k):
+        raise TypeError(f"k must be a number, an array, or a share such as softbin.budgets.fraction(0.5), got {k!r}")
     _check_real("k", k)
     known = _known(k)
     if known is not None and not np.all(known >= 0):
@@ -168,18 +187,18 @@ def check_k(k, size=None):
 
 def check_whole(k):
     """A budget that is known when traced must be whole where exactly so many entries are chosen."""
-    _check_real("k", k)
+    check_k(k)
     known = _known(k)
     if known is not None and np.any(known != np.round(known)):
         raise ValueError(f"exactly k entries are chosen: k must be whole, got {_show(k)}")
 
 
 def check_positive(k):
-    """A rank that is known when traced must be one: there is no entry before the largest."""
-    _check_real("k", k)
-    known = _known(k)
+    """Of no entries there is neither a rank nor a mean."""
+    check_k(k)
+    known = _known(k.shares if isinstance(k, Share) else k)
     if known is not None and not np.all(known > 0):
-        raise ValueError(f"k must be at least 1, the rank of the largest, or positive with weights, got {_show(k)}")
+        raise ValueError(f"k must be positive: there has to be an entry to take, got {_show(known)}")
 
 
 def check_temperature(temperature):
@@ -200,12 +219,21 @@ def _check_real(name, value):
 
 
 def _known(value) -> np.ndarray | None:
-    """The value in numpy, or None where it is traced."""
-    return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
+    """The value in numpy, or None where it is traced or a share, of what is counted at run time."""
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
+    return None if traced or isinstance(value, Share) else np.asarray(value)
 
 
 def _show(value) -> str:
     return np.array2string(np.asarray(value), threshold=8)
+
+
+def _counted(k, count, groups, shape, dtype, rounded=False):
+    """`k` as a group array, where it is a share of a count of entries or weights."""
+    if not isinstance(k, Share):
+        return _per_group("k", k, groups, shape, dtype)
+    k = _per_group("k", k.shares, groups, shape, dtype) * jnp.asarray(count, dtype)
+    return jnp.round(k) if rounded else k
 
 
 def _per_group(name, value, groups, shape, dtype):

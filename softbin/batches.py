@@ -71,7 +71,7 @@ def run_on_batch(
     check_regularizer(settings["regularizer"])
     budgets.check_budget(budget)
     if callable(budget):
-        budget = budget if budgets.is_pytree(budget) else Partial(budget)
+        budget = budget if isinstance(budget, budgets.Share) else Partial(budget)
     else:
         alike = axis_name is None and where is None and weights is None
         check_k(budget, _sizes(logits)[0] if alike else None)

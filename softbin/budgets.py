@@ -26,10 +26,13 @@ Counting = Callable[[Targets, Weights], Float[Array, "..."]]
 
 @partial(jax.tree_util.register_dataclass, data_fields=["shares"], meta_fields=[])
 @dataclass(frozen=True)
-class _Prior:
+class Share:
+    """A share of what there is to choose from, or one for each class or group; made by `fraction` and `prior`."""
+
     shares: Any
 
     def __call__(self, targets: Targets, weights: Weights) -> Float[Array, "..."]:
+        """`k` of a batch."""
         return jnp.asarray(self.shares, weights.dtype) * Groups((0,)).total(weights)[0]
 
     def __repr__(self) -> str:
@@ -60,7 +63,7 @@ def fraction(share: Real[ArrayLike, ""]) -> Counting:
     shares = _checked(share, "a share of the batch must be a number in [0, 1]")
     if np.ndim(shares):
         raise ValueError(f"fraction takes one share for every class, got {share}: use softbin.budgets.prior")
-    return _Prior(shares)
+    return Share(shares)
 
 
 def prior(class_priors: Sequence[Real[ArrayLike, ""]] | Real[ArrayLike, " classes"]) -> Counting:
@@ -90,7 +93,7 @@ def prior(class_priors: Sequence[Real[ArrayLike, ""]] | Real[ArrayLike, " classe
         )
     if np.ndim(shares) > 1:
         raise ValueError(f"prior takes a vector of shares, one for each class, got the shape {np.shape(shares)}")
-    return _Prior(shares if _is_traced(shares) else tuple(shares.tolist()))
+    return Share(shares if _is_traced(shares) else tuple(shares.tolist()))
 
 
 def _checked(shares, rule):
@@ -121,11 +124,6 @@ def label_count(targets: Targets, weights: Weights) -> Float[Array, " classes"]:
     if targets is None:
         raise ValueError("the budget label_count counts labels, and none were given: pass labels or another budget")
     return Groups((0,)).total(targets * weights[:, None])[0]
-
-
-def is_pytree(budget) -> bool:
-    """Whether a budget is a pytree, and may be an argument of a jitted function."""
-    return isinstance(budget, _Prior)
 
 
 def check_budget(budget) -> None:

@@ -1,5 +1,6 @@
 """Hard choices: the k-th largest score, the k largest, and where to cut between them and the rest, without a sort."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from softbin import meshes, order_statistics
-from softbin.arguments import Choice, check, check_positive, check_whole, groups_along, prepare_choice, whole
+from softbin.arguments import Choice, Count, check, check_positive, check_whole, groups_along, prepare_choice, whole
 from softbin.groups import Groups
 from softbin.order_statistics import Ranked
 
@@ -20,7 +21,7 @@ _FEW = 4  # of so few the largest are found one after the other: in two passes e
 
 def kth_largest(
     scores: Float[ArrayLike, "*shape"],
-    k: Real[ArrayLike, "..."],
+    k: Count,
     *,
     axis: int | Sequence[int] | None = -1,
     where: Bool[ArrayLike, "..."] | None = None,
@@ -68,7 +69,7 @@ def kth_largest(
 
 def binary_argmax(
     scores: Float[ArrayLike, "*shape"],
-    k: Real[ArrayLike, "..."],
+    k: Count,
     *,
     axis: int | Sequence[int] | None = -1,
     where: Bool[ArrayLike, "..."] | None = None,
@@ -104,7 +105,7 @@ def binary_argmax(
 
 def cutoff(
     scores: Float[ArrayLike, "*shape"],
-    k: Real[ArrayLike, "..."],
+    k: Count,
     *,
     axis: int | Sequence[int] | None = -1,
     where: Bool[ArrayLike, "..."] | None = None,
@@ -145,8 +146,13 @@ def _checked(scores, k, axis, where, weights, axis_name) -> Groups:
 def _run(function, result, arrays, weights, groups):
     scores, k, *others = arrays
     k = k if weights is not None else whole(k)
-    few = isinstance(k, np.ndarray) and k.ndim == 0 and weights is None and k <= _FEW
-    return meshes.run(function, result, scores, k, *others, groups=groups, turns=max(int(k), 1) if few else None)
+    return meshes.run(function, result, scores, k, *others, groups=groups, turns=turns(k, weights))
+
+
+def turns(k, weights) -> int | None:
+    """How many turns take the `k` largest, where that is known and cheaper than counting."""
+    known = isinstance(k, np.ndarray | np.number | int | float) and np.ndim(k) == 0 and weights is None
+    return max(math.ceil(k), 1) if known and k <= _FEW else None
 
 
 @partial(jax.jit, static_argnames=("groups", "turns"))
@@ -181,6 +187,24 @@ def _cutoff(scores, k, where, weights, *, groups, turns):
     middle = jnp.where((after < middle) & (middle < value), middle, after)
     middle = jnp.where(jnp.isnan(value), value, jnp.where(choice.k > 0, middle, jnp.inf))
     return jnp.squeeze(middle, groups.axes).astype(dtype)
+
+
+def expected_choice(choice: Choice, groups: Groups, dtype, turns=None) -> tuple[Array, Array]:
+    """The value that ranks at a real `k`, and how often an entry is chosen if equal ones stand in random order.
+
+    All above the value are chosen, and of `k` equal ones hold what is left; an entry counts in part where `k` or its
+    weight does not come out even. This share has a derivative by `k` and by weights.
+    """
+    scores, k, weights, part = _settled(choice)
+    rank = k if weights is not None else jnp.ceil(k).astype(jnp.int32)
+    value = _value(*lax.stop_gradient((scores, rank, weights, part)), groups, dtype, turns)
+    above = order_statistics.above(scores, value)
+    equal = order_statistics.equals(scores, value)
+    equal = equal if part is None else equal & part
+    of_above, of_equal = order_statistics.counted([above, equal], weights, groups)
+    of_above, of_equal = of_above.astype(k.dtype), of_equal.astype(k.dtype)
+    share = jnp.clip((k - of_above) / jnp.where(of_equal > 0, of_equal, 1), 0, 1)
+    return value, jnp.where(above, 1, jnp.where(equal, share, 0))
 
 
 def _settled(choice: Choice):

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from softbin import meshes, thresholds
-from softbin.arguments import check, check_regularizer, groups_along, prepare, split
+from softbin.arguments import Count, check, check_regularizer, groups_along, prepare, split
 from softbin.groups import weighted
 from softbin.regularizers import Regularizer, euclidean
 
 
 def soft_binary_argmax(
     scores: Float[ArrayLike, "*shape"],
-    k: Real[ArrayLike, "..."],
+    k: Count,
     temperature: Real[ArrayLike, "..."] = 1.0,
     *,
     axis: int | Sequence[int] | None = -1,
@@ -101,7 +101,7 @@ def _soft_binary_argmax(
 
 def threshold(
     scores: Float[ArrayLike, "*shape"],
-    k: Real[ArrayLike, "..."],
+    k: Count,
     temperature: Real[ArrayLike, "..."] = 1.0,
     *,
     axis: int | Sequence[int] | None = -1,
@@ -149,7 +149,7 @@ def _threshold(scores, k, k_rest, temperature, where, weights, *, groups, regula
 
 def project_hypersimplex(
     point: Float[ArrayLike, "*shape"],
-    k: Real[ArrayLike, "..."],
+    k: Count,
     *,
     axis: int | Sequence[int] | None = -1,
     where: Bool[ArrayLike, "..."] | None = None,

@@ -74,13 +74,13 @@ def kth(ranked: Ranked, k: Num[Array, "*group"]) -> Float[Array, "*group"]:
     lowest, highest = (_key(jnp.asarray(end, scores.dtype), dtype) for end in (-jnp.inf, jnp.inf))
 
     def counts(keys):
-        return _counts([scores >= _value(key, dtype, scores.dtype) for key in keys], weights, groups)
+        return counted([scores >= _value(key, dtype, scores.dtype) for key in keys], weights, groups)
 
     reach, guesses = _expected(ranked, k)
     order = _Order(
         lambda key: jnp.clip(_value(key, dtype, scores.dtype), *reach), lambda value: _key(value, dtype), counts
     )
-    total = groups.size(scores.shape) if part is None else _counts([part], weights, groups)[0]
+    total = groups.size(scores.shape) if part is None else counted([part], weights, groups)[0]
     zero = _zero(k, guesses[0])
     start = _Bracket(
         low=lowest + zero.astype(lowest.dtype),
@@ -170,7 +170,7 @@ def choose(
         same = equals(scores, value)
         return same if part is None else same & part
 
-    of_larger, of_equals = _counts([above(scores, value), equal()], weights, groups)
+    of_larger, of_equals = counted([above(scores, value), equal()], weights, groups)
     rest = (k - of_larger).astype(k.dtype)
     of_equals = of_equals.astype(k.dtype)
     last = lax.cond(
@@ -190,7 +190,7 @@ def _last_of(equal, rest, of_equals, weights, groups):
     order = _Order(
         value=lambda key: key.astype(real),
         key=lambda value: jnp.round(jnp.nan_to_num(value)).astype(jnp.int32),
-        counts=lambda keys: _counts([equal & (positions <= -key) for key in keys], weights, groups),
+        counts=lambda keys: counted([equal & (positions <= -key) for key in keys], weights, groups),
     )
     none = _zero(rest, of_equals)
     zero = none.astype(jnp.int32)
@@ -270,7 +270,7 @@ def _expected(ranked: Ranked, k):
     shown = _shown(ranked)
     n: Any = groups.size(scores.shape)
     if part is not None:
-        n = jnp.maximum(_counts([part], None, groups)[0].astype(scores.dtype), 1)
+        n = jnp.maximum(counted([part], None, groups)[0].astype(scores.dtype), 1)
     whole = n if weights is None else groups.plain_total(weights if part is None else jnp.where(part, weights, 0))
     mean = groups.total(shown) / n
     variance = jnp.maximum(groups.total(shown**2) / n - mean**2, 0)
@@ -288,7 +288,8 @@ def _shown(ranked):
     return ranked.scores if ranked.part is None else jnp.where(ranked.part, ranked.scores, 0)
 
 
-def _counts(conditions, weights, groups):
+def counted(conditions, weights, groups):
+    """How many entries of each group meet each condition, or what these weigh."""
     if weights is None:
         return groups.counts(conditions)
     return [groups.total(jnp.where(condition, weights, 0)) for condition in conditions]

@@ -44,6 +44,7 @@ class Regularizer:
 
     Attributes:
       penalty: `φ`, on [0, 1].
+      divergence: `φ(y) - φ(q) - φ'(q) (y - q)`, with the digits that the difference would lose where `y` is near `q`.
       inverse_link: `φ' = ψ⁻¹` as a function of `y` and of `1 - y`, which near one has the digits that `y`
         has lost; infinite at an end that the link never reaches.
       parts: `u -> LinkParts`.
@@ -52,6 +53,7 @@ class Regularizer:
     """
 
     penalty: Callable[[Array], Array]
+    divergence: Callable[[Array, Array], Array]
     inverse_link: Callable[[Array, Array], Array]
     parts: Callable[[Array], LinkParts]
     mean: float
@@ -71,6 +73,10 @@ def _euclidean_penalty(y):
     return y**2 / 2
 
 
+def _euclidean_divergence(y, q):
+    return (y - q) ** 2 / 2
+
+
 def _euclidean_inverse_link(y, complement):
     del complement
     return y
@@ -86,6 +92,16 @@ def _euclidean_parts(u: Array) -> LinkParts:
 
 def _binary_entropy_penalty(y):
     return xlogy(y, y) + xlog1py(1 - y, -y)
+
+
+def _binary_entropy_divergence(y, q):
+    return _relative_entropy(y, q, y - q) + _relative_entropy(1 - y, 1 - q, q - y)
+
+
+def _relative_entropy(p, q, difference):
+    """`p log(p / q)`, where `difference` has more digits of `p - q` than these."""
+    near = jnp.abs(difference) < q / 2
+    return jnp.where(near, xlog1py(p, difference / jnp.where(near, q, jnp.inf)), xlogy(p, p / jnp.where(q > 0, q, 1)))
 
 
 def _binary_entropy_inverse_link(y, complement):
@@ -104,6 +120,7 @@ def _binary_entropy_parts(u: Array) -> LinkParts:
 
 euclidean = Regularizer(
     penalty=_euclidean_penalty,
+    divergence=_euclidean_divergence,
     inverse_link=_euclidean_inverse_link,
     parts=_euclidean_parts,
     mean=1 / 2,
@@ -114,6 +131,7 @@ euclidean = Regularizer(
 
 binary_entropy = Regularizer(
     penalty=_binary_entropy_penalty,
+    divergence=_binary_entropy_divergence,
     inverse_link=_binary_entropy_inverse_link,
     parts=_binary_entropy_parts,
     mean=0.0,

@@ -19,7 +19,7 @@ SWEEP = """
 import ml_collections
 from softbin.experiments.configs.digits import get_config as run
 def get_config():
-    grid = {"block": {"loss": ("cross_entropy", "focal", "mse")}}
+    grid = {"block": {"loss": ("cross_entropy", "poly", "mse")}}
     return ml_collections.ConfigDict({"run": run(), "grid": grid})
 """
 
@@ -82,7 +82,7 @@ def test_help_describes_every_flag_and_shows_an_example(name, described, flag, c
             ["{in}", "--config=digits", "--config.hidden=0"],
             "hidden must be widths of at least 1, such as (128,",
         ),
-        ("train", ["{in}", "--config=digits", "--config.loss=focal"], "unknown loss 'focal': choose one of"),
+        ("train", ["{in}", "--config=digits", "--config.loss=poly"], "unknown loss 'poly': choose one of"),
         (
             "train",
             ["{in}", "--config=digits", "more"],
@@ -165,7 +165,7 @@ def test_a_sweep_lists_what_failed_and_says_next_time_how_many_were_finished(swe
     arguments = [sweep_config, f"--workdir={tmp_path / 'out'}", *tiny]
     status, output, errors = command("sweep", *arguments)
     assert status == 1
-    assert "failed: focal: UserError: unknown loss 'focal'" in errors
+    assert "failed: poly: UserError: unknown loss 'poly'" in errors
     assert output == f"2 of 3 runs are finished; results in {tmp_path / 'out'}\n"
     assert "sweep" in errors  # the bars
     assert "cross_entropy" in errors

@@ -54,6 +54,7 @@ def _run() -> ml_collections.ConfigDict:
     config.train_examples = 10_240
     config.validation_examples = 5_000
     config.label_noise = 0.0
+    config.noise_kind = "symmetric"
     config.imbalance = 1.0
     config.model = "mlp"
     config.hidden = (128, 128)
@@ -62,6 +63,11 @@ def _run() -> ml_collections.ConfigDict:
     config.loss = "hypersimplex"
     config.budget = ""
     config.temperature = 1.5
+    config.trim = 1.0
+    config.trim_warmup = 0.2
+    config.trim_by = ""
+    config.trim_per_class = False
+    config.tail = 1.0
     config.batch_size = 2048
     config.microbatch_size = 0
     config.epochs = 80

@@ -1,11 +1,11 @@
-"""Data sets as arrays in memory, and what is done to them before training: noise, imbalance, standardisation."""
+"""Data sets as arrays in memory, and what is done to them before training: imbalance, standardisation."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 from softbin.experiments.common.errors import UserError
-from softbin.experiments.training.readers import CLASSES, READERS
+from softbin.experiments.training.readers import READERS
 
 
 class Dataset(NamedTuple):
@@ -17,6 +17,7 @@ class Dataset(NamedTuple):
     validation_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
+    train_clean: np.ndarray  # of shape (n,): whether the label of a training example is right
 
 
 def load(name: str, data_dir: str = "", train_examples: int = 0, validation_examples: int = 0) -> Dataset:
@@ -53,20 +54,23 @@ def load(name: str, data_dir: str = "", train_examples: int = 0, validation_exam
         scaled = np.divide(images[examples], raw.peak, dtype=np.float32, order="C")
         return scaled, labels[examples].astype(np.int32)
 
+    train_images, train_labels = part(raw.train_images, raw.train_labels, train)
+    validation_images, validation_labels = part(raw.train_images, raw.train_labels, validation)
+    test_images, test_labels = part(raw.test_images, raw.test_labels, everything)
     return Dataset(
-        *part(raw.train_images, raw.train_labels, train),
-        *part(raw.train_images, raw.train_labels, validation),
-        *part(raw.test_images, raw.test_labels, everything),
+        train_images,
+        train_labels,
+        validation_images,
+        validation_labels,
+        test_images,
+        test_labels,
+        np.ones(len(train_labels), bool),
     )
 
 
-def with_label_noise(dataset: Dataset, share: float, seed: int) -> Dataset:
-    """Give a random `share` of the training examples a uniformly random class, which may be their own."""
-    rng = np.random.default_rng(seed)
-    labels = dataset.train_labels.copy()
-    chosen = rng.choice(len(labels), round(share * len(labels)), replace=False)
-    labels[chosen] = rng.integers(0, CLASSES, len(chosen))
-    return dataset._replace(train_labels=labels)
+def class_count(dataset: Dataset) -> int:
+    """How many classes the labels have, which are 0, 1, ... ."""
+    return 1 + int(max(dataset.train_labels.max(), dataset.test_labels.max()))
 
 
 def with_imbalance(dataset: Dataset, ratio: float, seed: int) -> Dataset:
@@ -79,12 +83,17 @@ def with_imbalance(dataset: Dataset, ratio: float, seed: int) -> Dataset:
       2019, section 5.1.
     """
     rng = np.random.default_rng(seed)
-    profile = ratio ** (np.arange(CLASSES) / (CLASSES - 1))
-    counts = np.bincount(dataset.train_labels, minlength=CLASSES)
+    classes = class_count(dataset)
+    profile = ratio ** (np.arange(classes) / (classes - 1))
+    counts = np.bincount(dataset.train_labels, minlength=classes)
     sizes = np.round(profile * np.min(counts / profile)).astype(int)
-    of_class = (np.flatnonzero(dataset.train_labels == c) for c in range(CLASSES))
+    of_class = (np.flatnonzero(dataset.train_labels == c) for c in range(classes))
     kept = np.sort(np.concatenate([rng.choice(c, n, replace=False) for c, n in zip(of_class, sizes, strict=True)]))
-    return dataset._replace(train_images=dataset.train_images[kept], train_labels=dataset.train_labels[kept])
+    return dataset._replace(
+        train_images=dataset.train_images[kept],
+        train_labels=dataset.train_labels[kept],
+        train_clean=dataset.train_clean[kept],
+    )
 
 
 def standardised(dataset: Dataset) -> Dataset:

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import softbin
 from softbin import large_batch
-from softbin.experiments.training import data, models
+from softbin.experiments.training import data, measures, models
 from softbin.experiments.training.augment import augment
 from softbin.experiments.training.tasks import Task
 
@@ -31,6 +31,7 @@ class Learner(NamedTuple):
     opt_state: optax.OptState
     key: jax.Array  # the raw key data; it determines the order of the data and their augmentation from here on
     thresholds: jax.Array  # of the training set, as last evaluated; zero for a loss without
+    step: jax.Array  # how many are done
 
 
 class Programs(NamedTuple):
@@ -45,14 +46,14 @@ def build(task: Task, config: ml_collections.ConfigDict, mesh: Mesh) -> Programs
     """The programs of a run, data-parallel over a mesh with the axis `batch`."""
     dtype = jnp.bfloat16 if config.mixed_precision else jnp.float32
     shape = task.dataset.train_images.shape[1:]
-    model = models.build(config.model, shape, config.hidden, data.CLASSES, dtype, config.seed)
+    model = models.build(config.model, shape, config.hidden, task.classes, dtype, config.seed)
     model.eval()
     evaluated = nnx.graphdef(model)
     model.train()
     trained, params, *others = nnx.split(model, nnx.Param, ...)
     optimizer = optax.adam(config.learning_rate)
     key = jax.random.key_data(jax.random.key(config.seed))
-    initial = Learner(params, others[0], optimizer.init(params), key, jnp.zeros(data.CLASSES))
+    initial = Learner(params, others[0], optimizer.init(params), key, jnp.zeros(task.classes), jnp.int32(0))
     train_epoch = _train_epoch(task, trained, optimizer, config, mesh)
     return Programs(initial, train_epoch, _evaluate(task, evaluated, mesh))
 
@@ -61,7 +62,7 @@ def _train_epoch(task: Task, graph, optimizer, config, mesh):
     examples = len(task.dataset.train_labels)
     steps = examples // config.batch_size
     everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
-    loss_and_gradient = _loss_and_gradient(task, graph, config.microbatch_size)
+    loss_and_gradient = _loss_and_gradient(task, graph, config)
 
     def plan_epoch(key):
         """The key after an epoch, and the examples and the key of each of its steps."""
@@ -76,10 +77,12 @@ def _train_epoch(task: Task, graph, optimizer, config, mesh):
         images, labels = dataset.train_images[chosen], dataset.train_labels[chosen]
         if config.augment:
             images = augment(jax.random.wrap_key_data(key), images)
-        (loss, (shares, statistics)), gradient = loss_and_gradient(learner.params, learner.statistics, images, labels)
+        (loss, (shares, statistics)), gradient = loss_and_gradient(
+            learner.params, learner.statistics, images, labels, learner.step, dataset.train_clean[chosen]
+        )
         updates, opt_state = optimizer.update(gradient, learner.opt_state, learner.params)
         params = optax.apply_updates(learner.params, updates)
-        learner = learner._replace(params=params, statistics=statistics, opt_state=opt_state)
+        learner = learner._replace(params=params, statistics=statistics, opt_state=opt_state, step=learner.step + 1)
         return learner, {"loss": loss, **shares}
 
     def train_epoch(scan, plan_epoch, train_step, learner, dataset):
@@ -103,34 +106,38 @@ def _scan_in_python(step, carry, xs):
     return carry, jax.tree.map(lambda *values: jnp.stack(values), *jax.device_get(outputs))
 
 
-def _loss_and_gradient(task: Task, graph, microbatch_size: int):
-    """`(params, statistics, images, labels) -> (loss, (shares, new statistics)), gradient`."""
+def _loss_and_gradient(task: Task, graph, config):
+    """`(params, statistics, images, labels, step, clean) -> (loss, (shares, new statistics)), gradient`."""
 
-    def loss_and_shares(logits, labels):
-        if task.projection is None:
-            return task.objective(logits, labels), {}
-        diagnosis = softbin.diagnose(logits, labels, **task.projection)
-        return task.objective(logits, labels), {name: getattr(diagnosis, name) for name in _SHARES}
+    def loss_and_shares(logits, labels, step, clean):
+        loss, kept = task.loss(logits, labels, step)
+        shares = {}
+        if task.projection is not None:
+            diagnosis = softbin.diagnose(logits, labels, weights=kept, **task.projection)
+            shares = {name: getattr(diagnosis, name) for name in _SHARES}
+        if kept is not None and config.label_noise:
+            shares["kept_clean"] = jnp.average(clean, weights=kept)
+        return loss, shares
 
     def apply(params, statistics, images):
         statistics = jax.tree.map(lambda x: x, statistics)  # variables of this trace, which the model may change
         model = nnx.merge(graph, params, statistics)
         return model(images).astype(jnp.float32), nnx.state(model, nnx.Not(nnx.Param))
 
-    def loss_fn(params, statistics, images, labels):
+    def loss_fn(params, statistics, images, *others):
         logits, statistics = apply(params, statistics, images)
-        loss, shares = loss_and_shares(logits, labels)
+        loss, shares = loss_and_shares(logits, *others)
         return loss, (shares, statistics)
 
-    if not microbatch_size:
+    if not config.microbatch_size:
         return jax.value_and_grad(loss_fn, has_aux=True)
 
-    def in_microbatches(params, statistics, images, labels):
+    def in_microbatches(params, statistics, images, *others):
         def logits_fn(params, images):
             return apply(params, statistics, images)[0]
 
-        value_and_grad = large_batch.value_and_grad(logits_fn, loss_and_shares, microbatch_size, has_aux=True)
-        (loss, shares), gradient = value_and_grad(params, images, labels)
+        value_and_grad = large_batch.value_and_grad(logits_fn, loss_and_shares, config.microbatch_size, has_aux=True)
+        (loss, shares), gradient = value_and_grad(params, images, *others)
         return (loss, (shares, statistics)), gradient
 
     return in_microbatches
@@ -155,24 +162,25 @@ def _evaluate(task: Task, graph, mesh):
 
     @partial(jax.jit, out_shardings=everywhere)
     def evaluate(learner, dataset):
-        """Accuracies by argmax and with the thresholds of the whole training set, and the learner with these."""
+        """What is measured by argmax and with the thresholds of the training set, and the learner with these."""
         if task.thresholds is not None:
             trained = outcome(learner, dataset.train_images, dataset.train_labels)
-            learner = learner._replace(thresholds=task.thresholds(*trained))
-        parts = {
-            "test": (dataset.test_images, dataset.test_labels),
-            "validation": (dataset.validation_images, dataset.validation_labels),
-        }
+            learner = learner._replace(thresholds=task.thresholds(*trained, learner.step))
+        decisions = {"": {}}
+        if task.thresholds is not None:
+            decisions["_thresholded"] = {"thresholds": learner.thresholds, "temperature": task.temperature}
         metrics = {}
-        for part, (images, labels) in parts.items():
+        for part in ("validation", "test"):
+            images, labels = (getattr(dataset, f"{part}_{name}") for name in ("images", "labels"))
             if not len(labels):
                 continue
             logits, labels, counts = outcome(learner, images, labels)
-            metrics[f"{part}_accuracy"] = 1 - softbin.zero_one_loss(logits, labels, where=counts)
-            if task.thresholds is not None:
-                decisions = {"thresholds": learner.thresholds, "temperature": task.temperature}
-                error = softbin.zero_one_loss(logits, labels, where=counts, **decisions)
-                metrics[f"{part}_accuracy_thresholded"] = 1 - error
+            for rule, keywords in decisions.items():
+                error = partial(softbin.zero_one_loss, logits, labels, **keywords)
+                metrics[f"{part}_accuracy{rule}"] = 1 - error(where=counts)
+                if part == "test":
+                    metrics[f"test_worst_class{rule}"] = measures.worst_recall(error, labels, counts, task.classes)
+        metrics["test_tail_loss"] = measures.tail_loss(logits / task.temperature, labels, counts)
         return learner, metrics
 
     return evaluate

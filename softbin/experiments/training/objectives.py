@@ -1,6 +1,11 @@
-"""The losses to train with, by name: ours and the baselines, all `(logits, labels) -> scalar`."""
+"""The losses to train with, by name: ours and the baselines.
 
+A loss that is a mean over examples is given by its terms, `(logits, labels) -> (n,)`; the others couple the batch.
+"""
+
+import math
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +18,38 @@ from softbin.experiments.common.errors import UserError
 
 DEFAULT_BUDGETS = {"hypersimplex": "0.5", "fenchel_young": "label_count"}
 """The losses with a projection, and the budget that each has in the library."""
+TEMPERED = (*DEFAULT_BUDGETS, "scaled_mse", "centred_scaled_mse")
+"""The losses that see the logits divided by the temperature."""
 
-Objective = Callable[[Float[Array, "n classes"], Int[Array, " n"]], Float[Array, ""]]
+SMOOTHING = 0.2
+"""Of `label_smoothing`: the share of a label that is spread over all classes (Szegedy et al., arXiv:1512.00567)."""
+FORWARD, REVERSE, LOG_OF_ZERO = 0.1, 1.0, math.log(1e-4)
+"""Of `symmetric_cross_entropy`: the authors' for CIFAR-10, in their code (Wang et al., arXiv:1908.06112)."""
+Q = 0.7
+"""Of `generalized_cross_entropy`: between cross-entropy (0) and 1 - p (1) (Zhang and Sabuncu, arXiv:1805.07836)."""
+TILT = 1.0
+"""Of `tilted`: between the mean (0) and the maximum (infinity) (Li et al., arXiv:2007.01162)."""
+FOCUS = 2.0
+"""Of `focal`: the power of 1 - p by which a term counts (Lin et al., arXiv:1708.02002)."""
+
+Terms = Callable[[Float[Array, "n classes"], Int[Array, " n"]], Float[Array, " n"]]
 Thresholds = Callable[[Float[Array, "n classes"], Int[Array, " n"], Bool[Array, " n"]], Float[Array, " classes"]]
+
+
+class Setting(NamedTuple):
+    """What a loss may depend on, beside the batch."""
+
+    budget: Any
+    temperature: float
+    class_weights: np.ndarray  # of each class, as `class_weights` gives them
+
+
+class Objective(NamedTuple):
+    """A loss of a batch, and its terms where it is a mean over examples."""
+
+    loss: Callable[..., Float[Array, ""]]
+    """`(logits, labels) -> loss`, with the keyword `weights`, one an example, for those with terms or a projection."""
+    terms: Terms | None
 
 
 def budget(name: str, train_labels: np.ndarray, classes: int):
@@ -39,7 +73,14 @@ def budget(name: str, train_labels: np.ndarray, classes: int):
         ) from None
 
 
-def objective(name: str, budget, temperature: float) -> Objective:
+def class_weights(train_labels: np.ndarray, classes: int) -> np.ndarray:
+    """For each class the inverse of its frequency, with mean 1 over the training examples."""
+    counts = np.bincount(train_labels, minlength=classes)
+    inverse = 1 / np.maximum(counts, 1)
+    return inverse * len(train_labels) / (inverse @ counts)
+
+
+def objective(name: str, setting: Setting) -> Objective:
     """A loss by its name in `OBJECTIVES`.
 
     Raises:
@@ -47,9 +88,16 @@ def objective(name: str, budget, temperature: float) -> Objective:
     """
     if name not in OBJECTIVES:
         raise UserError(f"unknown loss {name!r}: choose one of {', '.join(OBJECTIVES)}")
-    if not 0 < temperature < float("inf"):
-        raise UserError(f"temperature must be positive and finite, got {temperature}")
-    return OBJECTIVES[name](budget, temperature)
+    if not 0 < setting.temperature < float("inf"):
+        raise UserError(f"temperature must be positive and finite, got {setting.temperature}")
+    if name in _COUPLED:
+        return Objective(_COUPLED[name](setting), None)
+    terms = _TERMS[name](setting)
+
+    def mean(logits, labels, weights=None):
+        return jnp.average(terms(logits, labels), weights=weights)
+
+    return Objective(mean, terms)
 
 
 def thresholds(name: str, budget, temperature: float) -> Thresholds | None:
@@ -66,28 +114,86 @@ def thresholds(name: str, budget, temperature: float) -> Thresholds | None:
     return None
 
 
-def _hypersimplex(budget, temperature):
-    return lambda logits, labels: softbin.loss(logits, labels, budget=budget, temperature=temperature)
+def cross_entropies(logits: Float[Array, "n classes"], labels: Int[Array, " n"]) -> Float[Array, " n"]:
+    """The softmax cross-entropy of each example."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
-def _fenchel_young(budget, temperature):
-    return lambda logits, labels: softbin.fenchel_young_loss(logits, labels, budget=budget, temperature=temperature)
+def squared_errors(scores: Float[Array, "n classes"], labels: Int[Array, " n"]) -> Float[Array, " n"]:
+    """In the normalisation of `softbin.loss`: half the squared distance of each example to its one-hot label."""
+    return jnp.sum(optax.l2_loss(scores, jax.nn.one_hot(labels, scores.shape[-1])), -1)
 
 
-def _squared_error(scores, labels):
-    """In the normalisation of `softbin.loss`: half the squared distance to the one-hot label, mean over examples."""
-    return jnp.mean(jnp.sum(optax.l2_loss(scores, jax.nn.one_hot(labels, scores.shape[-1])), -1))
+def _probabilities(logits, labels):
+    """The softmax probability of each example's label."""
+    return jnp.exp(-cross_entropies(logits, labels))
 
 
-def _mse(budget, temperature):
-    return _squared_error
+def _cross_entropy(setting):
+    return cross_entropies
 
 
-def _scaled_mse(budget, temperature):
-    return lambda logits, labels: _squared_error(logits / temperature, labels)
+def _mse(setting):
+    return squared_errors
 
 
-def _centred_scaled_mse(budget, temperature):
+def _scaled_mse(setting):
+    return lambda logits, labels: squared_errors(logits / setting.temperature, labels)
+
+
+def _hinge(setting):
+    return optax.losses.multiclass_hinge_loss
+
+
+def _label_smoothing(setting):
+    def terms(logits, labels):
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), SMOOTHING)
+        return optax.softmax_cross_entropy(logits, targets)
+
+    return terms
+
+
+def _symmetric_cross_entropy(setting):
+    """A mix of the cross-entropy of p to the label and that of the label to p, where log 0 is a constant."""
+
+    def terms(logits, labels):
+        reverse = -LOG_OF_ZERO * (1 - _probabilities(logits, labels))
+        return FORWARD * cross_entropies(logits, labels) + REVERSE * reverse
+
+    return terms
+
+
+def _generalized_cross_entropy(setting):
+    """`(1 - p^q) / q`."""
+    return lambda logits, labels: -jnp.expm1(-Q * cross_entropies(logits, labels)) / Q
+
+
+def _focal(setting):
+    """`(1 - p)^γ` times the cross-entropy."""
+    return lambda logits, labels: (1 - _probabilities(logits, labels)) ** FOCUS * cross_entropies(logits, labels)
+
+
+def _class_weighted(setting):
+    weights = jnp.asarray(setting.class_weights, jnp.float32)
+    return lambda logits, labels: weights[labels] * cross_entropies(logits, labels)
+
+
+def _hypersimplex(setting):
+    return _projected(softbin.loss, setting)
+
+
+def _fenchel_young(setting):
+    return _projected(softbin.fenchel_young_loss, setting)
+
+
+def _projected(function, setting):
+    def loss(logits, labels, weights=None):
+        return function(logits, labels, budget=setting.budget, temperature=setting.temperature, weights=weights)
+
+    return loss
+
+
+def _centred_scaled_mse(setting):
     """`scaled_mse` of `logits / temperature` minus their mean over the batch, per class, plus one half.
 
     The half makes the scores of a class add up to `n/2`: they are then the projection onto `{y : sum(y) = n/2}`,
@@ -96,26 +202,36 @@ def _centred_scaled_mse(budget, temperature):
     """
 
     def loss(logits, labels):
-        scores = logits / temperature
-        return _squared_error(scores - jnp.mean(scores, 0) + 0.5, labels)
+        scores = logits / setting.temperature
+        return jnp.mean(squared_errors(scores - jnp.mean(scores, 0) + 0.5, labels))
 
     return loss
 
 
-def _cross_entropy(budget, temperature):
-    return lambda logits, labels: jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+def _tilted(setting):
+    """`log(mean(exp(t loss))) / t` of the cross-entropies."""
+
+    def loss(logits, labels):
+        return jax.nn.logsumexp(TILT * cross_entropies(logits, labels), b=1 / len(labels)) / TILT
+
+    return loss
 
 
-def _hinge(budget, temperature):
-    return lambda logits, labels: jnp.mean(optax.losses.multiclass_hinge_loss(logits, labels))
-
-
-OBJECTIVES: dict[str, Callable[..., Objective]] = {
+_COUPLED: dict[str, Callable[[Setting], Callable]] = {
     "hypersimplex": _hypersimplex,
     "fenchel_young": _fenchel_young,
+    "centred_scaled_mse": _centred_scaled_mse,
+    "tilted": _tilted,
+}
+_TERMS: dict[str, Callable[[Setting], Terms]] = {
     "cross_entropy": _cross_entropy,
     "mse": _mse,
     "scaled_mse": _scaled_mse,
-    "centred_scaled_mse": _centred_scaled_mse,
     "hinge": _hinge,
+    "label_smoothing": _label_smoothing,
+    "symmetric_cross_entropy": _symmetric_cross_entropy,
+    "generalized_cross_entropy": _generalized_cross_entropy,
+    "focal": _focal,
+    "class_weighted": _class_weighted,
 }
+OBJECTIVES = (*_COUPLED, *_TERMS)

@@ -26,6 +26,13 @@ _SHOWN = ("loss", "test_accuracy", "test_accuracy_thresholded", "active")
 _ACCURACIES = tuple(
     f"{part}_accuracy{decision}" for part in ("test", "validation") for decision in ("", "_thresholded")
 )
+_AT_BEST = {
+    "test_worst_class": "test_accuracy",
+    "test_worst_class_thresholded": "test_accuracy_thresholded",
+    "test_tail_loss": "test_accuracy",
+    "kept_clean": "test_accuracy",
+}
+"""What else is measured, and by which accuracy an epoch is the best for it."""
 _PANELS = {
     "training loss": {"loss": "loss"},
     "test accuracy": {"test_accuracy": "argmax of logits", "test_accuracy_thresholded": "with thresholds"},
@@ -33,10 +40,15 @@ _PANELS = {
         "validation_accuracy": "argmax of logits",
         "validation_accuracy_thresholded": "with thresholds",
     },
+    "worst class": {
+        "test_worst_class": "argmax of logits",
+        "test_worst_class_thresholded": "with thresholds",
+    },
     "share of the batch": {
         "active": "active",
         "saturated_right": "saturated, right",
         "saturated_wrong": "saturated, wrong",
+        "kept_clean": "right labels of the kept",
     },
 }
 
@@ -53,7 +65,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> dict
 
     Returns:
       The summary. `train_examples` counts what was trained on; the budget of a loss without a projection is None, and
-      so are accuracies that were not evaluated.
+      so are accuracies that were not evaluated. `at_max_...` is of the epoch whose test accuracy, by argmax or with
+      thresholds as the field says, is highest.
 
     Raises:
       UserError: the config does not fit the data or the devices, files are missing or damaged, or the folder is
@@ -124,6 +137,7 @@ def _summary(config, task: tasks.Task, history: Sequence[Mapping[str, Any]], tra
         "train_seconds": train_seconds,
         "epoch_of_max": best["epoch"],
         **{key: value for name in _ACCURACIES for key, value in _max_and_last(history, name).items()},
+        **{key: value for name, by in _AT_BEST.items() for key, value in _at_best_and_last(history, name, by).items()},
         "versions": {"softbin": softbin.__version__, **{name: version(name) for name in ("jax", "flax", "optax")}},
         "device": jax.devices()[0].device_kind,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -133,6 +147,11 @@ def _summary(config, task: tasks.Task, history: Sequence[Mapping[str, Any]], tra
 def _max_and_last(history: Sequence[Mapping[str, Any]], name: str) -> dict[str, float | None]:
     values = [record[name] for record in history if name in record]
     return {f"max_{name}": max(values, default=None), f"last_{name}": values[-1] if values else None}
+
+
+def _at_best_and_last(history: Sequence[Mapping[str, Any]], name: str, by: str) -> dict[str, float | None]:
+    best = max(history, key=lambda record: record.get(by, 0.0))
+    return {f"at_max_{name}": best.get(name), f"last_{name}": history[-1].get(name)}
 
 
 def sentence(summary: Mapping[str, Any]) -> str:

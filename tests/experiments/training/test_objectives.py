@@ -11,8 +11,15 @@ LOGITS = jax.random.normal(jax.random.key(0), (12, 3))
 LABELS = jnp.arange(12) % 3
 
 
-def value(name, budget=softbin.budgets.label_count, temperature=2.0):
-    return float(objectives.objective(name, budget, temperature)(LOGITS, LABELS))
+WEIGHTS = np.array([0.5, 1.0, 1.5])  # of the classes
+
+
+def objective(name, budget=softbin.budgets.label_count, temperature=2.0):
+    return objectives.objective(name, objectives.Setting(budget, temperature, WEIGHTS))
+
+
+def value(name, **setting):
+    return float(objective(name, **setting).loss(LOGITS, LABELS))
 
 
 def test_ours_are_the_library_functions():
@@ -65,6 +72,54 @@ def test_hinge_is_the_mean_margin_violation():
     assert value("hinge") == pytest.approx(np.maximum(0, 1 + rival - right).mean(), rel=1e-6)
 
 
+P = np.asarray(jax.nn.softmax(LOGITS))
+OWN = P[np.arange(12), LABELS]  # the probabilities of the labels
+
+
+@pytest.mark.parametrize(
+    ("name", "terms"),
+    [
+        ("cross_entropy", -np.log(OWN)),
+        ("label_smoothing", -0.8 * np.log(OWN) - 0.2 * np.log(P).mean(1)),
+        ("symmetric_cross_entropy", -0.1 * np.log(OWN) - np.log(1e-4) * (1 - OWN)),
+        ("generalized_cross_entropy", (1 - OWN**0.7) / 0.7),
+        ("focal", -((1 - OWN) ** 2) * np.log(OWN)),
+        ("class_weighted", -WEIGHTS[LABELS] * np.log(OWN)),
+    ],
+)
+def test_terms_are_those_of_the_papers(name, terms):
+    np.testing.assert_allclose(objective(name).terms(LOGITS, LABELS), terms, rtol=1e-5)
+
+
+def test_tilted_is_the_logarithm_of_the_mean_exponential_of_cross_entropies():
+    assert value("tilted") == pytest.approx(np.log(np.mean(1 / OWN)), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", objectives.OBJECTIVES)
+def test_a_loss_with_terms_is_their_mean_and_with_weights_that_of_some(name):
+    loss, terms = objective(name)
+    if terms is None:
+        assert name in ("hypersimplex", "fenchel_young", "centred_scaled_mse", "tilted")
+        return
+    some = jnp.arange(12) % 4 == 0
+    assert float(loss(LOGITS, LABELS)) == float(jnp.mean(terms(LOGITS, LABELS)))
+    weighted = loss(LOGITS, LABELS, weights=some.astype(float))
+    np.testing.assert_allclose(weighted, terms(LOGITS, LABELS)[some].mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", objectives.OBJECTIVES)
+def test_confident_decisions_have_finite_gradients(name):
+    gradient = jax.grad(objective(name).loss)(1e3 * LOGITS, LABELS)
+    assert np.isfinite(gradient).all()
+
+
+def test_class_weights_are_inverse_frequencies_with_mean_1_over_the_examples():
+    labels = np.array([0] * 6 + [1] * 3 + [3])
+    weights = objectives.class_weights(labels, 4)
+    np.testing.assert_allclose(weights[[1, 3]] / weights[0], [2, 6])
+    assert weights[labels].mean() == pytest.approx(1)
+
+
 @pytest.mark.parametrize(("name", "k"), [("label_count", [1, 0, 3]), ("prior", [2, 1, 1]), ("0.25", [1, 1, 1])])
 def test_budgets_by_name(name, k):
     budget = objectives.budget(name, train_labels=np.array([0, 0, 1, 2]), classes=3)
@@ -79,8 +134,8 @@ def test_an_unknown_budget_is_refused(name):
 
 
 def test_an_unknown_loss_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match="unknown loss 'focal': choose one of hypersimplex, fenchel_young"):
-        value("focal")
+    with pytest.raises(UserError, match="unknown loss 'poly': choose one of hypersimplex, fenchel_young"):
+        value("poly")
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])

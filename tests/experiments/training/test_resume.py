@@ -20,6 +20,7 @@ from tests.experiments.training.test_run import CNN, COMMAND, CONFIGS, config, l
 
 EPOCHS = 100
 CHANGES = {"epochs": EPOCHS, "checkpoint_every": 5, "hidden": (32,), "budget": "label_count"}
+TRIMMED = {"label_noise": 0.4, "trim": 0.6, "trim_warmup": 1.0}  # a share that every step changes
 ARGUMENTS = [f"--config={CONFIGS / 'digits.py'}", *(f"--config.{name}={value}" for name, value in CHANGES.items())]
 
 
@@ -93,8 +94,9 @@ def test_a_run_killed_ten_times_ends_with_the_bits_of_an_undisturbed_one(undistu
     assert results(tmp_path) == results(undisturbed)
 
 
-def test_batch_statistics_and_augmentation_go_on_where_they_were(tmp_path, monkeypatch):
-    settings = config(**CNN, augment=True, checkpoint_every=1, evaluate_every=3)
+@pytest.mark.parametrize("changes", [{**CNN, "augment": True}, {**TRIMMED, "epochs": 4}], ids=["cnn", "trimmed"])
+def test_a_run_goes_on_where_it_was(changes, tmp_path, monkeypatch):
+    settings = config(**changes, checkpoint_every=1, evaluate_every=3)
 
     class Copied(Checkpoints):
         def save(self, epoch, state):

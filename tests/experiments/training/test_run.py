@@ -82,7 +82,7 @@ def test_the_same_seed_gives_the_same_run(run, tmp_path):
 
 @pytest.mark.parametrize("loss", OBJECTIVES)
 def test_every_loss_learns(loss, tmp_path):
-    summary = train(config(loss=loss, epochs=15, train_examples=512), tmp_path)
+    summary = train(config(loss=loss, epochs=15, train_examples=512, learning_rate=5e-3), tmp_path)
     best = summary["max_test_accuracy_thresholded"] or summary["max_test_accuracy"]
     assert best > 0.85
     assert (summary["budget"] is None) == (loss not in ("hypersimplex", "fenchel_young"))
@@ -91,7 +91,7 @@ def test_every_loss_learns(loss, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"loss": "focal"}, "unknown loss 'focal'"),
+        ({"loss": "poly"}, "unknown loss 'poly'"),
         ({"batch_size": 1438}, r"batch_size 1438 is outside \[1, 1437\]"),
         ({"batch_size": 0}, "batch_size 0 is outside"),
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
@@ -99,6 +99,16 @@ def test_every_loss_learns(loss, tmp_path):
         ({"evaluate_every": 0}, "evaluate_every must be at least 1, got 0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"label_noise": 1.5}, r"label_noise must be in \[0, 1\], got 1.5"),
+        ({"noise_kind": "random"}, "unknown noise_kind 'random': choose one of symmetric, pair, instance"),
+        ({"trim": 0.0}, r"trim must be in \(0, 1\], a share of the batch, got 0.0: 1 takes all of it"),
+        ({"tail": 1.5}, r"tail must be in \(0, 1\], a share of the batch, got 1.5"),
+        ({"trim": float("nan")}, r"trim must be in \(0, 1\], a share of the batch, got nan"),
+        ({"trim_warmup": -0.1}, r"trim_warmup must be in \[0, 1\], a share of the steps, got -0.1"),
+        ({"trim_by": "loss"}, "unknown trim_by 'loss': choose one of cross_entropy, scaled_squares, projection, or"),
+        ({"loss": "mse", "trim": 0.5, "tail": 0.5}, "trim 0.5 and tail 0.5 exclude each other: set one of them to 1"),
+        ({"loss": "tilted", "trim": 0.5}, "trim chooses examples by their terms, and tilted is no mean of terms: set"),
+        ({"loss": "centred_scaled_mse", "trim": 0.5}, "and centred_scaled_mse is no mean of terms: set trim to 1, or"),
+        ({"loss": "hypersimplex", "tail": 0.5}, "tail chooses examples by their terms, and hypersimplex is no mean"),
         ({"imbalance": 0.0}, r"imbalance must be in \(0, 1\], 1 for none, got 0.0"),
         ({"learning_rate": -1.0}, "learning_rate must be positive and finite, got -1.0"),
         ({"hidden": (8, 0)}, r"hidden must be widths of at least 1, such as \(128, 128\), got \(8, 0\)"),
@@ -178,7 +188,7 @@ def test_validation_accuracy_is_of_examples_that_training_does_not_see(tmp_path,
     assert summary["max_test_accuracy"] == wrong["max_test_accuracy"]
 
 
-def test_noise_and_imbalance_reach_the_training_set_only(tmp_path):
+def test_noise_reaches_training_and_validation_and_imbalance_training_only(tmp_path):
     changes = {"epochs": 3, "loss": "cross_entropy", "validation_examples": 200, "batch_size": 64}
     noisy = train(config(**changes, label_noise=1.0), tmp_path / "noisy")
     rare = train(config(**changes, imbalance=0.1), tmp_path / "rare")
@@ -187,6 +197,60 @@ def test_noise_and_imbalance_reach_the_training_set_only(tmp_path):
     assert noisy["train_examples"] == 1237
     assert rare["train_examples"] < 700
     assert rare["max_test_accuracy"] > 0.25
+
+
+NOISY = {"label_noise": 0.4, "train_examples": 1024, "validation_examples": 200, "evaluate_every": 5}
+
+
+@pytest.fixture(scope="module")
+def trimmed(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("trimmed")
+    return train(config(**NOISY, loss="hypersimplex", trim=0.6, trim_warmup=0.5), workdir), workdir
+
+
+def test_what_is_kept_is_cleaner_as_less_is_kept(trimmed):
+    summary, workdir = trimmed
+    shares = [record["kept_clean"] for record in metrics(workdir)]
+    assert shares[0] == pytest.approx(0.64, abs=0.1)
+    assert summary["last_kept_clean"] == shares[-1] > 0.85
+    plain = train(config(**NOISY, loss="hypersimplex"), workdir / "plain")
+    assert plain["last_kept_clean"] is None
+    assert "kept_clean" not in metrics(workdir / "plain")[0]
+    assert summary["last_test_accuracy_thresholded"] > plain["last_test_accuracy_thresholded"] + 0.02
+
+
+def test_tail_loss_and_worst_class_are_of_the_last_and_of_the_best_epoch(trimmed):
+    summary, workdir = trimmed
+    records = metrics(workdir)
+    for name, by in (
+        ("test_worst_class", "test_accuracy"),
+        ("test_worst_class_thresholded", "test_accuracy_thresholded"),
+        ("test_tail_loss", "test_accuracy"),
+        ("kept_clean", "test_accuracy"),
+    ):
+        assert summary[f"last_{name}"] == records[-1][name]
+        assert summary[f"at_max_{name}"] == max(records, key=lambda record: record[by])[name]
+    assert all(record["test_worst_class"] <= record["test_accuracy"] for record in records)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": "cross_entropy", "trim": 0.6},
+        {"loss": "scaled_mse", "trim": 0.6, "trim_by": "projection", "trim_per_class": True, "microbatch_size": 48},
+        {"loss": "fenchel_young", "trim": 0.6, "trim_by": "cross_entropy", "noise_kind": "pair"},
+        {"loss": "cross_entropy", "tail": 0.5, "noise_kind": "instance"},
+    ],
+)
+def test_every_way_to_choose_examples_learns(changes, tmp_path):
+    summary = train(config(**{**NOISY, "label_noise": 0.2, "epochs": 20, "learning_rate": 5e-3, **changes}), tmp_path)
+    assert (summary["max_test_accuracy_thresholded"] or summary["max_test_accuracy"]) > 0.8
+
+
+def test_the_budget_of_a_ranking_by_projections_is_named(tmp_path):
+    changes = {"loss": "mse", "epochs": 1, "trim": 0.5}
+    named = [train(config(**changes, trim_by=by), tmp_path / (by or "own"))["budget"] for by in ("", "projection")]
+    assert named == [None, "0.5"]
 
 
 CNN = {"model": "cnn", "train_examples": 256, "batch_size": 64, "epochs": 4, "temperature": 5.0}

@@ -48,6 +48,7 @@ def _run() -> ml_collections.ConfigDict:
     config.train_examples = 0  # all of them
     config.validation_examples = 0
     config.label_noise = 0.0
+    config.noise_kind = "symmetric"
     config.imbalance = 1.0
     config.model = "cnn"
     config.hidden = ()
@@ -56,6 +57,11 @@ def _run() -> ml_collections.ConfigDict:
     config.loss = "hypersimplex"
     config.budget = ""
     config.temperature = 1.5
+    config.trim = 1.0
+    config.trim_warmup = 0.2
+    config.trim_by = ""
+    config.trim_per_class = False
+    config.tail = 1.0
     config.batch_size = 8192
     config.microbatch_size = 0
     config.epochs = 600
