@@ -195,9 +195,8 @@ def check_whole(k):
 
 def check_positive(k):
     """Of no entries there is neither a rank nor a mean."""
-    check_k(k)
     known = _known(k.shares if isinstance(k, Share) else k)
-    if known is not None and not np.all(known > 0):
+    if known is not None and known.dtype.kind in "iuf" and not np.all(known > 0):
         raise ValueError(f"k must be positive: there has to be an entry to take, got {_show(known)}")
 
 

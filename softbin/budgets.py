@@ -1,5 +1,8 @@
 """Budgets: how many examples of each class the projection chooses.
 
+A share, `fraction` or `prior`, is also a `k` of operators, hard choices and means: of the entries of each group that
+exist, over all shards, in number or by weight.
+
 A budget is a number of examples or an array of them, one per class, used as it is, or a callable
 `(targets, weights) -> k` that counts: `targets` of shape (n, C) are the one-hot, multi-hot or soft labels (None where
 there are none), `weights` of shape (n,) are 1 for an example that counts and 0 for a masked one; `k` broadcasts to
@@ -7,7 +10,7 @@ there are none), `weights` of shape (n,) are 1 for an example that counts and 0 
 shards' budgets are added up.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +24,6 @@ from softbin.groups import Groups
 
 Targets = Float[Array, "n classes"] | None
 Weights = Float[Array, " n"]
-Counting = Callable[[Targets, Weights], Float[Array, "..."]]
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["shares"], meta_fields=[])
@@ -41,8 +43,8 @@ class Share:
         return f"softbin.budgets.{'prior' if np.ndim(self.shares) else 'fraction'}({self.shares})"
 
 
-def fraction(share: Real[ArrayLike, ""]) -> Counting:
-    """`k = share * n` for every class. One half is the setting of the paper's published experiments.
+def fraction(share: Real[ArrayLike, ""]) -> Share:
+    """`k = share * n` for every class or group. One half is the setting of the paper's published experiments.
 
     Args:
       share: in [0, 1]; may be traced, so that an `optax.Schedule` can drive it, and has a gradient.
@@ -66,7 +68,7 @@ def fraction(share: Real[ArrayLike, ""]) -> Counting:
     return Share(shares)
 
 
-def prior(class_priors: Sequence[Real[ArrayLike, ""]] | Real[ArrayLike, " classes"]) -> Counting:
+def prior(class_priors: Sequence[Real[ArrayLike, ""]] | Real[ArrayLike, " classes"]) -> Share:
     """`k_c = class_priors[c] * n`: the number of positives to expect, whatever the batch holds.
 
     Args:

@@ -43,7 +43,8 @@ def kth_largest(
     Args:
       scores: floating point, any shape; groups lie along `axis`. Infinities are ordinary values, -0 equals 0, and
         subnormal float32 or float64 numbers are 0.
-      k: a whole number in [1, n], or an array that broadcasts to the shape of `scores` without `axis`. May be traced.
+      k: a whole number in [1, n], an array that broadcasts to the shape of `scores` without `axis`, or a share of the
+        entries that exist, `softbin.budgets.fraction(0.1)`, which is rounded to a whole number of them. May be traced.
         With weights real, above 0 and at most their sum.
       axis: the axis that groups lie along, a tuple of axes, or None for all.
       where: broadcasts to `scores`. Entries where it is false do not exist.
@@ -83,7 +84,8 @@ def binary_argmax(
 
     Args:
       scores: floating point, any shape. -0 equals 0, and subnormal float32 or float64 numbers are 0.
-      k: a whole number in [0, n], or an array that broadcasts to the shape of `scores` without `axis`.
+      k: a whole number in [0, n], an array that broadcasts to the shape of `scores` without `axis`, or a share of the
+        entries that exist, `softbin.budgets.fraction(0.1)`, which is rounded to a whole number of them. May be traced.
       axis: the axis to choose along, a tuple of axes to choose along together, or None for all.
       where: broadcasts to `scores`. Entries where it is false are never chosen.
       axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split.

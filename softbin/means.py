@@ -218,6 +218,7 @@ def _smooth_mean(values, k, temperature, where, weights, *, groups, regularizer)
     y = y if part is None else jnp.where(part, y, 0)
     q = jnp.minimum(k / jnp.where(count > 0, count, 1), 1)
     multiplier = temperature * (thresholds.multiplier(found, temperature) + regularizer.inverse_link(q, 1 - q))
+    multiplier = jnp.clip(multiplier, *_range(scores, part, groups))  # it has lost its digits where τ is huge
     reference = lax.stop_gradient(jnp.where(jnp.isfinite(multiplier), multiplier, 0))
     total = _smooth_total(scores, k, temperature, weights, part, reference, y, q, multiplier, groups, regularizer)
     return _mean(total, reference, k, count, groups, values)
@@ -231,8 +232,9 @@ def _smooth_total(scores, k, temperature, weights, part, reference, y, q, multip
     the temperature is large. Above the multiplier, `r`, errors of `y` cancel. By the envelope theorem `y`, `q` and the
     multiplier have no part in the derivative.
     """
-    divergence = _divergence(y, q, part, regularizer)
-    return groups.total(weighted(y * _above(scores, reference, y) - temperature * divergence, weights))
+    bound = jnp.where(y == q, 0, jnp.maximum((y - q) * (scores - reference), 0))  # where y - q is all rounding
+    cost = jnp.minimum(temperature * _divergence(y, q, part, regularizer), bound)
+    return groups.total(weighted(y * _above(scores, reference, y) - cost, weights))
 
 
 @partial(_smooth_total.defjvp, symbolic_zeros=True)
@@ -253,6 +255,13 @@ def _smooth_total_jvp(groups, regularizer, primals, tangents):
         by_weights = y * _above(scores, multiplier, y) - temperature * divergence
         change += groups.plain_total(by_weights * dweights)
     return total, change
+
+
+def _range(scores, part, groups):
+    """The smallest and the largest score of each group."""
+    scores = lax.stop_gradient(scores)
+    negative = -scores if part is None else jnp.where(part, -scores, -jnp.inf)
+    return -groups.largest(negative), groups.largest(scores)
 
 
 def _above(scores, reference, y):

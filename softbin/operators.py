@@ -45,8 +45,8 @@ def soft_binary_argmax(
     Args:
       scores: floating point, any shape; groups lie along `axis`. `+inf` is always chosen (and spends budget),
         `-inf` never; NaN makes its own group NaN. bfloat16 and float16 are computed in float32.
-      k: how many to choose, real, in [0, n]: a number, or an array that broadcasts to the shape of `scores`
-        without `axis`. May be traced, and has a gradient.
+      k: how many to choose, real, in [0, n]: a number, an array that broadcasts to the shape of `scores` without
+        `axis`, or a share of the entries that exist, `softbin.budgets.fraction(0.1)`. May be traced; has a gradient.
       temperature: positive, of the kind and shape of `k`. May be traced, and has a gradient.
       axis: the axis to choose along, a tuple of axes to choose along together, or None for all.
       where: broadcasts to `scores`. Entries where it is false do not exist: result and gradient are 0.

@@ -263,7 +263,7 @@ def test_a_fractional_number_is_refused(k):
 
 
 @pytest.mark.parametrize(
-    ("k", "message"), [(0, "k must be at least 1"), (-1, "k must be at least 1"), (7, "k must be at most n = 6")]
+    ("k", "message"), [(0, "k must be positive"), (-1, "k must be positive"), (7, "k must be at most n = 6")]
 )
 def test_a_rank_out_of_range_is_refused(k, message):
     with pytest.raises(ValueError, match=message):

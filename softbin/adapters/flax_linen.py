@@ -27,7 +27,7 @@ class SoftBinaryArgmax(nn.Module):
     A learned temperature is kept positive by its logarithm, the parameter `log_temperature`.
 
     Attributes:
-      k: how many to choose, real, in [0, n].
+      k: how many to choose, real, in [0, n], or a share, such as `softbin.budgets.fraction(0.1)`.
       temperature: positive; where it is learned, its initial value.
       learn_temperature: whether the temperature is a parameter.
       axis, regularizer, axis_name: as for :func:`softbin.soft_binary_argmax`.
@@ -45,7 +45,7 @@ class SoftBinaryArgmax(nn.Module):
       <https://arxiv.org/abs/2602.23336>`_, 2026, eq. 9.
     """
 
-    k: int | float
+    k: int | float | budgets.Share
     temperature: int | float = 1.0
     learn_temperature: bool = False
     axis: int | Sequence[int] | None = -1

@@ -25,6 +25,11 @@ def _parser() -> command_line.Parser:
         help="report these instead of the runs in the folder: "
         f"{', '.join(run_table.packaged())}, or the path of a CSV file",
     )
+    parser.add_argument(
+        "--reference",
+        default="cross_entropy",
+        help="compare every loss with this one, by its name in the report's tables; of networks only",
+    )
     return parser
 
 
@@ -35,7 +40,11 @@ def _run(arguments: Sequence[str] | None) -> None:
         runs, source = run_table.read_results(flags.results), flags.results
     else:
         runs, source = run_table.read_workdir(place), place.name
-    for sentence in (boosting if runs.are_of_boosting else networks).report(runs, source, place):
+    if runs.are_of_boosting:
+        sentences = boosting.report(runs, source, place)
+    else:
+        sentences = networks.report(runs, source, place, flags.reference)
+    for sentence in sentences:
         print(sentence)
     print(f"{len(runs.table)} runs; results in {place / folder.REPORT_FILE}")
 

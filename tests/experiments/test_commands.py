@@ -52,7 +52,7 @@ def sweep_config(tmp_path):
     [
         ("train", ["config", "workdir", "coordinator_address", "num_processes", "process_id"]),
         ("sweep", ["config", "workdir"]),
-        ("report", ["workdir", "results"]),
+        ("report", ["workdir", "results", "reference"]),
         ("bench", ["workdir", "quick"]),
     ],
 )
@@ -110,6 +110,11 @@ def test_help_describes_every_flag_and_shows_an_example(name, described, flag, c
             "report",
             ["{in}", "--results=papers"],
             "unknown results 'papers': choose paper, boosting_tables, large_batch_cpu",
+        ),
+        (
+            "report",
+            ["{in}", "--results=paper", "--reference=adam"],
+            "no run is of the reference 'adam': choose one of 'cross_entropy', 'hinge', 'hypersimplex (k = n/2",
         ),
         ("report", ["{in}", "more"], "unrecognized arguments: more: see softbin-report --help"),
         ("bench", ["{in}", "--quik"], "unrecognized arguments: --quik: see softbin-bench --help"),

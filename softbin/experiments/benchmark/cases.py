@@ -29,7 +29,8 @@ class Size(NamedTuple):
     """The problem and its shape.
 
     A `loss` projects each class over the examples, a `selection` each example; a `hard choice` takes some entries of
-    each example, and a `hard choice by columns` a sixteenth of the examples for each class.
+    each example, and a `hard choice by columns` a sixteenth of the examples for each class. A `trimmed mean` is that of
+    the smaller half of all logits.
     """
 
     case: str
@@ -295,6 +296,11 @@ def _chosen(function) -> Callable[[Batch], Program]:
     return build
 
 
+def _trimmed(mean) -> Callable[[Batch], Program]:
+    """The mean of the smaller half, by `(values, k) -> mean`."""
+    return _compiled(lambda logits, labels: mean(jnp.ravel(logits), logits.size // 2))
+
+
 _label_count_loss = partial(softbin.loss, budget=softbin.budgets.label_count)
 
 IMPLEMENTATIONS: Mapping[str, Mapping[str, Implementation]] = {
@@ -335,12 +341,22 @@ IMPLEMENTATIONS: Mapping[str, Mapping[str, Implementation]] = {
         ),
         "jax.numpy.sort": Implementation(_hard_by_columns(lambda scores, k: jnp.sort(scores, 0)), may_be_slow=True),
     },
+    "trimmed mean": {
+        "softbin.bottom_k_mean": Implementation(_trimmed(softbin.bottom_k_mean)),
+        "softbin.bottom_k_mean, smooth": Implementation(_trimmed(partial(softbin.bottom_k_mean, temperature=1.0))),
+        "jax.numpy.mean of all": Implementation(_trimmed(lambda values, k: jnp.mean(values))),
+        "jax.numpy.sort": Implementation(_trimmed(lambda values, k: jnp.mean(jnp.sort(values)[:k])), may_be_slow=True),
+        "jax.lax.top_k": Implementation(
+            _trimmed(lambda values, k: -jnp.mean(jax.lax.top_k(-values, k)[0])), may_be_slow=True
+        ),
+    },
 }
 BASELINES: Mapping[str, str] = {
     "loss": "optax cross-entropy",
     "selection": "jax.lax.top_k",
     "hard choice": "jax.lax.top_k",
     "hard choice by columns": "jax.lax.top_k",
+    "trimmed mean": "jax.numpy.mean of all",
 }
 """What each ratio is over."""
 

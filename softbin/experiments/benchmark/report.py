@@ -94,6 +94,8 @@ def show(records: Sequence[Record], console: Console) -> None:
 def _title(record: Record) -> str:
     if record.case == "selection":
         return f"selection: {record.n:,} rows of {record.classes:,} entries"
+    if record.case == "trimmed mean":
+        return f"trimmed mean: of {record.n * record.classes:,} values"
     if record.case.startswith("hard choice"):
         return f"{record.case}: {record.n:,} rows of {record.classes:,} {'entry' if record.classes == 1 else 'entries'}"
     return f"loss: {record.n:,} examples, {record.classes:,} {'class' if record.classes == 1 else 'classes'}"

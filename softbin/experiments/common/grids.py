@@ -17,10 +17,20 @@ _SHORT = {
     "temperature": "t",
     "batch_size": "b",
     "label_noise": "noise",
+    "trim_warmup": "warmup",
     "learning_rate": "lr",
     "seed": "s",
 }
-_BARE = ("loss", "budget", "dataset", "model", "booster", "hessian")  # whose values speak for themselves
+_BARE = (
+    "loss",
+    "budget",
+    "trim_by",
+    "dataset",
+    "noise_kind",
+    "model",
+    "booster",
+    "hessian",
+)  # whose values speak for themselves
 
 
 def expand(config: ml_collections.ConfigDict) -> dict[str, ml_collections.ConfigDict]:

@@ -12,20 +12,24 @@ import pandas as pd
 from scipy import stats
 
 from softbin.experiments.reports.run_table import SETTING, VARIANT
+from softbin.experiments.training.objectives import DEFAULT_BUDGETS, TEMPERED
+from softbin.experiments.training.selection import ranked_by
 
 ALPHA = 0.05
-PROJECTED = ("hypersimplex", "fenchel_young")
-TEMPERED = (*PROJECTED, "scaled_mse", "centred_scaled_mse")
-"""The losses that a temperature changes."""
+PROJECTED = tuple(DEFAULT_BUDGETS)
 HALF = "0.5"
+WARM_UP = 0.2
+"""The `trim_warmup` that names leave out."""
 _SAME = 3e-6  # differences nearer than this are equal: an accuracy is a count, and rounded to six decimals
 _CELL = [*SETTING, "variant", "batch_size", "learning_rate"]
 
 
 def decisions(table: pd.DataFrame) -> pd.DataFrame:
-    """A row for each run and decision rule, with its maximum and last test and its maximum validation accuracy.
+    """A row for each run and decision rule, with what it reaches by the rule.
 
-    Adds the columns `variant` (a name), `decision` (argmax or thresholds), `accuracy`, `last` and `validation`.
+    Adds the columns `variant` (a name), `decision` (argmax or thresholds), the test accuracies `accuracy` (the maximum
+    over the epochs), `last` and `stopped` (in the epoch whose validation accuracy is highest), the maximum `validation`
+    accuracy, and the smallest recall of a class in the best (`worst_class`) and in the last epoch (`last_worst_class`).
     """
     rules = {"argmax": "", "thresholds": "_thresholded"}
     parts = [
@@ -33,7 +37,10 @@ def decisions(table: pd.DataFrame) -> pd.DataFrame:
             decision=rule,
             accuracy=table[f"max_test_accuracy{suffix}"],
             last=table[f"last_test_accuracy{suffix}"],
+            stopped=table[f"stopped_test_accuracy{suffix}"],
             validation=table[f"max_validation_accuracy{suffix}"],
+            worst_class=table[f"at_max_test_worst_class{suffix}"],
+            last_worst_class=table[f"last_test_worst_class{suffix}"],
         )
         for rule, suffix in rules.items()
     ]
@@ -41,13 +48,32 @@ def decisions(table: pd.DataFrame) -> pd.DataFrame:
     return result.assign(variant=[variant_name(*row) for row in result[[*VARIANT, "decision"]].itertuples(index=False)])
 
 
-def variant_name(loss: str, budget: str, temperature: float, decision: str = "argmax") -> str:
-    """As in `hypersimplex (k = n/2, τ = 1.5), thresholds`."""
+def variant_name(
+    loss: str,
+    budget: str,
+    temperature: float,
+    trim: float = 1.0,
+    trim_warmup: float = WARM_UP,
+    trim_by: str = "",
+    trim_per_class: bool | np.bool_ = False,
+    tail: float = 1.0,
+    decision: str = "argmax",
+) -> str:
+    """As in `hypersimplex (k = n/2, τ = 1.5, smallest 0.6 n), thresholds`."""
+    by = ranked_by(trim_by, loss) if trim < 1 else ""
     settings = []
-    if loss in PROJECTED:
+    if loss in PROJECTED or by == "projection":
         settings.append(f"k = {budget_name(budget)}")
-    if loss in TEMPERED:
+    if loss in TEMPERED or by in ("scaled_squares", "projection"):
         settings.append(f"τ = {temperature:g}")
+    if trim < 1:
+        kept = [f"smallest {trim:g} n"]
+        kept += [f"by {by}"] if by and by != ranked_by("", loss) else []
+        kept += ["of every class"] if trim_per_class else []
+        kept += [f"warm-up {trim_warmup:g}"] if trim_warmup != WARM_UP else []
+        settings.append(" ".join(kept))
+    if tail < 1:
+        settings.append(f"largest {tail:g} n")
     name = f"{loss} ({', '.join(settings)})" if settings else loss
     return f"{name}, thresholds" if decision == "thresholds" else name
 
@@ -116,17 +142,24 @@ def holm(p: pd.Series) -> pd.Series:
 
 def by_setting(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """The rows of each setting; of each data set first the clean one, then by label noise and imbalance."""
-    ordered = rows.sort_values(["dataset", "label_noise", "imbalance"], ascending=[True, True, False], kind="stable")
+    order = {"dataset": True, "label_noise": True, "noise_kind": False, "imbalance": False}
+    ordered = rows.sort_values(list(order), ascending=list(order.values()), kind="stable")
     return [part for _, part in ordered.groupby(list(SETTING), sort=False, dropna=False)]
 
 
-def comparison_table(rows: pd.DataFrame, baseline: Callable[[pd.Series], str | None]) -> pd.DataFrame:
+Baseline = Callable[[pd.Series, pd.DataFrame], str | None]
+"""From a row, and all rows of its setting, to the name of the variant that it is compared with.
+
+None leaves it out of the table, and its own name, or one that was not run, leaves out the test.
+"""
+
+
+def comparison_table(rows: pd.DataFrame, baseline: Baseline) -> pd.DataFrame:
     """Every variant beside its baseline at every batch size, in one setting and with one learning rate a variant.
 
     Args:
       rows: as of `decisions`.
-      baseline: from a row to the name of the variant that it is compared with; None leaves it out of the table, and
-        its own name, or one that was not run, leaves out the test.
+      baseline: what each is compared with.
 
     Returns:
       A row for each batch size and variant, with `seeds`, `mean`, `sd`, `last`, `baseline`, `baseline_mean` and the
@@ -135,7 +168,7 @@ def comparison_table(rows: pd.DataFrame, baseline: Callable[[pd.Series], str | N
     cells = dict(iter(rows.groupby(["batch_size", "variant"], sort=False)))
     records = []
     for (batch_size, variant), cell in cells.items():
-        name = baseline(cell.iloc[0])
+        name = baseline(cell.iloc[0], rows)
         if name is None:
             continue
         record = {"batch_size": batch_size, "loss": cell["loss"].iloc[0], "variant": variant, **summary(cell)}
@@ -159,19 +192,67 @@ def summary(cell: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def cross_entropy(row: pd.Series) -> str:
-    """Compare every variant with cross-entropy."""
-    return "cross_entropy"
+def named(reference: str) -> Baseline:
+    """Compare every variant with one."""
+    return lambda row, rows: reference
 
 
-def same_temperature(row: pd.Series) -> str | None:
+cross_entropy = named("cross_entropy")
+
+
+def same_temperature(row: pd.Series, rows: pd.DataFrame) -> str | None:
     """Compare a loss with a temperature with the squared error on logits/temperature, without a projection."""
     return variant_name("scaled_mse", "", row["temperature"]) if row["loss"] in TEMPERED else None
 
 
-def argmax_of_same(row: pd.Series) -> str | None:
+def argmax_of_same(row: pd.Series, rows: pd.DataFrame) -> str | None:
     """Compare decisions with thresholds with argmax of the same loss."""
     return variant_name(*(row[field] for field in VARIANT)) if row["decision"] == "thresholds" else None
+
+
+def same_of_all_examples(row: pd.Series, rows: pd.DataFrame) -> str | None:
+    """Compare a loss of chosen examples with the same loss of all of them."""
+    if not chooses(row):
+        return None
+    return variant_name(row["loss"], row["budget"], row["temperature"], decision=row["decision"])
+
+
+def best_of_all_examples(row: pd.Series, rows: pd.DataFrame) -> str | None:
+    """Compare a loss of chosen examples with the loss of all of them whose mean accuracy is highest."""
+    if not chooses(row):
+        return None
+    others = rows[(rows["batch_size"] == row["batch_size"]) & ~chooses(rows)]
+    return others.groupby("variant")["accuracy"].mean().idxmax() if len(others) else None
+
+
+def chooses(rows: Any) -> Any:
+    """Whether a row, or each of several, is of a loss that not all examples of a batch count for."""
+    return (rows["trim"] < 1) | (rows["tail"] < 1)
+
+
+_REACHED = {
+    "best": "accuracy",
+    "last": "last",
+    "stopped": "stopped",
+    "worst class": "worst_class",
+    "last worst class": "last_worst_class",
+    "last tail loss": "last_test_tail_loss",
+    "right labels kept": "last_kept_clean",
+}
+
+
+def reached(rows: pd.DataFrame) -> pd.DataFrame:
+    """What each variant reaches at each batch size, mean over its seeds; a column that no run has is left out.
+
+    It is empty for results in which the accuracy alone was measured.
+    """
+    columns = {name: column for name, column in _REACHED.items() if rows[column].notna().any()}
+    if "worst class" not in columns:
+        return pd.DataFrame()
+    groups = rows.groupby(["batch_size", "variant"])
+    table = groups[list(columns.values())].mean().set_axis(list(columns), axis=1)
+    table.insert(0, "seeds", groups["seed"].nunique())
+    return table.sort_values(["batch_size", "last"], ascending=[True, False]).reset_index()
 
 
 def gaps(rows: pd.DataFrame) -> pd.DataFrame:
@@ -183,8 +264,17 @@ def gaps(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def at_common_rates(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a setting with the learning rate of most runs at their batch size; of several, the middle one."""
-    return pd.concat(part[part["learning_rate"] == _common_rate(part)] for _, part in rows.groupby("batch_size"))
+    """The rows of a setting with the learning rate of most runs at their batch size; of several, the middle one.
+
+    Of a variant that was not run with it, those with the variant's own.
+    """
+    parts = []
+    for _, of_size in rows.groupby("batch_size"):
+        rate = _common_rate(of_size)
+        for _, part in of_size.groupby("variant", sort=False):
+            own = rate if (part["learning_rate"] == rate).any() else _common_rate(part)
+            parts.append(part[part["learning_rate"] == own])
+    return pd.concat(parts).sort_index()
 
 
 def _common_rate(rows: pd.DataFrame) -> float:

@@ -99,6 +99,7 @@ def _panels(styles: style.Styles, rows: pd.DataFrame) -> dict[str, style.Styles]
     for variant, line in present.items():
         loss, budget = first.loc[variant, ["loss", "budget"]]
         kind = f"{loss}, k = {comparisons.budget_name(budget)}" if loss in PROJECTED else "no projection"
+        kind = "of chosen examples" if comparisons.chooses(first.loc[variant]) else kind
         panels.setdefault(kind, dict(baseline))[variant] = line
     return panels
 

@@ -10,6 +10,7 @@ from softbin.experiments.boosting.run import MEASURES, STOPS
 from softbin.experiments.common import workdir as folder
 from softbin.experiments.common.errors import UserError, one_line
 from softbin.experiments.reports import paper
+from softbin.experiments.training import measures
 
 PAPER = "paper"
 SETTING = (
@@ -17,6 +18,7 @@ SETTING = (
     "train_examples",
     "validation_examples",
     "label_noise",
+    "noise_kind",
     "imbalance",
     "model",
     "hidden",
@@ -26,9 +28,11 @@ SETTING = (
     "evaluate_every",
 )
 """The fields in which runs that are compared agree."""
-VARIANT = ("loss", "budget", "temperature")
+VARIANT = ("loss", "budget", "temperature", "trim", "trim_warmup", "trim_by", "trim_per_class", "tail")
 _ACCURACIES = ("test_accuracy", "test_accuracy_thresholded", "validation_accuracy", "validation_accuracy_thresholded")
 _BEST_AND_LAST = [f"{which}_{name}" for name in _ACCURACIES for which in ("max", "last")]
+_STOPPED = [f"stopped_test_accuracy{rule}" for rule in ("", "_thresholded")]
+_BESIDE = [f"{which}_{name}" for name in measures.BESIDE for which in ("at_max", "last")]
 _DECIMALS = 6  # of what is measured; float32 has no more
 _TEXT, _INTEGER, _NUMBER, _FLAG = "string", "Int64", "float64", "boolean"
 COLUMNS = {
@@ -37,6 +41,7 @@ COLUMNS = {
     "train_examples": _INTEGER,
     "validation_examples": _INTEGER,
     "label_noise": _NUMBER,
+    "noise_kind": _TEXT,
     "imbalance": _NUMBER,
     "model": _TEXT,
     "hidden": _TEXT,
@@ -45,6 +50,11 @@ COLUMNS = {
     "loss": _TEXT,
     "budget": _TEXT,
     "temperature": _NUMBER,
+    "trim": _NUMBER,
+    "trim_warmup": _NUMBER,
+    "trim_by": _TEXT,
+    "trim_per_class": _FLAG,
+    "tail": _NUMBER,
     "batch_size": _INTEGER,
     "microbatch_size": _INTEGER,
     "epochs": _INTEGER,
@@ -52,7 +62,7 @@ COLUMNS = {
     "learning_rate": _NUMBER,
     "seed": _INTEGER,
     "epoch_of_max": _INTEGER,
-    **dict.fromkeys(_BEST_AND_LAST, _NUMBER),
+    **dict.fromkeys([*_BEST_AND_LAST, *_STOPPED, *_BESIDE], _NUMBER),
     "train_seconds": _NUMBER,
     "softbin": _TEXT,
     "jax": _TEXT,
@@ -96,15 +106,17 @@ class _Schema(NamedTuple):
     columns: dict[str, str]
     required: tuple[str, ...]
     rounded: list[str]
+    defaults: dict[str, Any]  # of columns that older results lack
 
 
 _NETWORKS = _Schema(
     COLUMNS,
     ("dataset", "loss", "batch_size", "learning_rate", "epochs", "seed", "max_test_accuracy"),
-    _BEST_AND_LAST,
+    [*_BEST_AND_LAST, *_STOPPED, *_BESIDE],
+    {"noise_kind": "symmetric", "trim": 1.0, "trim_warmup": 0.2, "trim_by": "", "trim_per_class": False, "tail": 1.0},
 )
 _BOOSTING = _Schema(
-    BOOSTING_COLUMNS, ("booster", "dataset", "loss", "hessian", "learning_rate", "seed", *_MEASURED), _MEASURED
+    BOOSTING_COLUMNS, ("booster", "dataset", "loss", "hessian", "learning_rate", "seed", *_MEASURED), _MEASURED, {}
 )
 
 
@@ -138,10 +150,14 @@ def read_workdir(workdir: Path) -> Runs:
     if len(kinds) > 1:
         raise UserError(f"{workdir} has runs of networks and of boosting: report them from two folders")
     schema = _BOOSTING if kinds == {True} else _NETWORKS
-    rows = [_row(path, config, schema) for path, config in zip(finished, configs, strict=True)]
+    table = pd.DataFrame([_row(path, config, schema) for path, config in zip(finished, configs, strict=True)])
+    curves = None
+    if schema is _NETWORKS:
+        curves = pd.concat([_curve(path) for path in finished], ignore_index=True)
+        table = table.join(_stopped(curves), on="run")
     return Runs(
-        table=_typed(pd.DataFrame(rows), str(workdir), schema),
-        curves=None if schema is _BOOSTING else pd.concat([_curve(path) for path in finished], ignore_index=True),
+        table=_typed(table, str(workdir), schema),
+        curves=curves,
         failed=tuple(_read_json(failed, list)) if failed.exists() else (),
         unfinished=tuple(path.name for path in folders if path not in finished),
     )
@@ -188,7 +204,7 @@ def _row(path: Path, config: dict[str, Any], schema: _Schema) -> dict[str, Any]:
         raise _damaged(path / folder.SUMMARY_FILE, f"no {', '.join(missing)}")
     hidden = fields.get("hidden")
     fields["hidden"] = "-".join(map(str, hidden)) if isinstance(hidden, list | tuple) else hidden
-    return {"run": path.name, **{name: fields.get(name) for name in schema.columns if name != "run"}}
+    return {"run": path.name, **{name: fields[name] for name in schema.columns if name in fields}}
 
 
 def _curve(path: Path) -> pd.DataFrame:
@@ -199,6 +215,17 @@ def _curve(path: Path) -> pd.DataFrame:
         return pd.DataFrame({"run": path.name, **{name: [record[name] for record in records] for name in names}})
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise _damaged(metrics, error) from None
+
+
+def _stopped(curves: pd.DataFrame) -> pd.DataFrame:
+    """By run, the test accuracies of the first epoch in which the validation accuracy is highest."""
+    found = {}
+    for rule in ("", "_thresholded"):
+        test, validation = (f"{part}_accuracy{rule}" for part in ("test", "validation"))
+        if validation in curves:
+            best = curves.dropna(subset=validation).groupby("run")[validation].idxmax()
+            found[f"stopped_{test}"] = curves.loc[best].set_index("run")[test]
+    return pd.DataFrame(found)
 
 
 def _read_json(path: Path, kind: type) -> Any:
@@ -215,6 +242,7 @@ def _typed(table: pd.DataFrame, source: str, schema: _Schema) -> pd.DataFrame:
     missing = [name for name in schema.required if name not in table or table[name].isna().any()]
     if missing:
         raise UserError(f"{source} is damaged (no {', '.join(missing)}): give the runs.csv of a softbin-report")
+    table = table.assign(**{name: value for name, value in schema.defaults.items() if name not in table})
     try:
         table = table.reindex(columns=list(schema.columns)).astype(schema.columns)
     except (ValueError, TypeError) as error:

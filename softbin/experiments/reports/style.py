@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from softbin.experiments.reports import comparisons, paper
+from softbin.experiments.training.objectives import TEMPERED
 
 BASELINE = "cross_entropy"
 COLORS = {
@@ -17,6 +18,12 @@ COLORS = {
     "centred_scaled_mse": "#cc79a7",
     "mse": "#e69f00",
     "hinge": "#999999",
+    "generalized_cross_entropy": "#7b3294",
+    "symmetric_cross_entropy": "#56b4e9",
+    "label_smoothing": "#8c564b",
+    "tilted": "#b2df8a",
+    "focal": "#e7298a",
+    "class_weighted": "#66a61e",
 }
 _DASHES: dict[str, list] = {  # for the paper's temperature, and the others as they rise
     "argmax": ["-", (0, (2.5, 1.5)), (0, (7, 2))],
@@ -28,16 +35,21 @@ Styles = dict[str, dict[str, Any]]
 
 
 def styles_of(rows: pd.DataFrame) -> Styles:
-    """Color by loss, dashes by decision rule and temperature; the variants in the order of legends."""
-    tempered = rows.loc[rows["loss"].isin(comparisons.TEMPERED), "temperature"].unique()
+    """Color by loss, dashes by decision rule and temperature or chosen share; the variants in the order of legends."""
+    tempered = rows.loc[rows["loss"].isin(TEMPERED), "temperature"].unique()
     ranks = {value: rank for rank, value in enumerate(sorted(tempered, key=lambda t: (t != paper.TEMPERATURE, t)))}
     styles: Styles = {}
     for loss, color in COLORS.items():
         part = rows[rows["loss"] == loss].sort_values(["budget", "temperature", "decision"])
-        for row in part.drop_duplicates("variant").itertuples():
+        chooses = comparisons.chooses(part)
+        for row in part[~chooses].drop_duplicates("variant").itertuples():
             dashes = _DASHES[row.decision]
-            rank = ranks[row.temperature] if loss in comparisons.TEMPERED else 0
+            rank = ranks[row.temperature] if loss in TEMPERED else 0
             styles[row.variant] = {"color": color, "linestyle": dashes[rank % len(dashes)]}
+        for decision, dashes in _DASHES.items():
+            chosen = part[chooses & (part["decision"] == decision)].sort_values(["tail", "trim"])["variant"].unique()
+            for rank, variant in enumerate(chosen):
+                styles[variant] = {"color": color, "linestyle": dashes[rank % len(dashes)]}
     return styles
 
 

@@ -44,10 +44,11 @@ def setting_names(settings: pd.DataFrame) -> list[str]:
 def _setting_name(setting: pd.Series, varied: Sequence[str]) -> str:
     parts = [setting["dataset"]]
     if pd.notna(setting["label_noise"]) and setting["label_noise"] > 0:
-        parts.append(f"{setting['label_noise']:.0%} label noise")
+        kind = "" if setting["noise_kind"] == "symmetric" else f"{setting['noise_kind']} "
+        parts.append(f"{setting['label_noise']:.0%} {kind}label noise")
     if pd.notna(setting["imbalance"]) and setting["imbalance"] != 1:
         parts.append(f"imbalance {setting['imbalance']:g}")
-    others = [name for name in varied if name not in ("dataset", "label_noise", "imbalance")]
+    others = [name for name in varied if name not in ("dataset", "label_noise", "noise_kind", "imbalance")]
     return ", ".join([*parts, *(f"{name} {_shown(name, setting[name])}" for name in others)])
 
 
@@ -65,7 +66,7 @@ def _shown(field: str, value) -> str:
 
 def what_was_run(table: pd.DataFrame) -> str:
     """The config fields of the runs with all their values."""
-    fields = (*SETTING, "loss", "budget", "temperature", "batch_size", "learning_rate", "seed")
+    fields = (*SETTING, *VARIANT, "batch_size", "learning_rate", "seed")
     rows = [*field_values(table, fields), ["optimizer", "Adam, constant learning rate"]]
     return run_fields(table, [*rows, *field_values(table, ("softbin", "jax", "flax", "optax", "device"))])
 
@@ -118,11 +119,29 @@ def _found(values: pd.Series) -> list:
 
 
 def rates(rows: pd.DataFrame) -> str:
-    """The learning rate of a setting, or that of each batch size where they differ."""
-    by_size = rows.groupby("batch_size")["learning_rate"].first()
-    if by_size.nunique() == 1:
-        return f"{by_size.iloc[0]:g}"
-    return ", ".join(f"{rate:g} at batch {size:,}" for size, rate in by_size.items())
+    """The learning rate of a setting, or that of each batch size and of the variants that have another."""
+    of_size = rows.groupby("batch_size")["learning_rate"].agg(lambda rates: rates.mode().iloc[0])
+    parts = [f"{rate:g} at batch {size:,}" for size, rate in of_size.items()]
+    if of_size.nunique() == 1:
+        parts = [f"{of_size.iloc[0]:g}"]
+    others = rows[rows["learning_rate"] != rows["batch_size"].map(of_size)]
+    for (size, rate), part in others.groupby(["batch_size", "learning_rate"]):
+        place = f" at batch {size:,}" if len(of_size) > 1 else ""
+        parts.append(f"{rate:g}{place} for {', '.join(part['variant'].unique())}")
+    return "; ".join(parts) if len(others) else ", ".join(parts)
+
+
+def reached(table: pd.DataFrame) -> str:
+    """What each variant reaches, as of `comparisons.reached`."""
+    measured = list(table.columns[3:])
+    rows = table.to_dict("records")
+    return markdown(
+        ["variant", "batch", "seeds", *measured],
+        [
+            [row["variant"], f"{row['batch_size']:,}", f"{row['seeds']}", *(number(row[name]) for name in measured)]
+            for row in rows
+        ],
+    )
 
 
 def table_1(rows: pd.DataFrame) -> str:
@@ -202,7 +221,7 @@ def headlines(tables: Sequence[pd.DataFrame], question: str) -> list[str]:
     """How many of a question's tests find a difference, in all its tables, with and without a projection."""
     together = pd.concat(tables).dropna(subset="baseline")
     projected = together["loss"].isin(comparisons.PROJECTED)
-    if projected.all():
+    if projected.all() or not projected.any():
         return [f"{question}: {_counts(together)}"]
     kinds = {"a loss with a projection": together[projected], "a loss without one": together[~projected]}
     return [f"{question}, {kind}: {_counts(part)}" for kind, part in kinds.items() if len(part)]

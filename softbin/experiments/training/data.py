@@ -9,7 +9,10 @@ from softbin.experiments.training.readers import READERS
 
 
 class Dataset(NamedTuple):
-    """Images of shape (n, height, width, channels) in [0, 1] as float32, labels of shape (n,) as int32."""
+    """Images of shape (n, height, width, channels) as float32, labels of shape (n,) as int32.
+
+    Pixels are in [0, 1]; the features of a table, an image of a single row, have mean 0 and variance 1.
+    """
 
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -24,7 +27,7 @@ def load(name: str, data_dir: str = "", train_examples: int = 0, validation_exam
     """Load a data set by name.
 
     Args:
-      name: `digits`, `fashion_mnist` or `cifar10`.
+      name: `digits`, `fashion_mnist`, `cifar10`, or a table: `letter`, `optdigits`, `satimage`.
       data_dir: the folder of its files.
       train_examples: how many of the first examples to train on; 0 for all but the validation examples.
       validation_examples: how many to validate on, from the end of the training set.

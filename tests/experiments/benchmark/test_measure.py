@@ -15,7 +15,13 @@ from softbin.experiments.benchmark.report import Record
 from softbin.experiments.common.errors import UserError
 
 TINY = Plan(
-    (Size("loss", 32, 10), Size("selection", 6, 16), Size("hard choice", 6, 64), Size("hard choice by columns", 32, 3)),
+    (
+        Size("loss", 32, 10),
+        Size("selection", 6, 16),
+        Size("hard choice", 6, 64),
+        Size("hard choice by columns", 32, 3),
+        Size("trimmed mean", 32, 1),
+    ),
     seconds=0.0,
     most_rounds=5,
     slow_seconds=60.0,

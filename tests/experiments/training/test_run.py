@@ -115,6 +115,8 @@ def test_every_loss_learns(loss, tmp_path):
         ({"hidden": ("8",)}, r"hidden must be widths of at least 1, such as \(128, 128\), got \('8',\)"),
         ({"model": "resnet"}, "unknown model 'resnet': choose one of mlp, cnn"),
         ({"model": "cnn", "microbatch_size": 64}, "microbatch_size does not go with the cnn: its batch normalisation"),
+        ({"dataset": "letter", "model": "cnn"}, "letter is a table and has no images: set model to mlp"),
+        ({"dataset": "letter", "augment": True}, "letter is a table and has no images"),
         ({"dataset": "mnist"}, "unknown dataset 'mnist'"),
         ({"dataset": "fashion_mnist", "data_dir": "/nowhere"}, "Fashion-MNIST is not in /nowhere"),
     ],

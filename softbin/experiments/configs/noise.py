@@ -1,0 +1,57 @@
+"""Which loss when labels are wrong, and how many examples to keep: a sweep on Fashion-MNIST for two CPU cores.
+
+720 runs: six kinds and amounts of noise, twelve losses, ten seeds. Each loss has its learning rate of the sweep
+`noise_development`. Three of them also keep the examples with the smallest errors: as many as there are right labels, a
+tenth of the batch more or less, or as many of every class.
+"""
+
+import ml_collections
+
+from softbin.experiments.configs import noise_development
+
+CROSS_ENTROPY = {"loss": "cross_entropy", "learning_rate": 1e-3}
+SCALED_MSE = {"loss": "scaled_mse", "temperature": 5.0, "learning_rate": 1e-3}
+HYPERSIMPLEX = {"loss": "hypersimplex", "budget": "0.5", "temperature": 5.0, "learning_rate": 1e-3}
+OF_ALL_EXAMPLES = (
+    CROSS_ENTROPY,
+    {"loss": "label_smoothing", "learning_rate": 1e-3},
+    {"loss": "symmetric_cross_entropy", "learning_rate": 1e-3},
+    {"loss": "generalized_cross_entropy", "learning_rate": 1e-3},
+    SCALED_MSE,
+    HYPERSIMPLEX,
+)
+RIGHT = {  # the share of right labels by kind and amount of noise; a tenth of the symmetric ones stay what they were
+    ("symmetric", 0.2): 0.82,
+    ("symmetric", 0.4): 0.64,
+    ("symmetric", 0.6): 0.46,
+    ("pair", 0.2): 0.8,
+    ("pair", 0.4): 0.6,
+    ("instance", 0.3): 0.7,
+}
+SEEDS = tuple(range(10))
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """A block for each kind and amount of noise."""
+    config = ml_collections.ConfigDict()
+    config.run = noise_development.get_config().run
+    config.grid = ml_collections.ConfigDict()
+    for (kind, amount), right in RIGHT.items():
+        block = config.grid[f"{kind}_{100 * amount:.0f}"] = ml_collections.ConfigDict()
+        block.noise_kind = (kind,)
+        block.label_noise = (amount,)
+        block.variants = OF_ALL_EXAMPLES + _trimmed(right)
+        block.seed = SEEDS
+    return config
+
+
+def _trimmed(right: float) -> tuple[dict, ...]:
+    """As many as there are right labels, fewer, more, and as many of every class."""
+    return (
+        {**CROSS_ENTROPY, "trim": right},
+        {**SCALED_MSE, "trim": right},
+        {**HYPERSIMPLEX, "trim": right},
+        {**HYPERSIMPLEX, "trim": round(right - 0.1, 2)},
+        {**HYPERSIMPLEX, "trim": round(right + 0.1, 2)},
+        {**HYPERSIMPLEX, "trim": right, "trim_per_class": True},
+    )
