@@ -24,7 +24,7 @@ TRIMMED = (
     {"loss": "hypersimplex", "budget": "0.5", "temperature": 5.0, "trim": KEPT},
 )
 RATES = {"cross_entropy": 3e-4, "label_smoothing": 3e-4, "hypersimplex": 3e-4}
-"""Of the losses of all examples, as chosen on 26 November 2026; that of the others, and of all trimmed ones, is 1e-3."""
+"""Of losses of all examples, as chosen on 26 November 2026; that of the others, and of all trimmed ones, is 1e-3."""
 
 
 def chosen(variant: dict) -> dict:
@@ -33,7 +33,7 @@ def chosen(variant: dict) -> dict:
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """A block for the learning rates of all losses, one for the chosen rates, one for rankings, and one for warm-ups."""
+    """A block for learning rates, one for the chosen ones, one for what ranks the examples, and one for the warm-up."""
     config = ml_collections.ConfigDict()
     config.run = large_batch_cpu.get_config().run
     config.run.label_noise = 0.4
