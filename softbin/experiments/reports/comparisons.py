@@ -29,7 +29,8 @@ def decisions(table: pd.DataFrame) -> pd.DataFrame:
 
     Adds the columns `variant` (a name), `decision` (argmax or thresholds), the test accuracies `accuracy` (the maximum
     over the epochs), `last` and `stopped` (in the epoch whose validation accuracy is highest), the maximum `validation`
-    accuracy, and the smallest recall of a class in the best (`worst_class`) and in the last epoch (`last_worst_class`).
+    and the `last_validation` accuracy, and the smallest recall of a class in the best (`worst_class`) and in the last
+    epoch (`last_worst_class`).
     """
     rules = {"argmax": "", "thresholds": "_thresholded"}
     parts = [
@@ -39,6 +40,7 @@ def decisions(table: pd.DataFrame) -> pd.DataFrame:
             last=table[f"last_test_accuracy{suffix}"],
             stopped=table[f"stopped_test_accuracy{suffix}"],
             validation=table[f"max_validation_accuracy{suffix}"],
+            last_validation=table[f"last_validation_accuracy{suffix}"],
             worst_class=table[f"at_max_test_worst_class{suffix}"],
             last_worst_class=table[f"last_test_worst_class{suffix}"],
         )
@@ -234,6 +236,7 @@ _REACHED = {
     "best": "accuracy",
     "last": "last",
     "stopped": "stopped",
+    "last validation": "last_validation",
     "worst class": "worst_class",
     "last worst class": "last_worst_class",
     "last tail loss": "last_test_tail_loss",

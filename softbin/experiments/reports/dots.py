@@ -1,6 +1,6 @@
 """The dot plots of a report: one row a variant."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,8 @@ from matplotlib.ticker import MaxNLocator
 from softbin.experiments.reports import comparisons, style
 from softbin.experiments.reports.run_table import VARIANT
 
+_USUAL_NAME, _LETTER = 55, 0.065  # letters, and inches of each more
+
 
 def gaps(settings: Mapping[str, pd.DataFrame]) -> tuple[Figure, str]:
     """What is lost from the smallest batch size to each other one, a panel a setting."""
@@ -18,7 +20,8 @@ def gaps(settings: Mapping[str, pd.DataFrame]) -> tuple[Figure, str]:
     sizes = sorted(together["batch_size"].unique())
     largest = together[together["batch_size"] == sizes[-1]].groupby("variant")["accuracy"].mean()
     variants = list(largest.sort_values(ascending=False).index)
-    figure, panels = style.grid(1, len(lost), width=4.4, height=0.28 * len(variants) + 0.6, sharey=True)
+    width = _width(4.4, variants)
+    figure, panels = style.grid(1, len(lost), width=width, height=0.28 * len(variants) + 0.6, sharey=True)
     for axes, (name, rows) in zip(panels.flat, lost.items(), strict=True):
         for index, size in enumerate(sizes, 1):
             of_size = rows[rows["batch_size"] == size].groupby("variant")["accuracy"]
@@ -39,7 +42,8 @@ def decisions(settings: Mapping[str, pd.DataFrame]) -> tuple[Figure, str]:
     sizes = {name: style.few_batch_sizes(rows) for name, rows in settings.items()}
     most = max(rows.loc[rows["decision"] == "thresholds", "variant"].nunique() for rows in settings.values())
     shape = (len(settings), max(map(len, sizes.values())))
-    figure, panels = style.grid(*shape, width=4.6, height=0.32 * most + 1, sharex="row", sharey="row")
+    width = _width(4.6, pd.concat(settings.values())["variant"])
+    figure, panels = style.grid(*shape, width=width, height=0.32 * most + 1, sharex="row", sharey="row")
     for row, (name, rows) in zip(panels, settings.items(), strict=True):
         both = rows[rows["loss"].isin(rows.loc[rows["decision"] == "thresholds", "loss"])]
         names = [comparisons.variant_name(*each) for each in both[list(VARIANT)].itertuples(index=False)]
@@ -66,6 +70,11 @@ def decisions(settings: Mapping[str, pd.DataFrame]) -> tuple[Figure, str]:
     return figure, (
         "Maximum test accuracy by argmax (open) and with thresholds (filled), mean over seeds; dotted: cross_entropy."
     )
+
+
+def _width(usual: float, names: Iterable[str]) -> float:
+    """Of a panel, in inches: more where the names of its rows are long."""
+    return usual + _LETTER * max(0, max(map(len, names)) - _USUAL_NAME)
 
 
 def _name_rows(panels: np.ndarray, rows: pd.DataFrame, variants: list[str]) -> None:

@@ -130,8 +130,8 @@ def _largest_batch(
 
 
 def _in_papers_figure(rows: pd.DataFrame) -> pd.Series:
-    """The paper's losses and scaled_mse, by argmax, at the largest batch size."""
-    losses = rows["loss"].isin([*paper.LOSSES, "scaled_mse"])
+    """The paper's losses and scaled_mse, of all examples, by argmax, at the largest batch size."""
+    losses = rows["loss"].isin([*paper.LOSSES, "scaled_mse"]) & ~comparisons.chooses(rows)
     return losses & (rows["decision"] == "argmax") & (rows["batch_size"] == rows["batch_size"].max())
 
 

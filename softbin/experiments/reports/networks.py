@@ -20,8 +20,9 @@ With thresholds the decision is argmax of logits/τ − λ, otherwise argmax of 
 largest only so many examples of a batch of n count."""
 _REACHED = """\
 Means over the seeds: test accuracy in the `best` and the `last` epoch, and in the one whose validation accuracy is
-highest (`stopped`); the smallest recall of a class in the best and in the last epoch; the mean of the largest tenth of
-the cross-entropies of the test examples; and the share of right labels among the examples kept in the last epoch."""
+highest (`stopped`); validation accuracy in the last epoch, on labels as noisy as those of training; the smallest recall
+of a class in the best and in the last epoch; the mean of the largest tenth of the cross-entropies of the test examples;
+and the share of right labels among the examples kept in the last epoch."""
 
 
 class _Question(NamedTuple):

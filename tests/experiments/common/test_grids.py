@@ -73,7 +73,7 @@ def test_a_config_of_a_single_run_is_refused():
     ("name", "count"),
     [
         ("large_batch_cpu", 264),
-        ("noise_development", 54),
+        ("noise_development", 78),
         ("noise", 720),
         ("paper/fashion_mnist", 385),
         ("paper/cifar10", 385),
