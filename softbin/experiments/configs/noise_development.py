@@ -5,12 +5,14 @@ what is chosen here: for each loss the learning rate with the best last accuracy
 noisy too, and for all losses alike what ranks the examples and how fast the kept share falls.
 """
 
+from typing import Any
+
 import ml_collections
 
 from softbin.experiments.configs import large_batch_cpu
 
 KEPT = 0.64  # of the labels that are right: a tenth of the replaced ones stay what they were
-LOSSES = (
+LOSSES: tuple[dict[str, Any], ...] = (
     {"loss": "cross_entropy"},
     {"loss": "label_smoothing"},
     {"loss": "symmetric_cross_entropy"},
@@ -18,7 +20,7 @@ LOSSES = (
     {"loss": "scaled_mse", "temperature": 5.0},
     {"loss": "hypersimplex", "budget": "0.5", "temperature": 5.0},
 )
-TRIMMED = (
+TRIMMED: tuple[dict[str, Any], ...] = (
     {"loss": "cross_entropy", "trim": KEPT},
     {"loss": "scaled_mse", "temperature": 5.0, "trim": KEPT},
     {"loss": "hypersimplex", "budget": "0.5", "temperature": 5.0, "trim": KEPT},
