@@ -36,9 +36,10 @@ def get_config() -> ml_collections.ConfigDict:
 
 def _trimmed(right: float) -> tuple[dict, ...]:
     """As many as there are right labels, fewer, more, and as many of every class."""
-    hypersimplex = noise_development.TRIMMED[-1]
+    *others, _ = noise_development.TRIMMED
+    hypersimplex = noise_development.BY_PROJECTION
     return (
-        *({**variant, "trim": right} for variant in noise_development.TRIMMED),
+        *({**variant, "trim": right} for variant in (*others, hypersimplex)),
         {**hypersimplex, "trim": round(right - 0.1, 2)},
         {**hypersimplex, "trim": round(right + 0.1, 2)},
         {**hypersimplex, "trim": right, "trim_per_class": True},

@@ -23,8 +23,9 @@ LOSSES: tuple[dict[str, Any], ...] = (
 TRIMMED: tuple[dict[str, Any], ...] = (
     {"loss": "cross_entropy", "trim": KEPT},
     {"loss": "scaled_mse", "temperature": 5.0, "trim": KEPT},
-    {"loss": "hypersimplex", "budget": "0.5", "temperature": 5.0, "trim": KEPT},
+    {"loss": "hypersimplex", "budget": "0.5", "temperature": 5.0, "trim": KEPT, "trim_by": "scaled_squares"},
 )
+BY_PROJECTION = {**TRIMMED[-1], "trim_by": "projection"}
 RATES = {"cross_entropy": 3e-4, "label_smoothing": 3e-4, "hypersimplex": 3e-4}
 """Of losses of all examples, as chosen on 26 November 2026; that of the others, and of all trimmed ones, is 1e-3."""
 
@@ -47,7 +48,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.grid.learning_rate.seed = (10,)
 
     config.grid.seeds = ml_collections.ConfigDict()
-    config.grid.seeds.variants = tuple(map(chosen, LOSSES + TRIMMED))
+    config.grid.seeds.variants = tuple(map(chosen, (*LOSSES, *TRIMMED, BY_PROJECTION)))
     config.grid.seeds.seed = (10, 11, 12)
 
     config.grid.ranking = ml_collections.ConfigDict()
