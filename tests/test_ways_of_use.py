@@ -49,8 +49,7 @@ def of_batches(logits, labels, where, weights, axis_name=None):
         "cutoff": softbin.cutoff(logits, 5, **along),
         "top_k_mean": softbin.top_k_mean(logits, budgets.fraction(0.3), weights=weights[:, None], **along),
         "bottom_k_mean": softbin.bottom_k_mean(logits, 5.5, 0.7, **along),
-        "precision_at_k": softbin.precision_at_k(logits, labels[:, None] == jnp.arange(CLASSES), 5, **along),
-        "recall_at_k": softbin.recall_at_k(logits, logits > 0, 5, **along),
+        "precision_at_k": softbin.precision_at_k(logits, jax.nn.one_hot(labels, CLASSES), 5, **along),
     }
 
 

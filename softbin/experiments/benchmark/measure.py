@@ -91,8 +91,7 @@ def bench(plan: Plan, workdir: Path, console: Console) -> dict[str, Any]:
         records += measured
         result = {"environment": environment, "records": [record._asdict() for record in records]}
         folder.write(workdir / "bench.json", json.dumps(result, indent=2) + "\n")  # at every size: it can be a long run
-    title = f"softbin {environment['versions']['softbin']} on {environment['device']}, {environment['date'][:10]}"
-    report.save_plot(records, title, workdir / "bench.png")
+    report.save_plot(records, environment, workdir / "bench.png")
     missing = {name for each in IMPLEMENTATIONS.values() for i in each.values() for name in missing_packages(i)}
     if missing:
         console.print(f"Not installed, and their implementations left out: {', '.join(sorted(missing))}.")

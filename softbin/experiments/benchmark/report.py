@@ -3,7 +3,7 @@
 import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +23,7 @@ from softbin.experiments.common import workdir as folder
 _PACKAGES = ("jax", "jaxlib", "optax", "numpy", "scipy", "jaxopt", "torch", "entmax")
 _SHOWN_CLASSES = 10
 _LABEL_GAP = 0.055  # of the picture's height
+_LABELS = {"copy": "copy: the logits read and written once"}  # where the name alone does not say it
 
 
 class Record(NamedTuple):
@@ -51,10 +52,20 @@ def environment() -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "platform": platform.system(),
         "machine": platform.machine(),
+        "processor": _processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "versions": {"softbin": softbin.__version__, **{name: _version(name) for name in _PACKAGES}},
     }
+
+
+def _processor() -> str | None:
+    """The processor's name, as far as the system knows it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
 
 
 def _version(package: str) -> str | None:
@@ -113,7 +124,7 @@ def _shown(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def save_plot(records: Sequence[Record], title: str, path: Path) -> None:
+def save_plot(records: Sequence[Record], environment: Mapping[str, Any], path: Path) -> None:
     """Plot the forward and backward times of the losses with ten classes against the batch size into a PNG file."""
     lines: dict[str, list[tuple[int, float]]] = {}
     for record in records:
@@ -123,7 +134,7 @@ def save_plot(records: Sequence[Record], title: str, path: Path) -> None:
     axes = figure.subplots()
     for name, points in lines.items():
         axes.plot(*zip(*points, strict=True), marker="o", markersize=4, linewidth=_width(name))
-    axes.set(xscale="log", yscale="log", title=title)
+    axes.set(xscale="log", yscale="log", title=_where_and_when(environment))
     axes.set(xlabel=f"examples in the batch ({_SHOWN_CLASSES} classes)", ylabel="forward and backward, ms")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.yaxis.set_major_formatter("{x:g}")
@@ -131,6 +142,13 @@ def save_plot(records: Sequence[Record], title: str, path: Path) -> None:
     axes.grid(which="major", alpha=0.3)
     _label_ends(axes, lines)
     folder.write_figure(path, figure)
+
+
+def _where_and_when(environment: Mapping[str, Any]) -> str:
+    device = environment["device"]
+    if device == "cpu":
+        device = f"{environment['processor'] or environment['machine']}, {environment['cores']} cores"
+    return f"softbin {environment['versions']['softbin']} on {device}, {environment['date'][:10]}"
 
 
 def _width(name: str) -> float:
@@ -145,7 +163,7 @@ def _label_ends(axes, lines: dict[str, list[tuple[int, float]]]) -> None:
     names = sorted(ends, key=ends.__getitem__)
     for name, height in zip(names, spread([ends[name] for name in names], _LABEL_GAP), strict=True):
         axes.annotate(
-            name,
+            _LABELS.get(name, name),
             xy=lines[name][-1],
             xytext=(1.04, height),
             textcoords="axes fraction",

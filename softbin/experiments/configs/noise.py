@@ -9,17 +9,6 @@ import ml_collections
 
 from softbin.experiments.configs import noise_development
 
-CROSS_ENTROPY = {"loss": "cross_entropy", "learning_rate": 1e-3}
-SCALED_MSE = {"loss": "scaled_mse", "temperature": 5.0, "learning_rate": 1e-3}
-HYPERSIMPLEX = {"loss": "hypersimplex", "budget": "0.5", "temperature": 5.0, "learning_rate": 1e-3}
-OF_ALL_EXAMPLES = (
-    CROSS_ENTROPY,
-    {"loss": "label_smoothing", "learning_rate": 1e-3},
-    {"loss": "symmetric_cross_entropy", "learning_rate": 1e-3},
-    {"loss": "generalized_cross_entropy", "learning_rate": 1e-3},
-    SCALED_MSE,
-    HYPERSIMPLEX,
-)
 RIGHT = {  # the share of right labels by kind and amount of noise; a tenth of the symmetric ones stay what they were
     ("symmetric", 0.2): 0.82,
     ("symmetric", 0.4): 0.64,
@@ -40,18 +29,18 @@ def get_config() -> ml_collections.ConfigDict:
         block = config.grid[f"{kind}_{100 * amount:.0f}"] = ml_collections.ConfigDict()
         block.noise_kind = (kind,)
         block.label_noise = (amount,)
-        block.variants = OF_ALL_EXAMPLES + _trimmed(right)
+        block.variants = tuple(map(noise_development.chosen, noise_development.LOSSES + _trimmed(right)))
         block.seed = SEEDS
     return config
 
 
 def _trimmed(right: float) -> tuple[dict, ...]:
     """As many as there are right labels, fewer, more, and as many of every class."""
+    *others, _ = noise_development.TRIMMED
+    hypersimplex = noise_development.BY_PROJECTION
     return (
-        {**CROSS_ENTROPY, "trim": right},
-        {**SCALED_MSE, "trim": right},
-        {**HYPERSIMPLEX, "trim": right},
-        {**HYPERSIMPLEX, "trim": round(right - 0.1, 2)},
-        {**HYPERSIMPLEX, "trim": round(right + 0.1, 2)},
-        {**HYPERSIMPLEX, "trim": right, "trim_per_class": True},
+        *({**variant, "trim": right} for variant in (*others, hypersimplex)),
+        {**hypersimplex, "trim": round(right - 0.1, 2)},
+        {**hypersimplex, "trim": round(right + 0.1, 2)},
+        {**hypersimplex, "trim": right, "trim_per_class": True},
     )

@@ -5,12 +5,14 @@ what is chosen here: for each loss the learning rate with the best last accuracy
 noisy too, and for all losses alike what ranks the examples and how fast the kept share falls.
 """
 
+from typing import Any
+
 import ml_collections
 
 from softbin.experiments.configs import large_batch_cpu
 
 KEPT = 0.64  # of the labels that are right: a tenth of the replaced ones stay what they were
-LOSSES = (
+LOSSES: tuple[dict[str, Any], ...] = (
     {"loss": "cross_entropy"},
     {"loss": "label_smoothing"},
     {"loss": "symmetric_cross_entropy"},
@@ -18,15 +20,23 @@ LOSSES = (
     {"loss": "scaled_mse", "temperature": 5.0},
     {"loss": "hypersimplex", "budget": "0.5", "temperature": 5.0},
 )
-TRIMMED = (
+TRIMMED: tuple[dict[str, Any], ...] = (
     {"loss": "cross_entropy", "trim": KEPT},
     {"loss": "scaled_mse", "temperature": 5.0, "trim": KEPT},
-    {"loss": "hypersimplex", "budget": "0.5", "temperature": 5.0, "trim": KEPT},
+    {"loss": "hypersimplex", "budget": "0.5", "temperature": 5.0, "trim": KEPT, "trim_by": "scaled_squares"},
 )
+BY_PROJECTION = {**TRIMMED[-1], "trim_by": "projection"}
+RATES = {"cross_entropy": 3e-4, "label_smoothing": 3e-4, "hypersimplex": 3e-4}
+"""Of losses of all examples, as chosen on 26 November 2026; that of the others, and of all trimmed ones, is 1e-3."""
+
+
+def chosen(variant: dict) -> dict:
+    """A loss with the learning rate that was chosen for it."""
+    return {**variant, "learning_rate": 1e-3 if "trim" in variant else RATES.get(variant["loss"], 1e-3)}
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """A block for the learning rates of all losses, one for the chosen rate, one for rankings, and one for warm-ups."""
+    """A block for learning rates, one for the chosen ones, one for what ranks the examples, and one for the warm-up."""
     config = ml_collections.ConfigDict()
     config.run = large_batch_cpu.get_config().run
     config.run.label_noise = 0.4
@@ -38,8 +48,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.grid.learning_rate.seed = (10,)
 
     config.grid.seeds = ml_collections.ConfigDict()
-    config.grid.seeds.variants = LOSSES + TRIMMED
-    config.grid.seeds.learning_rate = (1e-3,)
+    config.grid.seeds.variants = tuple(map(chosen, (*LOSSES, *TRIMMED, BY_PROJECTION)))
     config.grid.seeds.seed = (10, 11, 12)
 
     config.grid.ranking = ml_collections.ConfigDict()

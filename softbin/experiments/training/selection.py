@@ -68,7 +68,7 @@ def ranking(by: str, loss: str, objective: Objective, budget: Any, temperature: 
 
 def ranked_by(by: str, loss: str) -> str:
     """One of `RANKINGS`, or "" for the terms of the loss, where it has any; a loss with a projection has none."""
-    return by or ("scaled_squares" if loss in DEFAULT_BUDGETS else "")
+    return by or ("projection" if loss in DEFAULT_BUDGETS else "")
 
 
 def smallest(

@@ -11,7 +11,7 @@ from softbin.experiments.benchmark import cases
 from softbin.experiments.benchmark import measure as measuring
 from softbin.experiments.benchmark.cases import IMPLEMENTATIONS, Program, Size, make_batch
 from softbin.experiments.benchmark.measure import Plan, bench, interleave, measure
-from softbin.experiments.benchmark.report import Record, spread
+from softbin.experiments.benchmark.report import Record
 from softbin.experiments.common.errors import UserError
 
 TINY = Plan(
@@ -68,7 +68,7 @@ def test_the_results_are_written(run):
     assert environment["versions"]["jax"] == jax.__version__
     assert environment["versions"]["softbin"] == softbin.__version__
     assert environment["device"] == jax.devices()[0].device_kind
-    assert {"date", "platform", "cores", "python"} < environment.keys()
+    assert {"date", "platform", "processor", "cores", "python"} < environment.keys()
 
 
 def test_every_installed_implementation_has_a_record_at_every_size(run):
@@ -82,7 +82,8 @@ def test_every_installed_implementation_has_a_record_at_every_size(run):
         assert record.ratio == 1 or record.implementation != record.baseline
         assert record.implementation in text
         if record.implementation.startswith("softbin"):
-            assert record.max_error is None if "hard" in record.case else record.max_error <= 1e-6
+            projects = record.case in ("loss", "selection")
+            assert record.max_error <= 1e-6 if projects else record.max_error is None
             assert record.compile_s > 0
             assert record.temporary_bytes > 0
         if record.implementation == ISOTONIC:
@@ -141,10 +142,6 @@ def test_available_bytes_is_plausible():
 
 def test_sizes_are_even_for_the_whole_budget_of_isotonic_regression():
     assert all(size.n % 2 == 0 for plan in (measuring.FULL, measuring.QUICK) for size in plan.sizes)
-
-
-def test_labels_of_lines_are_spread():
-    np.testing.assert_allclose(spread([0.0, 0.5, 0.51, 0.9], 0.1), [0, 0.455, 0.555, 0.9])
 
 
 def test_a_workdir_that_is_a_file_is_refused(tmp_path):

@@ -67,7 +67,7 @@ def test_variants_are_named_after_what_matters_to_their_loss(variant, name):
 
 
 def test_a_ranking_that_a_loss_has_anyhow_is_not_named():
-    names = {comparisons.variant_name("hypersimplex", "0.5", 5.0, 0.6, 0.2, by) for by in ("", "scaled_squares")}
+    names = {comparisons.variant_name("hypersimplex", "0.5", 5.0, 0.6, 0.2, by) for by in ("", "projection")}
     assert names == {"hypersimplex (k = n/2, τ = 5, smallest 0.6 n)"}
 
 

@@ -74,8 +74,8 @@ def test_another_error_ranks_and_the_loss_is_that_of_the_kept(by, name):
 
 
 @pytest.mark.parametrize("name", ["hypersimplex", "fenchel_young"])
-def test_a_loss_with_a_projection_ranks_by_scaled_squares(name):
-    np.testing.assert_array_equal(trimmed(name)[1], trimmed(name, "scaled_squares")[1])
+def test_a_loss_with_a_projection_ranks_by_its_errors(name):
+    np.testing.assert_array_equal(trimmed(name)[1], trimmed(name, "projection")[1])
 
 
 @pytest.mark.parametrize(("name", "by"), [("cross_entropy", ""), ("hypersimplex", "scaled_squares")])

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from softbin.experiments.benchmark import report
+from softbin.experiments.benchmark.report import Record, spread
+
+ENVIRONMENT = {
+    "date": "2026-11-23T14:09:09+00:00",
+    "device": "cpu",
+    "machine": "x86_64",
+    "processor": "A Processor",
+    "cores": 2,
+    "versions": {"softbin": "0.1.0"},
+}
+
+
+@pytest.fixture
+def picture(tmp_path, monkeypatch):
+    """The axes that are drawn of a benchmark of two lines."""
+
+    def draw(**environment):
+        written = []
+        monkeypatch.setattr(report.folder, "write_figure", lambda path, figure: written.append(figure))
+        times = {"softbin.loss": [1.0, 8.0], "copy": [0.5, 4.0]}
+        records = [
+            Record("loss", n, 10, name, "cpu", forward_backward_ms=ms)
+            for name, both in times.items()
+            for n, ms in zip([128, 1024], both, strict=True)
+        ]
+        report.save_plot(records, {**ENVIRONMENT, **environment}, tmp_path / "bench.png")
+        (figure,) = written
+        return figure.axes[0]
+
+    return draw
+
+
+def test_the_picture_names_the_processor(picture):
+    assert picture().get_title() == "softbin 0.1.0 on A Processor, 2 cores, 2026-11-23"
+
+
+def test_a_processor_without_a_name_is_told_by_its_kind(picture):
+    assert "x86_64, 2 cores" in picture(processor=None).get_title()
+
+
+def test_an_accelerator_is_told_by_its_own_name(picture):
+    assert picture(device="NVIDIA H100").get_title() == "softbin 0.1.0 on NVIDIA H100, 2026-11-23"
+
+
+def test_the_picture_says_what_is_copied(picture):
+    assert {text.get_text() for text in picture().texts} == {"softbin.loss", "copy: the logits read and written once"}
+
+
+def test_labels_of_lines_are_spread():
+    np.testing.assert_allclose(spread([0.0, 0.5, 0.51, 0.9], 0.1), [0, 0.455, 0.555, 0.9])
