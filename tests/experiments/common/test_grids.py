@@ -73,7 +73,7 @@ def test_a_config_of_a_single_run_is_refused():
     ("name", "count"),
     [
         ("large_batch_cpu", 264),
-        ("noise_development", 78),
+        ("noise_development", 77),
         ("noise", 720),
         ("paper/fashion_mnist", 385),
         ("paper/cifar10", 385),
@@ -84,4 +84,4 @@ def test_the_sweeps_that_are_shipped_have_as_many_runs_as_they_say(name, count):
     runs = grids.expand(settings)
     assert len(runs) == count
     assert set(settings.run.keys()) == FIELDS
-    assert max(map(len, runs)) < 80
+    assert max(map(len, runs)) < 100
