@@ -22,7 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.temperature = 1.5
     config.trim = 1.0  # the share of the batch that is kept, the examples with the smallest errors; 1 for all
     config.trim_warmup = 0.2  # the share of the steps over which the share that is kept falls from 1 to trim
-    config.trim_by = ""  # the error: the loss's own terms, or cross_entropy, scaled_squares, projection
+    config.trim_by = ""  # the error: the loss's own, or cross_entropy, scaled_squares, projection
     config.trim_per_class = False  # keep that share of the examples of every class
     config.tail = 1.0  # the share of the batch that counts, the largest losses; 1 for all
     config.batch_size = 256
