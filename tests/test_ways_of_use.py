@@ -48,8 +48,6 @@ def of_batches(logits, labels, where, weights, axis_name=None):
         "kth_largest": softbin.kth_largest(logits, 5, **along),
         "cutoff": softbin.cutoff(logits, 5, **along),
         "top_k_mean": softbin.top_k_mean(logits, budgets.fraction(0.3), weights=weights[:, None], **along),
-        "bottom_k_mean": softbin.bottom_k_mean(logits, 5.5, 0.7, **along),
-        "precision_at_k": softbin.precision_at_k(logits, jax.nn.one_hot(labels, CLASSES), 5, **along),
     }
 
 
