@@ -117,8 +117,9 @@ def _count_hits(scores, labels, k, where, weights, *, groups, turns):
     labels = jnp.asarray(labels, y.dtype)
     labels = jnp.where((labels >= 0) & (labels <= 1), labels, jnp.nan)
     labels = weighted(labels if choice.part is None else jnp.where(choice.part, labels, 0), choice.weights)
-    k = jnp.where(choice.valid & (choice.k > 0) & ~jnp.isnan(value), choice.k, jnp.nan)
-    results = groups.total(y * labels) + 0 * k, k, groups.total(labels)
+    valid = choice.valid & (choice.k > 0) & ~jnp.isnan(value)
+    hits, k = (jnp.where(valid, found, jnp.nan) for found in (groups.total(y * labels), choice.k))
+    results = hits, k, groups.total(labels)
     return tuple(jnp.squeeze(lax.stop_gradient(result), groups.axes) for result in results)
 
 

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Real
 
 import softbin
@@ -80,9 +79,8 @@ def smallest(
 ) -> Float[Array, " n"]:
     """1 for a share of the examples, or of those of each class, with the smallest errors; 0 for the others."""
     groups = where[None] if classes is None else where & (labels == jnp.arange(classes)[:, None])
-    k = jnp.round(share * jnp.sum(groups, -1))
-    chosen = softbin.binary_argmax(jnp.broadcast_to(-errors, groups.shape), k, where=groups)
-    return lax.stop_gradient(jnp.sum(chosen, 0))
+    errors = jnp.broadcast_to(errors, groups.shape)
+    return jnp.sum(softbin.binary_argmax(-errors, softbin.budgets.fraction(share), where=groups), 0)
 
 
 def whole(objective: Objective) -> Counted:
