@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import ArrayLike, PyTree, Real
 
 from softbin import thresholds
-from softbin.arguments import computed_in
+from softbin.arguments import Count, computed_in
 from softbin.groups import Groups
 from softbin.operators import project_hypersimplex
 from softbin.regularizers import euclidean
@@ -19,7 +19,7 @@ _SLACK = 1e-6  # relative; sums of bounds round
 _ALL = Groups((0,))  # one group: the whole tree
 
 
-def projection_hypersimplex(tree: PyTree, k: Real[ArrayLike, ""]) -> PyTree:
+def projection_hypersimplex(tree: PyTree, k: Count) -> PyTree:
     r"""Projection onto the hypersimplex.
 
     .. math::
@@ -29,7 +29,8 @@ def projection_hypersimplex(tree: PyTree, k: Real[ArrayLike, ""]) -> PyTree:
 
     Args:
       tree: of floating point arrays.
-      k: in [0, n]; may be traced, and has a gradient.
+      k: in [0, n], a scalar, or a share of the entries made by `softbin.budgets.fraction`; may be traced, and has a
+        gradient.
 
     Returns:
       The projected tree, of the same structure, shapes and dtypes. NaN where a traced `k` is out of range.

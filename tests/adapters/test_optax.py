@@ -50,6 +50,11 @@ class TestProjectionHypersimplex:
             [float(x) for leaf in jax.tree.leaves(projected) for x in leaf.ravel()], expected, atol=4e-3
         )
 
+    def test_k_may_be_a_share_of_all_entries(self):
+        chex.assert_trees_all_equal(
+            projection_hypersimplex(TREE, softbin.budgets.fraction(0.5)), projection_hypersimplex(TREE, 3)
+        )
+
     def test_projection_of_a_point_inside_is_the_point(self):
         point = jnp.array([0.25, 0.5, 0.75, 0.5])
         np.testing.assert_allclose(projection_hypersimplex(point, 2.0), point, atol=1e-7)
@@ -59,7 +64,7 @@ class TestProjectionHypersimplex:
             projection_hypersimplex(TREE, 7)
         with pytest.raises(TypeError, match="int32"):
             projection_hypersimplex(jnp.arange(3), 1)
-        for k in ("label_count", None, softbin.budgets.fraction(0.5)):
+        for k in ("label_count", None):
             with pytest.raises(TypeError, match=rf"k must be an array or a number, got {re.escape(repr(k))}"):
                 projection_hypersimplex(TREE, k)
 
