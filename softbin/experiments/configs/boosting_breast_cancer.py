@@ -9,6 +9,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.booster = "lightgbm"  # or xgboost
     config.dataset = "breast_cancer"  # or flights, diamonds
     config.data = ""  # a libsvm file, instead of the dataset
+    config.train_examples = 0  # all of the training rows
     config.loss = "hypersimplex"  # or fenchel_young, logistic (the library's own), centred_squared_error
     config.hessian = "unit"  # or gauss_newton; of hypersimplex and fenchel_young
     config.learning_rate = 0.1

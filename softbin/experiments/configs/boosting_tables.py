@@ -41,6 +41,7 @@ def _run() -> ml_collections.ConfigDict:
     config.booster = "lightgbm"
     config.dataset = "flights"
     config.data = ""
+    config.train_examples = 0  # all of the training rows
     config.loss = "hypersimplex"
     config.hessian = "unit"
     config.learning_rate = 0.1
