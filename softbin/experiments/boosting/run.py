@@ -25,7 +25,16 @@ from softbin.experiments.common.precision import at_best, precisions
 MEASURES = ("auc", "log_loss", "error", "error_thresholded")
 STOPS = ("fixed", "best")
 _LEAST = {"rounds": 1, "fixed_rounds": 1, "evaluate_every": 1, "checkpoint_every": 0, "seed": 0}
-FIELDS = frozenset(_LEAST) | {"booster", "dataset", "data", "train_examples", "loss", "hessian", "learning_rate"}
+FIELDS = frozenset(_LEAST) | {
+    "booster",
+    "dataset",
+    "data",
+    "train_examples",
+    "loss",
+    "budget",
+    "hessian",
+    "learning_rate",
+}
 _PANELS = {
     name: {f"test_{measure}": "test", f"validation_{measure}": "validation"}
     for name, measure in (
@@ -60,7 +69,7 @@ def boost(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> dict
     if finished is not None:
         return finished
     _check(config)
-    loss = losses.loss(config.loss, config.booster, config.hessian)
+    loss = losses.loss(config.loss, config.booster, config.hessian, config.budget)
     split = tables.load(config.dataset, config.data, config.train_examples, config.seed)
     booster = boosters.BOOSTERS[config.booster](split, loss.objective, config.learning_rate)
     folder.start(workdir, config.to_dict())

@@ -33,7 +33,7 @@ def load(name: str, file: str, train_examples: int, seed: int) -> Split:
 
     Args:
       name: `breast_cancer`, `flights`, `diamonds`, or one that networks read too: `flights_one_hour`,
-        `flights_two_hours`, `census`.
+        `flights_before_departure`, `flights_two_hours`, `census`.
       file: a libsvm file to read instead.
       train_examples: how many of the training rows to train on, chosen by the seed; 0 for all.
       seed: of the split.

@@ -83,6 +83,7 @@ BOOSTING_COLUMNS = {
     "validation_examples": _INTEGER,
     "test_examples": _INTEGER,
     "loss": _TEXT,
+    "budget": _TEXT,
     "hessian": _TEXT,
     "learning_rate": _NUMBER,
     "rounds": _INTEGER,

@@ -53,7 +53,7 @@ def test_a_package_that_is_not_there_is_named(package):
 
 
 def as_of_days(days, delays):
-    features = pd.DataFrame({"day": np.asarray(days, np.float32)})
+    features = pd.DataFrame({"day": days, "dep_delay": delays}, np.arange(len(days)), np.float32)
     return tables.Flights(features, np.asarray(delays, float), np.array([f"2013-01-{day:02d}" for day in days]))
 
 
@@ -73,6 +73,8 @@ def test_flights_two_hours_late_are_split_by_time(monkeypatch):
 def test_flights_an_hour_late_are_split_by_chance(monkeypatch):
     monkeypatch.setattr(tables, "flights", lambda: as_of_days(range(1, 31), [59, 60] * 15))
     table = tables.flights_one_hour("")
+    assert list(table.features) == ["day", "dep_delay"]
+    assert list(tables.flights_before_departure("").features) == ["day"]
     assert table.labels.tolist() == [0, 1] * 15
     parts = tables.split(table, seed=0)
     assert [len(part) for part in parts] == [18, 6, 6]
