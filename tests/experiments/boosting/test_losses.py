@@ -33,9 +33,13 @@ def test_without_saturation_the_projection_is_the_centred_squared_error(classes,
 
 
 def test_a_budget_is_a_share_of_the_training_rows():
-    margins, training = np.linspace(0, 9, 50), np.zeros(50, np.int32)
-    gradient, _ = losses.loss("hypersimplex", "lightgbm", "unit", "0.1").objective(margins, dataset(training))
-    assert gradient.sum() == pytest.approx(0.1 * 50)  # each is that of the projection, as no label is positive
+    margins, labels = np.linspace(0, 9, 50), np.arange(50) % 2
+    share, positives = (
+        losses.loss("hypersimplex", "lightgbm", "unit", budget).objective(margins, dataset(labels))[0]
+        for budget in ("0.1", "")
+    )
+    assert np.flatnonzero(share).mean() == pytest.approx(50 - 5, abs=1)  # about the fifth from the top
+    assert np.flatnonzero(positives).mean() == pytest.approx(25, abs=1)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
