@@ -17,7 +17,12 @@ LOSSES: tuple[dict[str, Any], ...] = (
     {"loss": "hypersimplex"},
     *({"loss": "hypersimplex", "budget": share} for share in SHARES),
 )
-RATES = (0.03, 0.1, 0.3, 1.0)
+RATES = (  # the lower, the more rounds
+    {"learning_rate": 0.03, "rounds": 400, "evaluate_every": 50},
+    {"learning_rate": 0.1, "rounds": 200, "evaluate_every": 25},
+    {"learning_rate": 0.3, "rounds": 80, "evaluate_every": 10},
+    {"learning_rate": 1.0, "rounds": 50, "evaluate_every": 10},
+)
 SEEDS = (0, 1, 2, 3, 4)
 
 
@@ -26,11 +31,9 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.run = boosting_tables.get_config().run
     config.run.train_examples = 40_960
-    config.run.rounds = 200
     config.grid = ml_collections.ConfigDict()
     config.grid.tables = ml_collections.ConfigDict()
     config.grid.tables.dataset = ("flights_two_hours", "census")
-    config.grid.tables.learning_rate = RATES
-    config.grid.tables.variants = LOSSES
+    config.grid.tables.variants = tuple({**loss, **rate} for rate in RATES for loss in LOSSES)
     config.grid.tables.seed = SEEDS
     return config

@@ -78,7 +78,10 @@ def part(several: Sequence[Runs], workdir: Path) -> Part:
     if table.empty:
         return Part([], [])
     folder.write_figure(workdir / FIGURE_FILE, _figure(table))
-    caption = "The gain over the logistic loss by what the model can fit, mean over the seeds."
+    caption = (
+        "The gain over the logistic loss by what the model can fit, mean over the seeds; filled where the loss was "
+        "trained for the share."
+    )
     findings = _findings(table)
     bullets = "\n".join(f"- {finding}" for finding in findings)
     picture = f"![{caption}]({FIGURE_FILE})\n\n{caption}"
@@ -208,9 +211,9 @@ def _figure(table: pd.DataFrame) -> Figure:
             axes.spines[["top", "right"]].set_visible(False)
             for variant, found in shown.dropna(subset="difference").groupby("variant", sort=False):
                 color = style.COLORS.get(found["loss"].iloc[0], "#999999")
+                inside = color if _ITS_SHARE in variant else "white"
+                dots = {"color": color, "markerfacecolor": inside, "markersize": 4, "label": variant}
                 found = found.assign(place=found["model"].map(places)).sort_values("place")
-                axes.plot(
-                    found["place"], found["difference"], "o-", color=color, markersize=4, alpha=0.8, label=variant
-                )
+                axes.plot(found["place"], found["difference"], "o-", **dots)
     style.legend(figure)
     return figure
