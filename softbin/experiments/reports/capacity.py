@@ -137,12 +137,13 @@ def _rows(runs: Runs) -> pd.DataFrame:
     return table.drop_duplicates(["dataset", "model", "variant", "budget", "learning_rate", "seed"])
 
 
-def _datasets(table: pd.DataFrame) -> list[str]:
-    """The data set, with what else the runs differ in."""
-    names = text.setting_names(table.assign(model="", hidden="")) if len(table) else []
-    sizes = table["batch_size"]
-    if sizes.nunique() > 1:
-        names = [f"{name}, batch {size:,}" for name, size in zip(names, sizes, strict=True)]
+def _datasets(table: pd.DataFrame) -> pd.Series:
+    """The data set of each run, with what else its runs differ in."""
+    names = table["dataset"].copy()
+    for _, rows in table.assign(model="", hidden="").groupby("dataset"):
+        names[rows.index] = text.setting_names(rows)
+        if rows["batch_size"].nunique() > 1:
+            names[rows.index] += rows["batch_size"].map(", batch {:,}".format)
     return names
 
 

@@ -67,6 +67,14 @@ def test_a_loss_is_measured_at_the_share_that_it_was_told(networks):
     assert at_2["p_holm"] == pytest.approx(2 * min(p, stats.ttest_1samp(GAINS - 0.2, 0).pvalue), rel=1e-3)
 
 
+def test_what_differs_within_a_data_set_is_named_with_it(tmp_path):
+    sizes = {"batch_size": 64, "validation_examples": 256}
+    for changes in ({}, {"dataset": "census", **sizes}, {"dataset": "census", **sizes, "batch_size": 128}):
+        write_run(tmp_path, 0.9, beside=precisions(0.5), **changes)
+    table = capacity.precisions_at_the_top([run_table.read_workdir(tmp_path)])
+    assert set(table["dataset"]) == {"digits", "census, batch 64", "census, batch 128"}
+
+
 def test_the_report_of_networks_has_the_table_its_findings_and_a_figure(networks):
     runs, workdir = networks
     findings = networks_report(runs, "networks", workdir)
