@@ -20,7 +20,7 @@ from softbin.experiments.training.ranking_objectives import RANKINGS
 DEFAULT_BUDGETS = {"hypersimplex": "0.5", "fenchel_young": "label_count"}
 """The losses with a projection, and the budget that each has in the library."""
 CHOOSING = {"capacity": "label_count", "pat_mat": "label_count", "top_mean": "label_count"}
-"""The losses for two classes that choose a number of examples, and how many where the config does not say."""
+"""The losses of two classes that choose a number of examples, at least one, and their budget where the config has none."""
 TEMPERED = (*DEFAULT_BUDGETS, "capacity", "scaled_mse", "centred_scaled_mse")
 """The losses that see the logits divided by the temperature."""
 
@@ -77,7 +77,7 @@ def budget(name: str, train_labels: np.ndarray, classes: int):
 
 
 def check_two_classes(name: str, budget_name: str | None, classes: int) -> None:
-    """Refuse a loss that ranks for other data than of two classes, and shares of each of them.
+    """Refuse to rank the examples of other than two classes, or with a share for each class.
 
     Raises:
       UserError: it is so.
@@ -222,7 +222,7 @@ def _ranking(function):
         def loss(logits, labels):
             scores = logits[:, 1] - logits[:, 0]
             targets = labels[:, None].astype(scores.dtype)
-            k = setting.budget and jnp.sum(setting.budget(targets, jnp.ones_like(scores)))
+            k = setting.budget and jnp.maximum(1, jnp.sum(setting.budget(targets, jnp.ones_like(scores))))
             return function(scores, labels == 1, k, setting.temperature)
 
         return loss

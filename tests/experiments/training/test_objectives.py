@@ -123,7 +123,7 @@ def test_top_mean_has_its_threshold_at_the_mean_of_the_largest_scores():
     assert float(of_scores("top_mean", budget=softbin.budgets.fraction(0.5))) == pytest.approx(hinges(2.0), rel=1e-6)
 
 
-@pytest.mark.parametrize("share", [0.01, 0.5, 1.0])
+@pytest.mark.parametrize("share", [1 / 6, 0.5, 1.0])
 def test_pat_mat_has_its_threshold_where_the_hinges_of_all_scores_have_the_share_as_their_mean(share):
     t = optimize.brentq(lambda t: np.maximum(0, 1 + np.asarray(SCORES) - t).mean() - share, -9, 9)
     loss = of_scores("pat_mat", budget=softbin.budgets.fraction(share))
@@ -137,8 +137,14 @@ def test_a_ranking_sees_the_difference_of_two_logits_and_lifts_positives(name):
     gradient = jax.grad(lambda scores: of_scores(name, scores, budget=budget))(close)
     assert np.isfinite(gradient).all()
     assert gradient[3] < 0  # the positive below the threshold
-    none = jax.grad(lambda scores: of_scores(name, scores, jnp.zeros(6, int), budget=budget))(close)
-    assert np.isfinite(none).all()
+
+
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("name", ranking_objectives.RANKINGS)
+def test_a_ranking_of_a_batch_of_one_class_has_a_finite_gradient(name, label):
+    budget = None if name == "top_push" else softbin.budgets.label_count
+    gradient = jax.grad(lambda scores: of_scores(name, scores, jnp.full(6, label), budget=budget))(SCORES)
+    assert np.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("name", objectives.OBJECTIVES)
