@@ -20,7 +20,7 @@ from softbin.experiments.training.ranking_objectives import RANKINGS
 DEFAULT_BUDGETS = {"hypersimplex": "0.5", "fenchel_young": "label_count"}
 """The losses with a projection, and the budget that each has in the library."""
 CHOOSING = {"capacity": "label_count", "pat_mat": "label_count", "top_mean": "label_count"}
-"""The losses of two classes that choose a number of examples, at least one, and their budget where the config has none."""
+"""The losses of two classes that choose at least one example, and the budget of each where the config has none."""
 TEMPERED = (*DEFAULT_BUDGETS, "capacity", "scaled_mse", "centred_scaled_mse")
 """The losses that see the logits divided by the temperature."""
 
