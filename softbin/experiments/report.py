@@ -7,7 +7,7 @@ from pathlib import Path
 from softbin.experiments.common import command_line
 from softbin.experiments.common import workdir as folder
 from softbin.experiments.common.errors import exit_on_user_error
-from softbin.experiments.reports import boosting, networks, run_table
+from softbin.experiments.reports import boosting, capacity, networks, run_table
 
 
 def _parser() -> command_line.Parser:
@@ -23,7 +23,8 @@ def _parser() -> command_line.Parser:
         "--results",
         default="",
         help="report these instead of the runs in the folder: "
-        f"{', '.join(run_table.packaged())}, or the path of a CSV file",
+        f"{', '.join(run_table.packaged())}, or the path of a CSV file; of several, with a comma between them, the "
+        "precision at the top together",
     )
     parser.add_argument(
         "--reference",
@@ -37,16 +38,20 @@ def _run(arguments: Sequence[str] | None) -> None:
     flags = _parser().parse_args(arguments)
     place = Path(flags.workdir)
     if flags.results:
-        runs, source = run_table.read_results(flags.results), flags.results
+        names = flags.results.split(",")
+        several, source = [run_table.read_results(name) for name in names], " and ".join(names)
     else:
-        runs, source = run_table.read_workdir(place), place.name
-    if runs.are_of_boosting:
+        several, source = [run_table.read_workdir(place)], place.name
+    runs = several[0]
+    if len(several) > 1:
+        sentences = capacity.report(several, source, place)
+    elif runs.are_of_boosting:
         sentences = boosting.report(runs, source, place)
     else:
         sentences = networks.report(runs, source, place, flags.reference)
     for sentence in sentences:
         print(sentence)
-    print(f"{len(runs.table)} runs; results in {place / folder.REPORT_FILE}")
+    print(f"{sum(len(each.table) for each in several)} runs; results in {place / folder.REPORT_FILE}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
+from softbin import budgets
 from softbin.experiments.boosting import boosters
 from softbin.experiments.boosting.tables import Rows
 from softbin.experiments.common.errors import UserError
@@ -27,11 +28,17 @@ class Loss(NamedTuple):
     probabilities: Callable[[np.ndarray, Rows], OfMargins]  # fitted to validation margins; of every class
 
 
-def loss(name: str, booster: str, hessian: str) -> Loss:
+def loss(name: str, booster: str, hessian: str, budget: str = "") -> Loss:
     """A loss by its name in `LOSSES`.
 
+    Args:
+      name: of the loss.
+      booster: the library.
+      hessian: of our losses.
+      budget: of our losses, a share of the training rows such as `0.02`; "" for as many as there are positives.
+
     Raises:
-      UserError: the loss, the booster or the hessian is unknown.
+      UserError: the loss, the booster or the hessian is unknown, or the budget is no share.
     """
     if booster not in boosters.BOOSTERS:
         raise UserError(f"unknown booster {booster!r}: choose one of {', '.join(boosters.BOOSTERS)}")
@@ -42,10 +49,21 @@ def loss(name: str, booster: str, hessian: str) -> Loss:
     if name not in PROJECTED:
         raise UserError(f"unknown loss {name!r}: choose one of {', '.join(LOSSES)}")
     try:
-        objective = boosters.OBJECTIVES[booster](PROJECTED[name], hessian=hessian)
+        objective = boosters.OBJECTIVES[booster](PROJECTED[name], budget=_budget(budget), hessian=hessian)
     except ValueError as error:
         raise UserError(str(error)) from None
     return Loss(objective, lambda margins, rows: objective.decide(margins, rows.labels).predict, _calibrated)
+
+
+def _budget(share: str):
+    if not share:
+        return budgets.label_count
+    try:
+        return budgets.fraction(float(share))
+    except ValueError:
+        raise UserError(
+            f'unknown budget {share!r}: choose a share of the training rows in [0, 1], or "" for as many as positives'
+        ) from None
 
 
 def _softmax(margins: np.ndarray) -> np.ndarray:

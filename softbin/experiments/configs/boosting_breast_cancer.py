@@ -7,9 +7,11 @@ def get_config() -> ml_collections.ConfigDict:
     """The HyperSimplex loss over the whole training set, k = the positives."""
     config = ml_collections.ConfigDict()
     config.booster = "lightgbm"  # or xgboost
-    config.dataset = "breast_cancer"  # or flights, diamonds
+    config.dataset = "breast_cancer"  # or flights, diamonds, ...: a wrong name lists them all
     config.data = ""  # a libsvm file, instead of the dataset
+    config.train_examples = 0  # all of the training rows
     config.loss = "hypersimplex"  # or fenchel_young, logistic (the library's own), centred_squared_error
+    config.budget = ""  # as many as there are positives, or a share of the training rows; of ours
     config.hessian = "unit"  # or gauss_newton; of hypersimplex and fenchel_young
     config.learning_rate = 0.1
     config.rounds = 100

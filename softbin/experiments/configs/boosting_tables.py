@@ -41,7 +41,9 @@ def _run() -> ml_collections.ConfigDict:
     config.booster = "lightgbm"
     config.dataset = "flights"
     config.data = ""
+    config.train_examples = 0  # all of the training rows
     config.loss = "hypersimplex"
+    config.budget = ""  # as many as there are positives, or a share of the training rows; of ours
     config.hessian = "unit"
     config.learning_rate = 0.1
     config.rounds = 500

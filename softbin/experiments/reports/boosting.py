@@ -12,8 +12,15 @@ from matplotlib.ticker import MaxNLocator
 from softbin.experiments.boosting.losses import CENTRED, LOGISTIC, PROJECTED
 from softbin.experiments.boosting.run import MEASURES, STOPS
 from softbin.experiments.common import workdir as folder
-from softbin.experiments.reports import text
-from softbin.experiments.reports.comparisons import ALPHA, holm, paired_test
+from softbin.experiments.reports import capacity, text
+from softbin.experiments.reports.comparisons import (
+    ALPHA,
+    BOOSTED_VARIANT,
+    best_rate,
+    boosted_variant_name,
+    holm,
+    paired_test,
+)
 from softbin.experiments.reports.run_table import Runs
 
 FIGURE_FILE = "differences.png"
@@ -27,9 +34,19 @@ training rows; for `logistic` they are those at 1/2. `{CENTRED}` is `hypersimple
 
 Tests are t-tests paired by the seed, with the correction of Nadeau and Bengio (2003) for splits that overlap.
 p is corrected by Holm's method over all tests of the table it stands in, and bold below {ALPHA}."""
-_FIELDS = ("booster", "dataset", "classes", "train_examples", "validation_examples", "test_examples", "loss", "hessian")
+_FIELDS = (
+    "booster",
+    "dataset",
+    "classes",
+    "train_examples",
+    "validation_examples",
+    "test_examples",
+    "loss",
+    "budget",
+    "hessian",
+)
 _SETTINGS = ("learning_rate", "rounds", "fixed_rounds", "evaluate_every", "seed")
-_RUN = ("booster", "dataset", "loss", "hessian", "learning_rate", "seed")  # what tells runs from each other
+_RUN = ("booster", "dataset", "loss", "budget", "hessian", "learning_rate", "seed")  # what tells runs from each other
 _VERSIONS = ("softbin", "jax", "lightgbm", "xgboost")
 
 
@@ -62,6 +79,8 @@ def report(runs: Runs, source: str, workdir: Path) -> list[str]:
                     chapters += [f"Against `{baseline}`:", _tests(tests)]
                     findings.append(_finding(f"{name}, {stop.lower()}, against {baseline}", tests))
     _save_figure(settings, workdir / FIGURE_FILE)
+    top = capacity.part([runs], workdir)
+    findings += top.findings
     parts = [
         f"# Report of {source}",
         _READING,
@@ -72,6 +91,7 @@ def report(runs: Runs, source: str, workdir: Path) -> list[str]:
         text.run_fields(runs.table, text.field_values(runs.table, (*_FIELDS, *_SETTINGS, *_VERSIONS))),
         *text.left_out(runs, sorted(runs.table.loc[repeats, "run"])),
         *chapters,
+        *top.chapter,
     ]
     folder.write(workdir / folder.REPORT_FILE, "\n\n".join(parts) + "\n")
     return findings
@@ -80,23 +100,18 @@ def report(runs: Runs, source: str, workdir: Path) -> list[str]:
 def chosen_rates(rows: pd.DataFrame, stop: str) -> pd.DataFrame:
     """The rows of each variant with the learning rate that validates best, with the measures of `stop` by their names.
 
-    It is best in the mean over the seeds that all of its rates have, or over all seeds where there are none.
-
     Args:
       rows: of one table and booster.
       stop: `fixed` or `best`.
     """
     rows = rows.assign(
-        variant=[_variant(*row) for row in rows[["loss", "hessian"]].itertuples(index=False)],
+        variant=[boosted_variant_name(*row) for row in rows[list(BOOSTED_VARIANT)].itertuples(index=False)],
         round=rows["fixed_rounds"] if stop == "fixed" else rows["best_round"],
         **{measure: rows[f"{stop}_test_{measure}"] for measure in MEASURES},
     )
     parts = []
     for _, part in rows.groupby("variant", sort=False):
-        validated = part.pivot_table(index="seed", columns="learning_rate", values=f"{stop}_validation_auc")
-        common = validated.dropna()
-        means = (validated if common.empty else common).mean()
-        parts.append(part[part["learning_rate"] == means.idxmax()])
+        parts.append(part[part["learning_rate"] == best_rate(part, f"{stop}_validation_auc")])
     return pd.concat(parts)
 
 
@@ -138,10 +153,6 @@ def _stops(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     rounds = ", ".join(map(str, sorted(rows["fixed_rounds"].unique())))
     titles = (f"After {rounds} rounds", f"After the best of up to {rows['rounds'].max():,} rounds")
     return {title: chosen_rates(rows, stop) for title, stop in zip(titles, STOPS, strict=True)}
-
-
-def _variant(loss: str, hessian: str) -> str:
-    return f"{loss}, {hessian}" if loss in PROJECTED and hessian != "unit" else loss
 
 
 def _reached(chosen: pd.DataFrame) -> str:

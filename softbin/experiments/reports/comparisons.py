@@ -12,11 +12,12 @@ import pandas as pd
 from scipy import stats
 
 from softbin.experiments.reports.run_table import SETTING, VARIANT
-from softbin.experiments.training.objectives import DEFAULT_BUDGETS, TEMPERED
+from softbin.experiments.training.objectives import CHOOSING, DEFAULT_BUDGETS, TEMPERED
 from softbin.experiments.training.selection import ranked_by
 
 ALPHA = 0.05
 PROJECTED = tuple(DEFAULT_BUDGETS)
+BOOSTED_VARIANT = ("loss", "budget", "hessian")
 HALF = "0.5"
 WARM_UP = 0.2
 """The `trim_warmup` that names leave out."""
@@ -64,7 +65,7 @@ def variant_name(
     """As in `hypersimplex (k = n/2, τ = 1.5, smallest 0.6 n), thresholds`."""
     by = ranked_by(trim_by, loss) if trim < 1 else ""
     settings = []
-    if loss in PROJECTED or by == "projection":
+    if loss in PROJECTED or loss in CHOOSING or by == "projection":
         settings.append(f"k = {budget_name(budget)}")
     if loss in TEMPERED or by in ("scaled_squares", "projection"):
         settings.append(f"τ = {temperature:g}")
@@ -78,6 +79,12 @@ def variant_name(
         settings.append(f"largest {tail:g} n")
     name = f"{loss} ({', '.join(settings)})" if settings else loss
     return f"{name}, thresholds" if decision == "thresholds" else name
+
+
+def boosted_variant_name(loss: str, budget: str, hessian: str) -> str:
+    """As in `hypersimplex (k = 0.02 n), gauss_newton`; nothing is said of what a loss has by itself."""
+    name = f"{loss} (k = {budget_name(budget)})" if loss in PROJECTED and budget else loss
+    return f"{name}, {hessian}" if loss in PROJECTED and hessian != "unit" else name
 
 
 def budget_name(budget: str) -> str:
@@ -278,6 +285,16 @@ def at_common_rates(rows: pd.DataFrame) -> pd.DataFrame:
             own = rate if (part["learning_rate"] == rate).any() else _common_rate(part)
             parts.append(part[part["learning_rate"] == own])
     return pd.concat(parts).sort_index()
+
+
+def best_rate(rows: pd.DataFrame, measure: str) -> float:
+    """The learning rate of one variant with the highest mean of a measure of the validation rows.
+
+    The mean is over the seeds that all of its rates have, or over all seeds where there are none.
+    """
+    validated = rows.pivot_table(index="seed", columns="learning_rate", values=measure)
+    common = validated.dropna()
+    return (validated if common.empty else common).mean().idxmax()
 
 
 def _common_rate(rows: pd.DataFrame) -> float:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from softbin.experiments.common import workdir as folder
 from softbin.experiments.common.errors import UserError
-from softbin.experiments.reports import comparisons, figures, run_table, text
+from softbin.experiments.reports import capacity, comparisons, figures, run_table, text
 from softbin.experiments.reports.run_table import PAPER, Runs
 
 _READING = f"""\
@@ -98,6 +98,8 @@ def report(runs: Runs, source: str, workdir: Path, reference: str = "cross_entro
     tuned = [section for section in tuned if any(table["p"].notna().any() for table in section.tables.values())]
     headlines = _headlines(common) + [f"with chosen learning rates, {headline}" for headline in _headlines(tuned)]
     headlines = [headline[0].upper() + headline[1:] for headline in headlines]
+    top = capacity.part([runs], workdir)
+    headlines += top.findings
     published = None if source == PAPER else run_table.read_results(PAPER)
     pictures = figures.save({each.name: each.rows for each in common}, runs.curves, published, workdir)
     chapters = [
@@ -113,6 +115,7 @@ def report(runs: Runs, source: str, workdir: Path, reference: str = "cross_entro
         "## What differs from the paper's protocol",
         text.departures(runs.table),
         *chapters,
+        *top.chapter,
         "## Figures",
         "" if runs.curves is not None else "None over epochs: a table of runs has no curves.",
         *(f"![{caption}]({file})\n\n{caption}" for file, caption in pictures.items()),

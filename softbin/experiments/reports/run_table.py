@@ -9,6 +9,7 @@ import pandas as pd
 from softbin.experiments.boosting.run import MEASURES, STOPS
 from softbin.experiments.common import workdir as folder
 from softbin.experiments.common.errors import UserError, one_line
+from softbin.experiments.common.precision import AT_BEST
 from softbin.experiments.reports import paper
 from softbin.experiments.training import measures
 
@@ -82,6 +83,7 @@ BOOSTING_COLUMNS = {
     "validation_examples": _INTEGER,
     "test_examples": _INTEGER,
     "loss": _TEXT,
+    "budget": _TEXT,
     "hessian": _TEXT,
     "learning_rate": _NUMBER,
     "rounds": _INTEGER,
@@ -89,7 +91,7 @@ BOOSTING_COLUMNS = {
     "evaluate_every": _INTEGER,
     "seed": _INTEGER,
     "best_round": _INTEGER,
-    **dict.fromkeys(_MEASURED, _NUMBER),
+    **dict.fromkeys([*_MEASURED, *AT_BEST], _NUMBER),
     "train_seconds": _NUMBER,
     "softbin": _TEXT,
     "jax": _TEXT,
@@ -116,7 +118,10 @@ _NETWORKS = _Schema(
     {"noise_kind": "symmetric", "trim": 1.0, "trim_warmup": 0.2, "trim_by": "", "trim_per_class": False, "tail": 1.0},
 )
 _BOOSTING = _Schema(
-    BOOSTING_COLUMNS, ("booster", "dataset", "loss", "hessian", "learning_rate", "seed", *_MEASURED), _MEASURED, {}
+    BOOSTING_COLUMNS,
+    ("booster", "dataset", "loss", "hessian", "learning_rate", "seed", *_MEASURED),
+    [*_MEASURED, *AT_BEST],
+    {},
 )
 
 

@@ -24,6 +24,10 @@ COLORS = {
     "tilted": "#b2df8a",
     "focal": "#e7298a",
     "class_weighted": "#66a61e",
+    "capacity": "#1f4e9e",
+    "pat_mat": "#a6761d",
+    "top_push": "#e41a1c",
+    "top_mean": "#ff7f9f",
 }
 _DASHES: dict[str, list] = {  # for the paper's temperature, and the others as they rise
     "argmax": ["-", (0, (2.5, 1.5)), (0, (7, 2))],

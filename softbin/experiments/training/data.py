@@ -27,7 +27,8 @@ def load(name: str, data_dir: str = "", train_examples: int = 0, validation_exam
     """Load a data set by name.
 
     Args:
-      name: `digits`, `fashion_mnist`, `cifar10`, or a table: `letter`, `optdigits`, `satimage`.
+      name: `digits`, `fashion_mnist`, `fashion_mnist_shirts`, `cifar10`, or a table: `letter`, `optdigits`, `satimage`,
+        `flights_one_hour`, `flights_before_departure`, `flights_two_hours`, `census`.
       data_dir: the folder of its files.
       train_examples: how many of the first examples to train on; 0 for all but the validation examples.
       validation_examples: how many to validate on, from the end of the training set.

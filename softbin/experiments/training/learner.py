@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import softbin
 from softbin import large_batch
+from softbin.experiments.common.precision import precisions
 from softbin.experiments.training import data, measures, models
 from softbin.experiments.training.augment import augment
 from softbin.experiments.training.tasks import Task
@@ -180,6 +181,9 @@ def _evaluate(task: Task, graph, mesh):
                 metrics[f"{part}_accuracy{rule}"] = 1 - error(where=counts)
                 if part == "test":
                     metrics[f"test_worst_class{rule}"] = measures.worst_recall(error, labels, counts, task.classes)
+            if task.classes == 2:
+                found = precisions(logits[:, 1] - logits[:, 0], labels, counts)
+                metrics |= {f"{part}_{name}": value for name, value in found.items()}
         metrics["test_tail_loss"] = measures.tail_loss(logits / task.temperature, labels, counts)
         return learner, metrics
 

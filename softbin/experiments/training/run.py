@@ -37,6 +37,7 @@ _PANELS = {
         "test_worst_class": "argmax of logits",
         "test_worst_class_thresholded": "with thresholds",
     },
+    "precision at the top 2%": {"test_precision_at_2": "test", "validation_precision_at_2": "validation"},
     "share of the batch": {
         "active": "active",
         "saturated_right": "saturated, right",
@@ -59,7 +60,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> dict
     Returns:
       The summary. `train_examples` counts what was trained on; the budget of a loss without a projection is None, and
       so are accuracies that were not evaluated. `at_max_...` is of the epoch whose test accuracy, by argmax or with
-      thresholds as the field says, is highest.
+      thresholds as the field says, is highest; that of a precision at the top is of the epoch where it is highest on
+      the validation examples.
 
     Raises:
       UserError: the config does not fit the data or the devices, files are missing or damaged, or the folder is
@@ -147,7 +149,7 @@ def _max_and_last(history: Sequence[Mapping[str, Any]], name: str) -> dict[str, 
 
 
 def _at_best_and_last(history: Sequence[Mapping[str, Any]], name: str, by: str) -> dict[str, float | None]:
-    best = max(history, key=lambda record: record.get(by, 0.0))
+    best = max(history, key=lambda record: record[by]) if by in history[-1] else {}
     return {f"at_max_{name}": best.get(name), f"last_{name}": history[-1].get(name)}
 
 

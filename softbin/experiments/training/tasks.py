@@ -63,6 +63,7 @@ def prepare(config: ml_collections.ConfigDict) -> Task:
 def _with_loss(config: ml_collections.ConfigDict, dataset: data.Dataset, classes: int) -> Task:
     labels, temperature = dataset.train_labels, config.temperature
     name = budget_name(config)
+    objectives.check_two_classes(config.loss, name, classes)
     budget = name and objectives.budget(name, labels, classes)
     weights = objectives.class_weights(labels, classes)
     objective = objectives.objective(config.loss, objectives.Setting(budget, temperature, weights))
@@ -104,8 +105,8 @@ def _of_kept(thresholds: objectives.Thresholds, trim: selection.Trim | None):
 
 
 def budget_name(config: ml_collections.ConfigDict) -> str | None:
-    """The budget of the config, or else the loss's own; None where neither the loss nor its trimming projects."""
-    own = objectives.DEFAULT_BUDGETS.get(config.loss)
+    """The budget of the config, or else the loss's own; None where neither the loss nor its trimming has one."""
+    own = (objectives.DEFAULT_BUDGETS | objectives.CHOOSING).get(config.loss)
     if config.trim < 1 and config.trim_by == "projection":
         own = own or objectives.DEFAULT_BUDGETS["hypersimplex"]
     return own and (config.budget or own)

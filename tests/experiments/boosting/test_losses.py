@@ -32,6 +32,16 @@ def test_without_saturation_the_projection_is_the_centred_squared_error(classes,
     assert np.array_equal(ours.decisions(margins, training)(others), baseline.decisions(margins, training)(others))
 
 
+def test_a_budget_is_a_share_of_the_training_rows():
+    margins, labels = np.linspace(0, 9, 50), np.arange(50) % 2
+    share, positives = (
+        losses.loss("hypersimplex", "lightgbm", "unit", budget).objective(margins, dataset(labels))[0]
+        for budget in ("0.1", "")
+    )
+    assert np.flatnonzero(share).mean() == pytest.approx(50 - 5, abs=1)  # about the fifth from the top
+    assert np.flatnonzero(positives).mean() == pytest.approx(25, abs=1)
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_the_logistic_loss_has_its_own_probabilities_and_decides_at_one_half(classes):
     margins, training = rows(classes)
@@ -58,6 +68,10 @@ def test_the_others_have_probabilities_by_calibration(classes):
     [
         (("hinge", "lightgbm", "unit"), "unknown loss 'hinge': choose one of hypersimplex, fenchel_young, logistic"),
         (("logistic", "catboost", "unit"), "unknown booster 'catboost': choose one of lightgbm, xgboost"),
+        (
+            ("hypersimplex", "lightgbm", "unit", "2%"),
+            r"unknown budget '2%': choose a share of the training rows in \[0, 1\]",
+        ),
         (("hypersimplex", "lightgbm", "full"), "unknown hessian 'full': choose one of unit, gauss_newton"),
     ],
 )

@@ -48,6 +48,8 @@ def test_the_summary_has_the_fixed_and_the_best_round(finished):
     for stop, done in (("fixed", 3), ("best", best)):
         for name in ("validation_auc", "test_auc", "test_log_loss", "test_error", "test_error_thresholded"):
             assert summary[f"{stop}_{name}"] == records[done][name]
+    best = max(records.values(), key=lambda record: record["validation_precision_at_10"])
+    assert summary["at_max_test_precision_at_10"] == best["test_precision_at_10"]
     assert (summary["train_examples"], summary["validation_examples"], summary["test_examples"]) == (341, 114, 114)
     assert summary["versions"]["lightgbm"]
     assert (workdir / "curves.png").read_bytes().startswith(b"\x89PNG")

@@ -3,6 +3,7 @@ import runpy
 import ml_collections
 import pytest
 
+from softbin.experiments.boosting.run import FIELDS as BOOSTING_FIELDS
 from softbin.experiments.common import grids
 from softbin.experiments.common.errors import UserError
 from softbin.experiments.training.tasks import FIELDS
@@ -75,6 +76,8 @@ def test_a_config_of_a_single_run_is_refused():
         ("large_batch_cpu", 264),
         ("noise_development", 77),
         ("noise", 720),
+        ("capacity_development", 72),
+        ("capacity", 480),
         ("paper/fashion_mnist", 385),
         ("paper/cifar10", 385),
     ],
@@ -85,3 +88,9 @@ def test_the_sweeps_that_are_shipped_have_as_many_runs_as_they_say(name, count):
     assert len(runs) == count
     assert set(settings.run.keys()) == FIELDS
     assert max(map(len, runs)) < 100
+
+
+def test_the_sweep_of_boosting_with_a_capacity_has_as_many_runs_as_it_says():
+    settings = runpy.run_path(str(CONFIGS / "boosting_capacity.py"))["get_config"]()
+    assert len(grids.expand(settings)) == 240
+    assert set(settings.run.keys()) == BOOSTING_FIELDS

@@ -20,6 +20,7 @@ CONFIG = {
     "dataset": "flights",
     "data": "",
     "loss": "logistic",
+    "budget": "",
     "hessian": "unit",
     "learning_rate": 0.1,
     "rounds": 100,
@@ -46,6 +47,7 @@ def write_boosting(workdir, auc, **changes):
     }
     (run / "config.json").write_text(json.dumps(config))
     (run / "summary.json").write_text(json.dumps(summary))
+    return run
 
 
 @pytest.fixture

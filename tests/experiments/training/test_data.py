@@ -56,7 +56,7 @@ def test_more_examples_than_there_are_are_refused(examples, message):
 
 def test_an_unknown_data_set_is_refused_with_the_known_ones():
     with pytest.raises(
-        UserError, match="unknown dataset 'mnist': choose one of digits, fashion_mnist, cifar10, letter, "
+        UserError, match="unknown dataset 'mnist': choose one of digits, fashion_mnist, fashion_mnist_shirts, cifar10, "
     ):
         data.load("mnist")
 

