@@ -86,9 +86,10 @@ def sentence(summary: Mapping[str, Any]) -> str:
 
 def _with_wrong_targets(config) -> Split:
     """The test targets are right."""
-    split = load(config.dataset, config.train_examples, config.held_out_examples, config.seed)
+    rng = np.random.default_rng(config.seed)
+    split = load(config.dataset, config.train_examples, config.held_out_examples, rng)
     train, validation = (
-        rows._replace(targets=corrupted(rows.targets, config.corruption, config.corrupted, config.seed))
+        rows._replace(targets=corrupted(rows.targets, config.corruption, config.corrupted, rng))
         for rows in (split.train, split.validation)
     )
     return Split(train, validation, split.test)

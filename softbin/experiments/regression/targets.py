@@ -31,7 +31,7 @@ class Split(NamedTuple):
     test: Rows
 
 
-def load(name: str, train_examples: int, held_out_examples: int, seed: int) -> Split:
+def load(name: str, train_examples: int, held_out_examples: int, rng: np.random.Generator) -> Split:
     """Random rows of a table, with right targets in the units of the table.
 
     Numbers are standardised, and filled up by the median where they are missing; names are one-hot. The training rows
@@ -41,7 +41,7 @@ def load(name: str, train_examples: int, held_out_examples: int, seed: int) -> S
       name: `diamonds` or `flights`.
       train_examples: the number of training rows.
       held_out_examples: of validation rows, and of test rows.
-      seed: it chooses the rows.
+      rng: it chooses the rows.
 
     Raises:
       UserError: the name is unknown, the package is missing, or the table has not so many rows.
@@ -55,7 +55,7 @@ def load(name: str, train_examples: int, held_out_examples: int, seed: int) -> S
             f"{name} has {len(targets)} rows, and {train_examples} + 2 * {held_out_examples} are asked for: lower "
             "train_examples or held_out_examples"
         )
-    chosen = np.random.default_rng(seed).permutation(len(targets))[:wanted]
+    chosen = rng.permutation(len(targets))[:wanted]
     parts = np.split(chosen, [train_examples, train_examples + held_out_examples])
     encoder = _encoder(features).fit(features.iloc[parts[0]])
     return Split(
@@ -66,14 +66,14 @@ def load(name: str, train_examples: int, held_out_examples: int, seed: int) -> S
     )
 
 
-def corrupted(targets: np.ndarray, kind: str, share: float, seed: int) -> np.ndarray:
+def corrupted(targets: np.ndarray, kind: str, share: float, rng: np.random.Generator) -> np.ndarray:
     """Targets of which a random `share` is wrong.
 
     Args:
       targets: right ones, of shape (n,).
       kind: `random`: the target of a random other row; `shifted`: too high by `SHIFT` robust standard deviations.
       share: how many are wrong, in [0, 1].
-      seed: it determines which, and the random rows.
+      rng: it chooses which, and the random rows.
 
     Raises:
       UserError: the kind is unknown, or the share out of range.
@@ -82,7 +82,6 @@ def corrupted(targets: np.ndarray, kind: str, share: float, seed: int) -> np.nda
         raise UserError(f"unknown corruption {kind!r}: choose one of {', '.join(CORRUPTIONS)}")
     if not 0 <= share <= 1:
         raise UserError(f"corrupted must be a share of the targets in [0, 1], got {share}")
-    rng = np.random.default_rng(seed)
     chosen = rng.choice(len(targets), round(share * len(targets)), replace=False)
     result = targets.copy()
     result[chosen] = CORRUPTIONS[kind](targets, chosen, rng)

@@ -4,6 +4,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.random import default_rng
 
 from softbin.experiments.common.errors import UserError
 from softbin.experiments.regression import targets
@@ -33,7 +34,7 @@ def table(monkeypatch):
 
 
 def test_the_parts_are_disjoint_and_chosen_by_the_seed(table):
-    split, again, other = (load("rows", 10, 6, seed) for seed in (0, 0, 1))
+    split, again, other = (load("rows", 10, 6, default_rng(seed)) for seed in (0, 0, 1))
     assert [len(rows.targets) for rows in split] == [10, 6, 6]
     assert len(set(np.concatenate([rows.targets for rows in split]))) == 22
     np.testing.assert_array_equal(split.test.features, again.test.features)
@@ -41,7 +42,7 @@ def test_the_parts_are_disjoint_and_chosen_by_the_seed(table):
 
 
 def test_the_training_rows_say_how_features_are_scaled_and_filled_up(table):
-    split = load("rows", 16, 7, seed=0)
+    split = load("rows", 16, 7, default_rng(0))
     sizes = table["size"].iloc[split.train.targets.astype(int)]
     filled = sizes.fillna(sizes.median())
     for rows in split:
@@ -53,23 +54,23 @@ def test_the_training_rows_say_how_features_are_scaled_and_filled_up(table):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_name_that_no_training_row_has_has_a_column_too(table, seed):
-    assert load("rows", 2, 14, seed).train.features.shape == (2, 4)
+    assert load("rows", 2, 14, default_rng(seed)).train.features.shape == (2, 4)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_shifted_targets_are_too_high_by_five_robust_standard_deviations(share):
-    right = np.random.default_rng(0).normal(2.0, 3.0, 100_000)
-    shifts = corrupted(right, "shifted", share, seed=1) - right
+    right = default_rng(0).normal(2.0, 3.0, 100_000)
+    shifts = corrupted(right, "shifted", share, default_rng(1)) - right
     assert np.count_nonzero(shifts) == round(share * 100_000)
     np.testing.assert_allclose(shifts[shifts != 0], 15.0, rtol=0.02)
 
 
 def test_random_targets_are_those_of_other_rows():
     right = np.arange(50.0)
-    wrong = corrupted(right, "random", 0.3, seed=0)
+    wrong = corrupted(right, "random", 0.3, default_rng(0))
     assert np.sum(wrong != right) == 15
     assert set(wrong) <= set(right)
-    assert not np.array_equal(wrong, corrupted(right, "random", 0.3, seed=1))
+    assert not np.array_equal(wrong, corrupted(right, "random", 0.3, default_rng(1)))
 
 
 def test_diamonds_have_the_logarithm_of_their_price(package):
@@ -99,10 +100,19 @@ def test_flights_know_what_is_known_at_departure_and_those_that_did_not_arrive_a
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: load("iris", 1, 1, 0), "unknown dataset 'iris': choose one of diamonds, flights"),
-        (lambda: load("rows", 20, 6, 0), r"rows has 30 rows, and 20 \+ 2 \* 6 are asked for: lower train_examples or"),
-        (lambda: corrupted(np.ones(3), "flipped", 0.1, 0), "unknown corruption 'flipped': choose one of random, shif"),
-        (lambda: corrupted(np.ones(3), "random", 1.1, 0), r"corrupted must be a share of the targets in \[0, 1\], got"),
+        (lambda: load("iris", 1, 1, default_rng()), "unknown dataset 'iris': choose one of diamonds, flights"),
+        (
+            lambda: load("rows", 20, 6, default_rng()),
+            r"rows has 30 rows, and 20 \+ 2 \* 6 are asked for: lower train_examples or",
+        ),
+        (
+            lambda: corrupted(np.ones(3), "flipped", 0.1, default_rng()),
+            "unknown corruption 'flipped': choose one of random, shif",
+        ),
+        (
+            lambda: corrupted(np.ones(3), "random", 1.1, default_rng()),
+            r"corrupted must be a share of the targets in \[0, 1\], got",
+        ),
     ],
 )
 def test_what_cannot_be_loaded_is_explained(call, message, table):
