@@ -7,7 +7,7 @@ from pathlib import Path
 from softbin.experiments.common import command_line
 from softbin.experiments.common import workdir as folder
 from softbin.experiments.common.errors import exit_on_user_error
-from softbin.experiments.reports import boosting, networks, run_table
+from softbin.experiments.reports import boosting, networks, regression, run_table
 
 
 def _parser() -> command_line.Parser:
@@ -40,10 +40,13 @@ def _run(arguments: Sequence[str] | None) -> None:
         runs, source = run_table.read_results(flags.results), flags.results
     else:
         runs, source = run_table.read_workdir(place), place.name
-    if runs.are_of_boosting:
-        sentences = boosting.report(runs, source, place)
-    else:
-        sentences = networks.report(runs, source, place, flags.reference)
+    match runs.kind:
+        case "boosting":
+            sentences = boosting.report(runs, source, place)
+        case "regression":
+            sentences = regression.report(runs, source, place)
+        case _:
+            sentences = networks.report(runs, source, place, flags.reference)
     for sentence in sentences:
         print(sentence)
     print(f"{len(runs.table)} runs; results in {place / folder.REPORT_FILE}")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, Int, Real
 
 import softbin
 from softbin.experiments.common.mlp import mlp
@@ -30,10 +30,10 @@ LOSSES: dict[str, Callable] = {
 @partial(jax.jit, static_argnames=("loss", "hidden", "epochs", "batch_size"))
 def train(
     split: Split,
-    seed: int,
-    learning_rate: float,
-    delta: float,
-    keep: float,
+    seed: Int[ArrayLike, ""],
+    learning_rate: Real[ArrayLike, ""],
+    delta: Real[ArrayLike, ""],
+    keep: Real[ArrayLike, ""],
     *,
     loss: str,
     hidden: Sequence[int],

@@ -125,6 +125,8 @@ def _check(config: ml_collections.ConfigDict) -> None:
     for name in _POSITIVE:
         if not 0 < config[name] < math.inf:
             raise UserError(f"{name} must be positive and finite, got {config[name]}")
+    if config.loss == "huber_regressor" and config.delta < 1:
+        raise UserError(f"the delta of huber_regressor must be at least 1, got {config.delta}")
     if config.keep > 1:
         raise UserError(f"keep must be a share of the batch, at most 1, got {config.keep}")
     if config.batch_size > config.train_examples:
