@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from softbin.experiments.common import workdir as folder
+from softbin.experiments.regression import linear_models, networks
 from softbin.experiments.regression.measures import MEASURES, VALIDATION
 from softbin.experiments.reports import text
 from softbin.experiments.reports.comparisons import ALPHA, holm, paired_test
@@ -15,15 +16,16 @@ from softbin.experiments.reports.run_table import Runs
 _NAMES = dict(zip(MEASURES, ("MAE", "RMSE"), strict=True))
 _TRIMMED = "trimmed"
 _SETTING = ["dataset", "corruption", "corrupted", "estimator"]
-_TUNED = ["delta", "learning_rate"]
+_TUNED = {"delta": ("huber", *linear_models.MODELS), "learning_rate": tuple(networks.LOSSES)}
+"""What is searched, and for which losses."""
 _READING = f"""\
 Errors are of the test rows, whose targets are right, in the units of the table, mean ± standard deviation over the
 seeds; a seed is another random choice of the rows. Where a loss was run with several learning rates or deltas, they are
 those with the lowest median error on the validation rows, in the mean over the seeds; some of their targets are wrong.
 
 Δ is the difference of `{_TRIMMED}`, the mean of the smallest squared errors of a batch, to the loss of all examples, or
-the model of scikit-learn, with the lowest mean error of the same estimator: it is chosen by the test rows, in its
-favour. Tests are t-tests paired by the seed, with the correction of Nadeau and Bengio (2003) for splits that overlap.
+the model of scikit-learn, with the lowest mean error of the same estimator; that choice, by the test rows, favours the
+other. Tests are t-tests paired by the seed, with the correction of Nadeau and Bengio (2003) for splits that overlap.
 p is corrected by Holm's method over all tests of the report, and bold below {ALPHA}."""
 _FIELDS = (*_SETTING, "loss", "keep", *_TUNED, "train_examples", "held_out_examples", "hidden", "epochs", "batch_size")
 _VERSIONS = ("softbin", "jax", "flax", "optax", "scikit-learn")
@@ -72,10 +74,10 @@ def chosen_settings(table: pd.DataFrame) -> pd.DataFrame:
     """
     parts = []
     for _, part in table.groupby([*_SETTING, "variant"], sort=False):
-        validated = part.pivot_table(index="seed", columns=_TUNED, values=VALIDATION)
+        validated = part.pivot_table(index="seed", columns=list(_TUNED), values=VALIDATION)
         common = validated.dropna()
         best = (validated if common.empty else common).mean().idxmin()
-        parts.append(part[part[_TUNED].apply(tuple, axis=1) == best])
+        parts.append(part[part[list(_TUNED)].apply(tuple, axis=1) == best])
     return pd.concat(parts)
 
 
@@ -123,7 +125,7 @@ def _errors(compared: pd.DataFrame) -> str:
         cells.append(
             [f"{estimator}, {variant}", *(f"{first[name]:g}" for name in _TUNED), str(first["seeds"]), *figures]
         )
-    measured = [title for name in _NAMES.values() for title in (name, f"Δ {name} (to; corrected p)")]
+    measured = [title for name in _NAMES.values() for title in (name, f"Δ {name} (to what; corrected p)")]
     return text.markdown(["estimator, loss", "delta", "rate", "seeds", *measured], cells)
 
 
