@@ -122,9 +122,8 @@ def _errors(compared: pd.DataFrame) -> str:
             row = by_measure.loc[measure]
             figures += [f"{row['mean']:.4g} ± {row['sd']:.2g}", _difference(row)]
         first = part.iloc[0]
-        cells.append(
-            [f"{estimator}, {variant}", *(f"{first[name]:g}" for name in _TUNED), str(first["seeds"]), *figures]
-        )
+        tuned = [f"{first[name]:g}" if first["loss"] in losses else text.NO_VALUE for name, losses in _TUNED.items()]
+        cells.append([f"{estimator}, {variant}", *tuned, str(first["seeds"]), *figures])
     measured = [title for name in _NAMES.values() for title in (name, f"Δ {name} (to what; corrected p)")]
     return text.markdown(["estimator, loss", "delta", "rate", "seeds", *measured], cells)
 
