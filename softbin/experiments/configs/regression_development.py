@@ -9,6 +9,8 @@ from typing import Any
 
 import ml_collections
 
+from softbin.experiments.configs import regression_diamonds
+
 NETWORKS: tuple[dict[str, Any], ...] = (
     {"loss": "squared"},
     {"loss": "absolute"},
@@ -25,7 +27,7 @@ SCIKIT_LEARN: tuple[dict[str, Any], ...] = (
 def get_config() -> ml_collections.ConfigDict:
     """A block for each estimator and its learning rates, and one for scikit-learn's models."""
     config = ml_collections.ConfigDict()
-    config.run = _run()
+    config.run = regression_diamonds.get_config()
     config.grid = ml_collections.ConfigDict()
     for estimator, rates in RATES.items():
         config.grid[estimator] = _block()
@@ -33,6 +35,7 @@ def get_config() -> ml_collections.ConfigDict:
         config.grid[estimator].learning_rate = rates
         config.grid[estimator].variants = NETWORKS
     config.grid.scikit_learn = _block()
+    config.grid.scikit_learn.estimator = ("linear",)
     config.grid.scikit_learn.variants = SCIKIT_LEARN
     return config
 
@@ -42,22 +45,3 @@ def _block() -> ml_collections.ConfigDict:
     block.corruption = ("random", "shifted")
     block.seed = (10, 11)
     return block
-
-
-def _run() -> ml_collections.ConfigDict:
-    config = ml_collections.ConfigDict()
-    config.estimator = "linear"  # or mlp
-    config.dataset = "diamonds"  # or flights
-    config.train_examples = 10240
-    config.held_out_examples = 5120  # for validation, and as many for testing
-    config.corruption = "random"  # or shifted
-    config.corrupted = 0.3  # of the training and the validation targets
-    config.loss = "trimmed"  # or squared, absolute, huber; of the linear estimator huber_regressor and ransac too
-    config.keep = 0.7  # of a batch, by trimmed
-    config.delta = 1.0  # the error from which on huber and huber_regressor are linear and ransac leaves a row out
-    config.learning_rate = 1e-2
-    config.hidden = (64, 64)  # of the mlp
-    config.epochs = 40
-    config.batch_size = 1024
-    config.seed = 0  # of the rows, what is wrong, the initial weights and the order of the data
-    return config

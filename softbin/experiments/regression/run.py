@@ -35,7 +35,7 @@ def regress(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> di
     It is fitted to targets less their median, divided by their interquartile range. A finished run is not run again.
 
     Args:
-      config: as that of `softbin/experiments/configs/regression_development.py`, its `run`.
+      config: as that of `softbin/experiments/configs/regression_diamonds.py`.
       workdir: a folder for the results; it must not hold those of another config.
 
     Returns:
@@ -70,6 +70,7 @@ def regress(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> di
             "softbin": softbin.__version__,
             **{name: version(name) for name in ("jax", "flax", "optax", "scikit-learn")},
         },
+        "device": jax.devices()[0].device_kind,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     folder.write(workdir / folder.SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
@@ -114,7 +115,8 @@ def _history(config, split: Split) -> list[dict[str, Any]]:
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
-    settings.check(config, FIELDS, _LEAST, "regression_development")
+    settings.check(config, FIELDS, _LEAST, "regression_diamonds")
+    settings.check_hidden(config.hidden)
     if config.estimator not in ESTIMATORS:
         raise UserError(f"unknown estimator {config.estimator!r}: choose one of {', '.join(ESTIMATORS)}")
     losses = ESTIMATORS[config.estimator]

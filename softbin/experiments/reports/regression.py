@@ -28,7 +28,7 @@ the model of scikit-learn, with the lowest mean error of the same estimator; tha
 other. Tests are t-tests paired by the seed, with the correction of Nadeau and Bengio (2003) for splits that overlap.
 p is corrected by Holm's method over all tests of the report, and bold below {ALPHA}."""
 _FIELDS = (*_SETTING, "loss", "keep", *_TUNED, "train_examples", "held_out_examples", "hidden", "epochs", "batch_size")
-_VERSIONS = ("softbin", "jax", "flax", "optax", "scikit-learn")
+_VERSIONS = ("softbin", "jax", "flax", "optax", "scikit-learn", "device")
 
 
 def report(runs: Runs, source: str, workdir: Path) -> list[str]:

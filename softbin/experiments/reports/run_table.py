@@ -125,6 +125,7 @@ REGRESSION_COLUMNS = {
     "flax": _TEXT,
     "optax": _TEXT,
     "scikit-learn": _TEXT,
+    "device": _TEXT,
     "date": _TEXT,
 }
 """The same where the runs are of regression."""

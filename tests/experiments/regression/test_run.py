@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -6,10 +7,10 @@ import pytest
 
 from softbin.experiments.common import grids
 from softbin.experiments.common.errors import UserError
-from softbin.experiments.configs import regression, regression_development
+from softbin.experiments.configs import regression, regression_development, regression_diamonds
 from softbin.experiments.regression import targets
 from softbin.experiments.regression.measures import MEASURES, VALIDATION
-from softbin.experiments.regression.run import ESTIMATORS
+from softbin.experiments.regression.run import ESTIMATORS, sentence
 from softbin.experiments.train import train
 
 SLOPE = 3.0
@@ -26,9 +27,16 @@ def line(monkeypatch):
 
 
 def config(**changes):
-    result = regression_development.get_config().run
-    small = {"train_examples": 600, "held_out_examples": 300, "epochs": 100, "batch_size": 200, "hidden": (8,)}
-    result.update({"dataset": "line", "corruption": "shifted", "learning_rate": 0.1, **small, **changes})
+    result = regression_diamonds.get_config()
+    small = {
+        "estimator": "linear",
+        "train_examples": 600,
+        "held_out_examples": 300,
+        "epochs": 100,
+        "batch_size": 200,
+        "hidden": (8,),
+    }
+    result.update({"dataset": "line", "learning_rate": 0.1, **small, **changes})
     return result
 
 
@@ -56,6 +64,7 @@ def test_the_summary_is_that_of_the_last_epoch_and_in_the_units_of_the_table(tmp
     assert {name: records[-1][name] for name in (VALIDATION, *MEASURES)} == {
         name: summary[name] for name in (VALIDATION, *MEASURES)
     }
+    assert re.fullmatch(r"line, linear, trimmed: test MAE 0\.\d+, RMSE 0\.\d+", sentence(summary))
     frame, right = targets.TABLES["line"]()
     monkeypatch.setitem(targets.TABLES, "line", lambda: (frame, 60 * right))
     for name in (VALIDATION, *MEASURES):
@@ -79,7 +88,8 @@ def test_a_run_is_repeated_exactly_and_a_finished_one_is_not_run_again(tmp_path)
         ({"batch_size": 601}, "batch_size 601 is more than train_examples 600: lower it"),
         ({"loss": "huber_regressor", "delta": 0.5}, r"the delta of huber_regressor must be at least 1, got 0\.5"),
         ({"corrupted": 2.0}, r"corrupted must be a share of the targets in \[0, 1\], got 2\.0"),
-        ({"temperature": 1.0}, "unknown fields temperature: see .*regression_development.py"),
+        ({"hidden": (8, 0)}, r"hidden must be widths of at least 1, such as \(128, 128\), got \(8, 0\)"),
+        ({"temperature": 1.0}, "unknown fields temperature: see .*regression_diamonds.py"),
     ],
 )
 def test_bad_configs_are_refused_and_nothing_is_written(changes, message, tmp_path):

@@ -5,16 +5,17 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from softbin.experiments.configs import regression_development
+from softbin.experiments.configs import regression_diamonds
 from softbin.experiments.reports import run_table
 from softbin.experiments.reports.regression import chosen_settings, comparison, report
 
 NOISE = np.array([0.0, 0.01, -0.01, 0.02])  # of the seeds, in what is reached
 GAINS = np.array([0.10, 0.11, 0.12, 0.11])  # of the trimmed mean over the best other loss, by seed
+SETTING = {"estimator": "linear", "corruption": "random", "keep": 0.7}
 
 
 def write_regression(workdir, error, **changes):
-    config = {**regression_development.get_config().run.to_dict(), **changes}
+    config = {**regression_diamonds.get_config().to_dict(), **SETTING, **changes}
     fields = ("loss", "estimator", "keep", "learning_rate", "seed", "corrupted")
     run = workdir / "runs" / "-".join(str(config[name]) for name in fields)
     run.mkdir(parents=True)
