@@ -7,7 +7,7 @@ from pathlib import Path
 from softbin.experiments.common import command_line
 from softbin.experiments.common import workdir as folder
 from softbin.experiments.common.errors import exit_on_user_error
-from softbin.experiments.reports import boosting, capacity, networks, run_table
+from softbin.experiments.reports import boosting, capacity, networks, regression, run_table
 
 
 def _parser() -> command_line.Parser:
@@ -45,8 +45,10 @@ def _run(arguments: Sequence[str] | None) -> None:
     runs = several[0]
     if len(several) > 1:
         sentences = capacity.report(several, source, place)
-    elif runs.are_of_boosting:
+    elif runs.kind == "boosting":
         sentences = boosting.report(runs, source, place)
+    elif runs.kind == "regression":
+        sentences = regression.report(runs, source, place)
     else:
         sentences = networks.report(runs, source, place, flags.reference)
     for sentence in sentences:

@@ -2,10 +2,10 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -14,22 +14,45 @@ from softbin.experiments.boosting import run as boosting
 from softbin.experiments.common import command_line
 from softbin.experiments.common import workdir as folder
 from softbin.experiments.common.errors import UserError, exit_on_user_error
+from softbin.experiments.regression import run as regression
 from softbin.experiments.training import run as training
 
 
+class _Room(NamedTuple):
+    """How to run a config, and how to say what came of it."""
+
+    run: Callable[..., dict[str, Any]]
+    sentence: Callable[[Mapping[str, Any]], str]
+
+
+_ROOMS = {
+    "booster": _Room(boosting.boost, boosting.sentence),
+    "estimator": _Room(regression.regress, regression.sentence),
+}
+"""By the field that a config of the room has; without one it is of a network."""
+
+
 def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
-    """Run one training, or boosting where the config has a `booster`.
+    """Run one training, boosting where the config has a `booster`, or a regression where it has an `estimator`.
 
     Raises:
-      UserError: as :func:`softbin.experiments.training.run.train` and :func:`softbin.experiments.boosting.run.boost`.
+      UserError: as :func:`softbin.experiments.training.run.train`, :func:`softbin.experiments.boosting.run.boost` and
+        :func:`softbin.experiments.regression.run.regress`.
     """
-    return boosting.boost(config, workdir) if "booster" in config else training.train(config, workdir)
+    return _room(config).run(config, workdir)
+
+
+def _room(config: ml_collections.ConfigDict) -> _Room:
+    for field, room in _ROOMS.items():
+        if field in config:
+            return room
+    return _Room(training.train, training.sentence)
 
 
 def _parser() -> command_line.Parser:
     parser = command_line.Parser(
         "softbin-train",
-        "Train a network, or boost trees, as a config says. A run that was cut off goes on.",
+        "Train a network, boost trees or fit a regression, as a config says. A run that was cut off goes on.",
         "--config=digits --workdir=runs/digits --config.loss=cross_entropy",
     )
     parser.add_config("--config.epochs=10")
@@ -53,9 +76,8 @@ def _run(arguments: Sequence[str] | None) -> None:
     summary = train(config, flags.workdir)
     if jax.process_index() > 0:
         return
-    room = boosting if "booster" in config else training
     note = "" if before is None else "; the run was finished before"
-    print(f"{room.sentence(summary)}{note}; results in {flags.workdir}")
+    print(f"{_room(config).sentence(summary)}{note}; results in {flags.workdir}")
 
 
 def _join_processes(flags: argparse.Namespace) -> None:

@@ -14,7 +14,8 @@ from jax.sharding import AxisType, PartitionSpec
 
 import softbin
 from softbin.adapters import flax_linen, flax_nnx
-from softbin.experiments.training import data, models
+from softbin.experiments.common.mlp import mlp
+from softbin.experiments.training import data
 
 SCORES = jax.random.normal(jax.random.key(0), (4, 7))
 LOGITS = jax.random.normal(jax.random.key(1), (64, 5)) + jnp.arange(5.0)
@@ -306,7 +307,7 @@ def test_linen_init_and_apply_inside_a_model():
 def test_on_digits_tracked_thresholds_decide_like_those_of_the_training_set():
     digits = jax.tree.map(jnp.asarray, data.load("digits"))
     options = {"budget": softbin.budgets.label_count, "temperature": 1.5}
-    network = models.mlp(64, (64,), 10, jnp.float32, nnx.Rngs(0))
+    network = mlp(64, (64,), 10, jnp.float32, nnx.Rngs(0))
     tracker = flax_nnx.DecisionThresholds(10, **options)
     optimizer = nnx.Optimizer(network, optax.adam(1e-3), wrt=nnx.Param)
 

@@ -28,6 +28,8 @@ _BARE = (
     "dataset",
     "noise_kind",
     "model",
+    "estimator",
+    "corruption",
     "booster",
     "hessian",
 )  # whose values speak for themselves

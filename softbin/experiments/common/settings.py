@@ -1,6 +1,7 @@
 """Checks that the configs of all runs share."""
 
 from collections.abc import Mapping, Set
+from typing import Any
 
 import ml_collections
 
@@ -23,3 +24,13 @@ def check(config: ml_collections.ConfigDict, fields: Set[str], least: Mapping[st
     for field, bound in least.items():
         if config[field] < bound:
             raise UserError(f"{field} must be at least {bound}, got {config[field]}")
+
+
+def check_hidden(hidden: Any) -> None:
+    """Refuse what are no widths of the hidden layers of an MLP.
+
+    Raises:
+      UserError: it is so.
+    """
+    if not isinstance(hidden, tuple | list) or not all(isinstance(width, int) and width > 0 for width in hidden):
+        raise UserError(f"hidden must be widths of at least 1, such as (128, 128), got {hidden}")

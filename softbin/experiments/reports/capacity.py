@@ -122,7 +122,7 @@ def _rows(runs: Runs) -> pd.DataFrame:
     """The runs with a precision at the top; each setting counts as a data set of its own."""
     table = runs.table[runs.table[AT_BEST[0]].notna()]
     told = table["loss"].isin(CHOOSING) & (table["budget"] != "label_count")
-    if runs.are_of_boosting:
+    if runs.kind == "boosting":
         told = table["budget"] != ""
         names = table.assign(budget=table["budget"].mask(told, _ITS_SHARE))[list(BOOSTED_VARIANT)]
         variants = [boosted_variant_name(*row) for row in names.itertuples(index=False)]

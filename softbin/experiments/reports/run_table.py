@@ -1,6 +1,7 @@
 """The runs that a report is about, as a table with one row a run, and their curves."""
 
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,8 @@ from softbin.experiments.boosting.run import MEASURES, STOPS
 from softbin.experiments.common import workdir as folder
 from softbin.experiments.common.errors import UserError, one_line
 from softbin.experiments.common.precision import AT_BEST
+from softbin.experiments.regression import measures as regression
+from softbin.experiments.regression.measures import VALIDATION
 from softbin.experiments.reports import paper
 from softbin.experiments.training import measures
 
@@ -100,11 +103,40 @@ BOOSTING_COLUMNS = {
     "date": _TEXT,
 }
 """The same where the runs are of boosting."""
+_ERRORS = [VALIDATION, *regression.MEASURES]
+REGRESSION_COLUMNS = {
+    "run": _TEXT,
+    "dataset": _TEXT,
+    "train_examples": _INTEGER,
+    "held_out_examples": _INTEGER,
+    "corruption": _TEXT,
+    "corrupted": _NUMBER,
+    "estimator": _TEXT,
+    "loss": _TEXT,
+    "keep": _NUMBER,
+    "delta": _NUMBER,
+    "learning_rate": _NUMBER,
+    "hidden": _TEXT,
+    "epochs": _INTEGER,
+    "batch_size": _INTEGER,
+    "seed": _INTEGER,
+    **dict.fromkeys(_ERRORS, _NUMBER),
+    "train_seconds": _NUMBER,
+    "softbin": _TEXT,
+    "jax": _TEXT,
+    "flax": _TEXT,
+    "optax": _TEXT,
+    "scikit-learn": _TEXT,
+    "device": _TEXT,
+    "date": _TEXT,
+}
+"""The same where the runs are of regression."""
 
 
 class _Schema(NamedTuple):
     """What a table of runs must look like."""
 
+    kind: str  # of runs
     columns: dict[str, str]
     required: tuple[str, ...]
     rounded: list[str]
@@ -112,17 +144,35 @@ class _Schema(NamedTuple):
 
 
 _NETWORKS = _Schema(
+    "networks",
     COLUMNS,
     ("dataset", "loss", "batch_size", "learning_rate", "epochs", "seed", "max_test_accuracy"),
     [*_BEST_AND_LAST, *_STOPPED, *_BESIDE],
     {"noise_kind": "symmetric", "trim": 1.0, "trim_warmup": 0.2, "trim_by": "", "trim_per_class": False, "tail": 1.0},
 )
 _BOOSTING = _Schema(
+    "boosting",
     BOOSTING_COLUMNS,
     ("booster", "dataset", "loss", "hessian", "learning_rate", "seed", *_MEASURED),
     [*_MEASURED, *AT_BEST],
     {},
 )
+_REGRESSION = _Schema(
+    "regression",
+    REGRESSION_COLUMNS,
+    (
+        *("dataset", "train_examples", "held_out_examples", "corruption", "corrupted", "estimator", "loss"),
+        *("keep", "delta", "learning_rate", "seed", *_ERRORS),
+    ),
+    _ERRORS,
+    {},
+)
+_SCHEMAS = {"booster": _BOOSTING, "estimator": _REGRESSION}
+"""By a field that only runs of the kind have."""
+
+
+def _schema(fields: Container[str]) -> _Schema:
+    return next((schema for field, schema in _SCHEMAS.items() if field in fields), _NETWORKS)
 
 
 class Runs(NamedTuple):
@@ -134,9 +184,9 @@ class Runs(NamedTuple):
     unfinished: tuple[str, ...] = ()
 
     @property
-    def are_of_boosting(self) -> bool:
-        """Of trees, not of networks."""
-        return "booster" in self.table
+    def kind(self) -> str:
+        """`networks`, `boosting` or `regression`."""
+        return _schema(self.table).kind
 
 
 def read_workdir(workdir: Path) -> Runs:
@@ -151,10 +201,10 @@ def read_workdir(workdir: Path) -> Runs:
         raise UserError(f"{workdir / folder.RUNS_FOLDER} has no finished run: give the --workdir of a softbin-sweep")
     failed = workdir / folder.FAILED_FILE
     configs = [_read_json(path / folder.CONFIG_FILE, dict) for path in finished]
-    kinds = {"booster" in config for config in configs}
+    kinds = {_schema(config).kind for config in configs}
     if len(kinds) > 1:
-        raise UserError(f"{workdir} has runs of networks and of boosting: report them from two folders")
-    schema = _BOOSTING if kinds == {True} else _NETWORKS
+        raise UserError(f"{workdir} has runs of {' and of '.join(sorted(kinds))}: report them from a folder each")
+    schema = _schema(configs[0])
     table = pd.DataFrame([_row(path, config, schema) for path, config in zip(finished, configs, strict=True)])
     curves = None
     if schema is _NETWORKS:
@@ -191,14 +241,14 @@ def packaged() -> list[str]:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path, dtype={**COLUMNS, **BOOSTING_COLUMNS})
+        table = pd.read_csv(path, dtype={**COLUMNS, **BOOSTING_COLUMNS, **REGRESSION_COLUMNS})
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}): give the runs.csv of a softbin-report") from None
     except ValueError as error:
         raise UserError(f"{path} is damaged ({one_line(error)}): give the runs.csv of a softbin-report") from None
     if table.empty:
         raise UserError(f"{path} has no runs: give the runs.csv of a softbin-report")
-    return _typed(table, str(path), _BOOSTING if "booster" in table else _NETWORKS)
+    return _typed(table, str(path), _schema(table))
 
 
 def _row(path: Path, config: dict[str, Any], schema: _Schema) -> dict[str, Any]:

@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
-import jax.numpy as jnp
 from flax import nnx
+
+from softbin.experiments.common.mlp import flatten, mlp
 
 MODELS = ("mlp", "cnn")
 
@@ -16,15 +17,6 @@ def build(name: str, image_shape: Sequence[int], hidden: Sequence[int], classes:
     if name == "mlp":
         return mlp(math.prod(image_shape), hidden, classes, dtype, rngs)
     return cnn(image_shape, classes, dtype, rngs)
-
-
-def mlp(features: int, hidden: Sequence[int], classes: int, dtype, rngs: nnx.Rngs) -> nnx.Sequential:
-    """A multilayer perceptron with ReLU."""
-    layers: list = [_flatten]
-    for width in hidden:
-        layers += [nnx.Linear(features, width, dtype=dtype, rngs=rngs), nnx.relu]
-        features = width
-    return nnx.Sequential(*layers, nnx.Linear(features, classes, dtype=dtype, rngs=rngs))
 
 
 def cnn(image_shape: Sequence[int], classes: int, dtype, rngs: nnx.Rngs) -> nnx.Sequential:
@@ -46,9 +38,5 @@ def cnn(image_shape: Sequence[int], classes: int, dtype, rngs: nnx.Rngs) -> nnx.
         if index % 2:
             layers.append(partial(nnx.max_pool, window_shape=(2, 2), strides=(2, 2)))
     features = (height // 4) * (width // 4) * channels
-    layers += [_flatten, nnx.Linear(features, 512, dtype=dtype, rngs=rngs), nnx.relu]
+    layers += [flatten, nnx.Linear(features, 512, dtype=dtype, rngs=rngs), nnx.relu]
     return nnx.Sequential(*layers, nnx.Linear(512, classes, dtype=dtype, rngs=rngs))
-
-
-def _flatten(images: jnp.ndarray) -> jnp.ndarray:
-    return images.reshape(len(images), -1)

@@ -124,8 +124,7 @@ def _check(config: ml_collections.ConfigDict) -> None:
         raise UserError(f"learning_rate must be positive and finite, got {config.learning_rate}")
     if config.model not in models.MODELS:
         raise UserError(f"unknown model {config.model!r}: choose one of {', '.join(models.MODELS)}")
-    if not isinstance(config.hidden, tuple | list) or not all(isinstance(w, int) and w > 0 for w in config.hidden):
-        raise UserError(f"hidden must be widths of at least 1, such as (128, 128), got {config.hidden}")
+    settings.check_hidden(config.hidden)
     if config.dataset in readers.TABLES and (config.model == "cnn" or config.augment):
         raise UserError(f"{config.dataset} is a table and has no images: set model to mlp, and augment to False")
     if config.microbatch_size and config.model == "cnn":

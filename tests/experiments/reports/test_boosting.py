@@ -127,14 +127,14 @@ def test_a_table_that_is_written_is_reported_again(workdir):
     runs = run_table.read_workdir(workdir)
     findings = report(runs, "sweep", workdir)
     again = run_table.read_results(str(workdir / "runs.csv"))
-    assert again.are_of_boosting
+    assert again.kind == "boosting"
     pd.testing.assert_frame_equal(again.table, runs.table)
     assert report(again, "sweep", workdir) == findings
 
 
 def test_runs_of_networks_among_those_of_boosting_are_refused(workdir):
     write_run(workdir, 0.9)
-    with pytest.raises(UserError, match="has runs of networks and of boosting: report them from two folders"):
+    with pytest.raises(UserError, match="has runs of boosting and of networks: report them from a folder each"):
         run_table.read_workdir(workdir)
 
 
