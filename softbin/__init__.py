@@ -1,7 +1,7 @@
 """Soft-Binary-Argmax: choosing k of n, differentiably, and losses that track the zero-one error.
 
-`softbin.regularizers` describes `euclidean`, `binary_entropy` and the others; `softbin.adapters` has layers for Flax, projections
-for Optax, and objectives for LightGBM and XGBoost.
+`softbin.regularizers` describes `euclidean`, `binary_entropy` and other regularizers; `softbin.adapters` has layers for
+Flax, projections for Optax, and objectives for LightGBM and XGBoost.
 """
 
 from softbin import budgets, large_batch
