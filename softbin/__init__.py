@@ -1,7 +1,7 @@
 """Soft-Binary-Argmax: choosing k of n, differentiably, and losses that track the zero-one error.
 
-`softbin.regularizers` describes `euclidean` and `binary_entropy`; `softbin.adapters` has layers for Flax, projections
-for Optax, and objectives for LightGBM and XGBoost.
+`softbin.regularizers` describes `euclidean`, `binary_entropy` and other regularizers; `softbin.adapters` has layers for
+Flax, projections for Optax, and objectives for LightGBM and XGBoost.
 """
 
 from softbin import budgets, large_batch
@@ -11,7 +11,7 @@ from softbin.losses import fenchel_young_loss, loss
 from softbin.means import bottom_k_mean, top_k_mean
 from softbin.metrics import precision_at_k, recall_at_k
 from softbin.operators import project_hypersimplex, soft_binary_argmax, threshold
-from softbin.regularizers import Regularizer, binary_entropy, euclidean
+from softbin.regularizers import Regularizer, binary_entropy, euclidean, laplace, normal, tsallis
 
 __version__ = "0.1.0"
 
@@ -28,8 +28,10 @@ __all__ = [
     "euclidean",
     "fenchel_young_loss",
     "kth_largest",
+    "laplace",
     "large_batch",
     "loss",
+    "normal",
     "precision_at_k",
     "predict",
     "project_hypersimplex",
@@ -37,5 +39,6 @@ __all__ = [
     "soft_binary_argmax",
     "threshold",
     "top_k_mean",
+    "tsallis",
     "zero_one_loss",
 ]

@@ -143,6 +143,14 @@ def whole(k) -> Any:
     return k if known is None else known.astype(np.int32)
 
 
+def rounded(k) -> Any:
+    """The nearest whole budget; a share is rounded where it is counted."""
+    if isinstance(k, Share):
+        return k
+    known = _known(k)
+    return jnp.round(k) if known is None else np.round(known)
+
+
 def split(k, scores, groups: Groups) -> tuple[Any, Array | None]:
     """A budget, and what a float of the solver lacks of its digits where it is known and the groups are that large."""
     known, dtype = _known(k), computed_in(scores)

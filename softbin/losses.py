@@ -70,7 +70,7 @@ def loss(
       temperature: positive; a number or an array (C,). May be traced, and has a gradient.
       where: which examples count, shape (...).
       weights: non-negative, shape (...); an example of weight 2 acts as two.
-      regularizer: `softbin.euclidean` or `softbin.binary_entropy`.
+      regularizer: `softbin.euclidean`, `softbin.binary_entropy`, or another of `softbin.regularizers`.
       axis_name: mapped axes over which the examples are split; every shard gets the loss of the whole batch. In
         `jax.shard_map` its gradient needs no care. In `jax.vmap` and `jax.pmap`, and with `check_vma=False`, JAX adds
         up the gradients of every shard's copy of the loss: the usual `lax.pmean` of the gradient by the parameters is

@@ -65,7 +65,8 @@ def top_k_mean(
       axis: the axis that groups lie along, a tuple of axes, or None for all.
       where: broadcasts to `values`. Entries where it is false do not exist.
       weights: non-negative, broadcasts to `values`. An entry of weight 2 acts as two equal entries.
-      regularizer: `softbin.euclidean` or `softbin.binary_entropy`, where the temperature is positive.
+      regularizer: where the temperature is positive, `softbin.euclidean`, `softbin.binary_entropy`, or another of
+        `softbin.regularizers`.
       axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split; for the gradient the note on
         it in :func:`softbin.loss` holds.
 

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from softbin import meshes, thresholds
-from softbin.arguments import Count, check, check_regularizer, groups_along, prepare, split
+from softbin.arguments import Count, check, check_regularizer, groups_along, prepare, rounded, split
 from softbin.groups import weighted
+from softbin.hard_choices import binary_argmax
 from softbin.regularizers import Regularizer, euclidean
 
 
@@ -24,6 +25,7 @@ def soft_binary_argmax(
     weights: Real[ArrayLike, "..."] | None = None,
     regularizer: Regularizer = euclidean,
     axis_name: Any = None,
+    straight_through: bool = False,
     forward_mode: bool = False,
     implementation: str | None = None,
 ) -> Float[Array, "*shape"]:
@@ -51,9 +53,11 @@ def soft_binary_argmax(
       axis: the axis to choose along, a tuple of axes to choose along together, or None for all.
       where: broadcasts to `scores`. Entries where it is false do not exist: result and gradient are 0.
       weights: non-negative, broadcasts to `scores`. An entry of weight 2 acts as two equal entries.
-      regularizer: `softbin.euclidean` or `softbin.binary_entropy`.
+      regularizer: `softbin.euclidean`, `softbin.binary_entropy`, or another of `softbin.regularizers`.
       axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split. Inside the map, take the
         gradient of a function of the shard's own part of `y`: it is that of the sum of these over all shards.
+      straight_through: choose as :func:`softbin.binary_argmax` does, exactly, with `k` rounded to a whole number, and
+        keep the derivatives of the soft choice (Bengio et al., arXiv:1308.3432). Not for weights.
       forward_mode: use `jax.custom_jvp` in place of `jax.custom_vjp`, as `jax.jvp` and `jax.jacfwd` need.
       implementation: "xla", which None stands for, runs everywhere. "pallas" searches for the threshold in a kernel
         for TPUs, and for GPUs from Hopper on, that reads the scores once; it takes float32 groups of up to 8,192
@@ -65,8 +69,8 @@ def soft_binary_argmax(
 
     Raises:
       TypeError: `scores` is not floating point, or `where` is not boolean.
-      ValueError: a `k` or temperature that is known when traced is out of range, shapes do not fit, or there is no such
-        implementation.
+      ValueError: a `k` or temperature that is known when traced is out of range, shapes do not fit, there is no such
+        implementation, or weighted entries are to be chosen straight through.
 
     Example:
       >>> scores = jnp.array([3.0, 1.0, 2.0, 0.0])
@@ -74,6 +78,13 @@ def soft_binary_argmax(
       [1. 0. 1. 0.]
       >>> print(soft_binary_argmax(scores, k=2, temperature=2.0))
       [1.   0.25 0.75 0.  ]
+
+      Hard forward, soft backward:
+
+      >>> def chosen(scores):
+      ...     return soft_binary_argmax(scores, k=2, temperature=2.0, straight_through=True)
+      >>> print(chosen(scores), jax.grad(lambda scores: chosen(scores)[2])(scores))
+      [1. 0. 1. 0.] [ 0.   -0.25  0.25  0.  ]
 
     References:
       Gomez, Wang, Tang, `Differentiable Zero-One Loss via Hypersimplex Projections
@@ -84,7 +95,22 @@ def soft_binary_argmax(
     check(scores, k, temperature, where, weights, groups)
     settings = {"regularizer": regularizer, "forward_mode": forward_mode, "implementation": implementation}
     arrays = scores, *split(k, scores, groups), temperature, where, weights
-    return meshes.run(_soft_binary_argmax, lambda spec: spec, *arrays, groups=groups, **settings)
+    if straight_through and weights is not None:
+        raise ValueError("straight_through chooses whole entries: leave out weights, or choose softly")
+    y = meshes.run(_soft_binary_argmax, lambda spec: spec, *arrays, groups=groups, **settings)
+    if straight_through:
+        y = _straight_through(binary_argmax(scores, rounded(k), axis=axis, where=where, axis_name=axis_name), y)
+    return y
+
+
+@jax.custom_jvp
+def _straight_through(hard, soft):
+    """The hard choice with the derivative of the soft one, which is not worked out where none is asked for."""
+    del soft
+    return hard
+
+
+_straight_through.defjvps(None, lambda tangent, *_: tangent)
 
 
 @partial(jax.jit, static_argnames=("groups", "regularizer", "forward_mode", "implementation"))

@@ -2,7 +2,7 @@
 
 With a separable, strictly convex penalty `φ` on [0, 1] the optimum is `y_i = ψ(x_i/τ - λ)`, where the
 link `ψ = (φ')⁻¹` increases from 0 to 1. The solver needs nothing of a regularizer but the link, in parts
-that can be summed without losing digits.
+that can be summed without losing digits. Every continuous distribution has one: its distribution function.
 """
 
 import math
@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import xlog1py, xlogy
+import numpy as np
+from jax.scipy.special import ndtr, ndtri, xlog1py, xlogy
+from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
 
@@ -39,26 +41,52 @@ class LinkParts(NamedTuple):
 class Regularizer:
     """A separable regulariser of the hypersimplex: one penalty and its link.
 
-    There are two: `softbin.euclidean`, `φ(y) = y²/2`, and `softbin.binary_entropy`, `φ(y) = y log y + (1-y) log(1-y)`.
-    Made of functions that a module names, it can be pickled.
+    There are `softbin.euclidean`, `softbin.binary_entropy`, `softbin.laplace`, `softbin.normal` and
+    `softbin.tsallis(alpha)`. Another is made of functions of arrays, in float32 and in float64, which `jax.grad` can
+    differentiate; where a module names them, it can be pickled. It must be strictly convex, so that the link is
+    continuous; `tests/test_regularizers.py` has the properties that it must have.
 
     Attributes:
       penalty: `φ`, on [0, 1].
-      divergence: `φ(y) - φ(q) - φ'(q) (y - q)`, with the digits that the difference would lose where `y` is near `q`.
       inverse_link: `φ' = ψ⁻¹` as a function of `y` and of `1 - y`, which near one has the digits that `y`
         has lost; infinite at an end that the link never reaches.
       parts: `u -> LinkParts`.
-      mean, variance: of the distribution whose distribution function `ψ` is.
+      mean, variance: of the distribution whose distribution function `ψ` is. The search starts there.
+      divergence: `φ(y) - φ(q) - φ'(q) (y - q)`, with the digits that the difference would lose where `y` is near `q`.
+        Where it is not given it is worked out from the others; then the link must be smooth inside (0, 1).
       name: what `repr` shows.
+
+    Example:
+      The logistic distribution at half its width, `φ(y) = (y log y + (1-y) log(1-y)) / 2`:
+
+      >>> def penalty(y):
+      ...     return binary_entropy.penalty(y) / 2
+      >>> def inverse_link(y, complement):
+      ...     return binary_entropy.inverse_link(y, complement) / 2
+      >>> def parts(u):
+      ...     whole, fraction, slope, rounding = binary_entropy.parts(2 * u)
+      ...     return LinkParts(whole, fraction, 2 * slope, rounding)
+      >>> steep = Regularizer(penalty, inverse_link, parts, mean=0.0, variance=math.pi**2 / 12)
+      >>> import softbin
+      >>> scores = jnp.array([3.0, 1.0, 2.0, 0.0])
+      >>> print(*(f"{y:.4f}" for y in softbin.soft_binary_argmax(scores, 2, regularizer=steep)))
+      0.9526 0.2689 0.7311 0.0474
+      >>> print(*(f"{y:.4f}" for y in softbin.soft_binary_argmax(scores, 2, 0.5, regularizer=binary_entropy)))
+      0.9526 0.2689 0.7311 0.0474
     """
 
     penalty: Callable[[Array], Array]
-    divergence: Callable[[Array, Array], Array]
     inverse_link: Callable[[Array, Array], Array]
     parts: Callable[[Array], LinkParts]
     mean: float
     variance: float
-    name: str = field(default="Regularizer", compare=False)
+    divergence: Callable[[Array, Array], Array] = field(default=None, kw_only=True)  # type: ignore[assignment]
+    name: str = field(default="Regularizer", compare=False, kw_only=True)
+
+    def __post_init__(self):
+        if self.divergence is None:
+            divergence = _With(_divergence_of, (self.penalty, self.inverse_link, self.parts))
+            object.__setattr__(self, "divergence", divergence)
 
     def __repr__(self):
         return self.name
@@ -67,6 +95,37 @@ class Regularizer:
         """`ψ(u)`, in [0, 1]."""
         parts = self.parts(u)
         return parts.whole + parts.fraction
+
+
+@dataclass(frozen=True)
+class _With:
+    """A function with its last arguments. Unlike that of `functools`, it is equal to another such one."""
+
+    function: Callable
+    last: tuple
+
+    def __call__(self, *first):
+        return self.function(*first, *self.last)
+
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(7)
+
+
+def _divergence_of(y, q, penalty, inverse_link, parts):
+    def curvature(y):
+        return 1 / parts(inverse_link(y, 1 - y)).slope
+
+    difference = penalty(y) - penalty(q) - inverse_link(q, 1 - q) * (y - q)
+    near = jnp.abs(y - q) < jnp.minimum(q, 1 - q) / 4
+    return jnp.where(y == q, 0, jnp.where(near, _integrated(curvature, y, q, near), difference))
+
+
+def _integrated(curvature, y, q, near):
+    """The divergence where `y` is near `q`: `(y - q)² ∫ (1 - s) φ''(q + s (y - q)) ds` over [0, 1]."""
+    y, q = jnp.where(near, y, 0.5), jnp.where(near, q, 0.5)
+    points = ((float(1 + x) / 2, float(w) / 2) for x, w in zip(_NODES, _WEIGHTS, strict=True))
+    integral = sum(w * (1 - s) * curvature(q + s * (y - q)) for s, w in points)
+    return (y - q) ** 2 * integral
 
 
 def _euclidean_penalty(y):
@@ -94,16 +153,6 @@ def _binary_entropy_penalty(y):
     return xlogy(y, y) + xlog1py(1 - y, -y)
 
 
-def _binary_entropy_divergence(y, q):
-    return _relative_entropy(y, q, y - q) + _relative_entropy(1 - y, 1 - q, q - y)
-
-
-def _relative_entropy(p, q, difference):
-    """`p log(p / q)`, where `difference` has more digits of `p - q` than these."""
-    near = jnp.abs(difference) < q / 2
-    return jnp.where(near, xlog1py(p, difference / jnp.where(near, q, jnp.inf)), xlogy(p, p / jnp.where(q > 0, q, 1)))
-
-
 def _binary_entropy_inverse_link(y, complement):
     return jnp.log(y) - jnp.log(complement)
 
@@ -116,6 +165,79 @@ def _binary_entropy_parts(u: Array) -> LinkParts:
     # The rounding of u itself reaches the tail through the slope; the cap keeps 0 * inf out.
     rounding = tail * (1 + jnp.minimum(jnp.abs(u), 1e3))
     return LinkParts(upper.astype(u.dtype), fraction, slope, rounding)
+
+
+def _laplace_penalty(y):
+    tail = jnp.minimum(y, 1 - y)
+    return xlogy(tail, 2 * tail) - tail
+
+
+def _laplace_divergence(y, q):
+    """From one side of 1/2 to the other by way of 1/2, where `φ'` is 0 and `φ''` has a kink."""
+    y, q = jnp.where(q <= 0.5, y, 1 - y), jnp.minimum(q, 1 - q)
+    beyond = jnp.maximum(y - 0.5, 0)
+    across = _laplace_divergence_below(0.5 - beyond, jnp.full_like(y, 0.5)) - jnp.log(2 * q) * beyond
+    return _laplace_divergence_below(jnp.minimum(y, 0.5), q) + jnp.where(beyond > 0, across, 0)
+
+
+def _laplace_divergence_below(y, q):
+    near = jnp.abs(y - q) < q / 4
+    difference = xlogy(y, y / jnp.where(q > 0, q, 1)) - (y - q)
+    return jnp.where(near, _integrated(jnp.reciprocal, y, q, near), difference)
+
+
+def _laplace_inverse_link(y, complement):
+    return jnp.where(y < complement, jnp.log(2 * y), -jnp.log(2 * complement))
+
+
+def _laplace_parts(u: Array) -> LinkParts:
+    upper = u >= 0
+    tail = jnp.exp(-jnp.abs(u)) / 2
+    rounding = tail * (1 + jnp.minimum(jnp.abs(u), 1e3))
+    return LinkParts(upper.astype(u.dtype), jnp.where(upper, -tail, tail), tail, rounding)
+
+
+def _normal_penalty(y):
+    inside = (y > 0) & (y < 1)
+    return jnp.where(inside, -norm.pdf(ndtri(jnp.where(inside, y, 0.5))), 0)
+
+
+def _normal_inverse_link(y, complement):
+    return jnp.where(y < complement, ndtri(y), -ndtri(complement))
+
+
+def _normal_parts(u: Array) -> LinkParts:
+    upper = u >= 0
+    tail = ndtr(-jnp.abs(u))
+    rounding = tail * (1 + jnp.minimum(u**2, 1e3))
+    return LinkParts(upper.astype(u.dtype), jnp.where(upper, -tail, tail), norm.pdf(u), rounding)
+
+
+def _tsallis_penalty(y, alpha):
+    return y**alpha / (alpha * (alpha - 1))
+
+
+def _tsallis_divergence(y, q, alpha):
+    power = alpha - 1
+    difference = _tsallis_penalty(y, alpha) - _tsallis_penalty(q, alpha) - q**power / power * (y - q)
+    near = jnp.abs(y - q) < q / 4
+    return jnp.where(y == q, 0, jnp.where(near, _integrated(lambda y: y ** (power - 1), y, q, near), difference))
+
+
+def _tsallis_inverse_link(y, complement, alpha):
+    del complement
+    return y ** (alpha - 1) / (alpha - 1)
+
+
+def _tsallis_parts(u: Array, alpha) -> LinkParts:
+    power = 1 / (alpha - 1)
+    v = u / power
+    one = v >= 1
+    saturated = one | (v <= 0)  # false for NaN, which must come through
+    inside = jnp.where(saturated, 0.5, v)
+    fraction = jnp.where(saturated, 0, inside**power)
+    slope = jnp.where(saturated, 0, inside ** (power - 1))
+    return LinkParts(one.astype(u.dtype), fraction, slope, rounding=(1 + power) * fraction)
 
 
 euclidean = Regularizer(
@@ -131,7 +253,6 @@ euclidean = Regularizer(
 
 binary_entropy = Regularizer(
     penalty=_binary_entropy_penalty,
-    divergence=_binary_entropy_divergence,
     inverse_link=_binary_entropy_inverse_link,
     parts=_binary_entropy_parts,
     mean=0.0,
@@ -139,3 +260,56 @@ binary_entropy = Regularizer(
     name="softbin.binary_entropy",
 )
 """`φ(y) = y log y + (1-y) log(1-y)`, `ψ(u) = sigmoid(u)`: the LML layer (Amos et al., arXiv:1906.08707)."""
+
+laplace = Regularizer(
+    penalty=_laplace_penalty,
+    divergence=_laplace_divergence,
+    inverse_link=_laplace_inverse_link,
+    parts=_laplace_parts,
+    mean=0.0,
+    variance=2.0,
+    name="softbin.laplace",
+)
+"""`φ(y) = m log 2m - m`, `m = min(y, 1-y)`; `ψ(u)` is Laplace's distribution function: LapSum (arXiv:2503.06242)."""
+
+normal = Regularizer(
+    penalty=_normal_penalty,
+    inverse_link=_normal_inverse_link,
+    parts=_normal_parts,
+    mean=0.0,
+    variance=1.0,
+    name="softbin.normal",
+)
+"""`φ(y) = -pdf(Φ⁻¹(y))`, `ψ(u) = Φ(u)`: the normal distribution, a probit in place of a logit."""
+
+
+def tsallis(alpha: float) -> Regularizer:
+    """`φ(y) = y^α / (α (α - 1))`, `ψ(u) = clip((α-1) u, 0, 1)^(1/(α-1))`, for `1 < α <= 2`.
+
+    Sparse as `softbin.euclidean`, which is `α = 2`. Entries leave 0 smoothly and reach 1 with a kink.
+
+    Raises:
+      ValueError: `alpha` is outside (1, 2].
+
+    Example:
+      >>> import softbin
+      >>> y = softbin.soft_binary_argmax(jnp.array([3.0, 1.0, 2.0, 0.0]), 2, 2.0, regularizer=tsallis(1.5))
+      >>> print(*(f"{y:.3f}" for y in y))
+      1.000 0.292 0.624 0.084
+
+    References:
+      Peters, Niculae, Martins, `Sparse Sequence-to-Sequence Models <https://arxiv.org/abs/1905.05702>`_, 2019.
+    """
+    if not 1 < alpha <= 2:
+        raise ValueError(f"alpha must be in (1, 2], got {alpha}: 2 is softbin.euclidean")
+    alpha = float(alpha)
+    power, last = 1 / (alpha - 1), (alpha,)
+    return Regularizer(
+        penalty=_With(_tsallis_penalty, last),
+        divergence=_With(_tsallis_divergence, last),
+        inverse_link=_With(_tsallis_inverse_link, last),
+        parts=_With(_tsallis_parts, last),
+        mean=power / alpha,
+        variance=power**2 * (1 / (2 * alpha - 1) - 1 / alpha**2),
+        name=f"softbin.tsallis({alpha:g})",
+    )

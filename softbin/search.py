@@ -342,9 +342,11 @@ def _bracket(scores, k, temperature, weights, groups, regularizer):
 
     def point(score, direction):
         slack = jnp.minimum(4 * epsilon * (jnp.abs(score) + jnp.abs(offset) + temperature), limit)
-        coarse = jnp.clip(score - offset + direction * slack, -limit, limit)
+        coarse = score - offset + direction * slack
         # Without ends, a link chooses nothing or all at infinity only: out of reach of the largest score, then.
-        fine = jnp.where(jnp.isinf(offset), jnp.where(offset > 0, -limit, limit), 0)
+        beyond = jnp.where(offset > 0, -limit, limit)
+        fine = jnp.where(jnp.isinf(offset), beyond, jnp.where(jnp.abs(coarse) > limit, direction * slack, 0))
+        coarse = jnp.clip(coarse, -limit, limit)
         return Point(jnp.where(finite.n != 0, coarse, 0), jnp.where(finite.n != 0, fine, 0))
 
     mean = jnp.clip(finite.mean, finite.lowest, finite.highest)
@@ -355,6 +357,7 @@ def _bracket(scores, k, temperature, weights, groups, regularizer):
     use_quantile = (finite.deviation > noise) & (jnp.abs(quantile) <= limit)
     start = jnp.where(use_quantile, jnp.clip(quantile + offset, finite.lowest, finite.highest), mean)
     below, start, above = point(finite.lowest, -1), point(start, 0), point(finite.highest, 1)
+    start = _select(q <= 0, above, _select(q >= 1, below, start))
     return below, start, above, finite.scale, k, finite.n, finite.settled
 
 

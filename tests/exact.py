@@ -1,14 +1,15 @@
-"""Independent solutions to compare with: exact integers for euclidean, float64 and brentq for binary entropy."""
+"""Independent solutions to compare with: exact integers for euclidean, float64 and brentq for other links."""
 
 import math
 from bisect import bisect_left, bisect_right
 from fractions import Fraction
+from functools import partial
 from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import expit
+from scipy.special import expit, ndtr
 
 
 class Solution(NamedTuple):
@@ -56,8 +57,25 @@ def euclidean(scores, k, temperature=1.0) -> Solution:
     return Solution(y, float(root / width))
 
 
-def binary_entropy(scores, k, temperature=1.0) -> Solution:
-    """`sigmoid(x/τ - λ)` with its sum at `k`, from float32 scores."""
+def laplace_link(u):
+    return np.where(u < 0, np.exp(-np.abs(u)) / 2, 1 - np.exp(-np.abs(u)) / 2)
+
+
+def tsallis_link(u, alpha):
+    return np.clip((alpha - 1) * u, 0, 1) ** (1 / (alpha - 1))
+
+
+LINKS = {
+    "euclidean": lambda u: np.clip(u, 0, 1),
+    "binary_entropy": expit,
+    "laplace": laplace_link,
+    "normal": ndtr,
+    "tsallis": partial(tsallis_link, alpha=1.5),
+}
+
+
+def smooth(link, scores, k, temperature=1.0) -> Solution:
+    """`link(x/τ - λ)` with its sum at `k`, from float32 scores."""
     scores = np.asarray(scores, np.float64)
     y = (scores == np.inf).astype(np.float64)
     finite = np.isfinite(scores)
@@ -68,9 +86,12 @@ def binary_entropy(scores, k, temperature=1.0) -> Solution:
 
     pivot = np.sort(x)[::-1][int(budget)]  # the threshold is not far from it, so `x - pivot` keeps its digits
     u = (x - pivot) / float(temperature)
-    width = 50 + float(np.ptp(u))
-    near = brentq(lambda s: np.sum(expit(u - s)) - budget, -width, width, xtol=1e-9, rtol=1e-9, maxiter=10_000)
+    width = 800 + float(np.ptp(u))
+    near = brentq(lambda s: np.sum(link(u - s)) - budget, -width, width, xtol=1e-9, rtol=1e-9, maxiter=10_000)
     reach = 1e-6 * max(1, abs(near))  # an exact sum takes its time, and is for the last digits alone
-    shift = brentq(lambda s: math.fsum(expit(u - s)) - budget, near - reach, near + reach, xtol=1e-300, rtol=1e-15)
-    y[finite] = expit(u - shift)
+    shift = brentq(lambda s: math.fsum(link(u - s)) - budget, near - reach, near + reach, xtol=1e-300, rtol=1e-15)
+    y[finite] = link(u - shift)
     return Solution(y, pivot / float(temperature) + shift)
+
+
+binary_entropy = partial(smooth, expit)

@@ -7,15 +7,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from softbin import binary_entropy, euclidean, soft_binary_argmax
+from softbin import binary_entropy, euclidean, laplace, normal, soft_binary_argmax, tsallis
 from softbin.arguments import prepare
 from softbin.groups import Groups
 from softbin.search import search
 from tests import exact
 from tests.compiling import AS_USERS_DO
 
-REGULARIZERS = {"euclidean": euclidean, "binary_entropy": binary_entropy}
-_REFERENCES = {euclidean: exact.euclidean, binary_entropy: exact.binary_entropy}
+REGULARIZERS = {
+    "euclidean": euclidean,
+    "binary_entropy": binary_entropy,
+    "laplace": laplace,
+    "normal": normal,
+    "tsallis": tsallis(1.5),
+}
+_REFERENCES = {REGULARIZERS[name]: partial(exact.smooth, link) for name, link in exact.LINKS.items()}
+_REFERENCES[euclidean] = exact.euclidean
 _N = 512
 
 
@@ -78,6 +85,7 @@ def _cases() -> dict[str, Case]:
         "three values": Case(np.sign(np.trunc(normal)), 200),
         "ties": Case(np.round(normal), 200, 0.5),
         "all equal": Case(np.full(_N, 3.7, np.float32), 200),
+        "all at the least float": Case(np.full(_N, np.finfo(np.float32).min), 300.5),
         "all equal to 1e30": Case(np.full(_N, 1e30, np.float32), 200.5),
         "Cauchy": Case(cauchy, 200),
         "Cauchy, scale 1e6": Case(np.float32(1e6) * cauchy, 200),

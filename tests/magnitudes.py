@@ -9,9 +9,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import expit
 
 from softbin import soft_binary_argmax
+from tests import exact
 from tests.compiling import AS_USERS_DO
 from tests.hard_cases import REGULARIZERS
 
@@ -53,7 +53,7 @@ def _project(scores, k, temperatures, cotangent, regularizer):
 
 def measure(cases: Cases, name: str) -> Outcome:
     """Against bisection in numbers of a range that nothing leaves."""
-    link = {"euclidean": lambda u: np.clip(u, 0, 1), "binary_entropy": lambda u: expit(u.astype(float))}[name]
+    link = exact.LINKS[name] if name == "euclidean" else lambda u: exact.LINKS[name](u.astype(float))
     _, scores, k, temperatures = cases
     wide = scores.astype(np.longdouble)
     temperature = temperatures.astype(np.longdouble)[:, None]

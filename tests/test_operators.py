@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec
 from scipy.optimize import brentq
 
 import softbin
-from softbin import soft_binary_argmax
+from softbin import budgets, soft_binary_argmax
 from tests import exact
 from tests.compiling import AS_USERS_DO
 from tests.derivatives import check_derivatives
@@ -451,3 +451,32 @@ def test_bad_input_is_named(error, message, changes, no_shape_checks):
     for function in (soft_binary_argmax, softbin.threshold):
         with pytest.raises(error, match=message):
             function(**arguments)
+
+
+# Straight through
+
+
+def test_straight_through_chooses_as_the_hard_choice_and_changes_as_the_soft_one():
+    scores = jnp.asarray(np.round(GROUPS, 1))
+    where = scores > -1.5
+    for k, whole in ((2.0, 2), (budgets.fraction(0.5), budgets.fraction(0.5)), (1.7, 2)):
+        soft = partial(soft_binary_argmax, where=where)
+        through = partial(soft, straight_through=True)
+        arguments = (scores, k, 0.7) if isinstance(k, float) else (scores, 0.7)
+        given = (lambda f, k=k: f) if isinstance(k, float) else (lambda f, k=k: lambda x, t: f(x, k, t))
+        value, gradients = pulled_back(COTANGENT, jax.jit(given(through)), *arguments)
+        hard = softbin.binary_argmax(scores, whole, where=where)
+        np.testing.assert_allclose(value, jnp.sum(hard * COTANGENT), rtol=1e-6)
+        chex.assert_trees_all_close(gradients, pulled_back(COTANGENT, given(soft), *arguments)[1], atol=1e-6)
+        np.testing.assert_array_equal(given(through)(*arguments), hard)
+
+
+def test_straight_through_has_forward_mode_and_whole_entries():
+    through = partial(soft_binary_argmax, k=2, temperature=2.0, straight_through=True)
+    soft = partial(soft_binary_argmax, k=2, temperature=2.0, forward_mode=True)
+    tangent = jnp.arange(6.0)
+    y, change = jax.jvp(partial(through, forward_mode=True), (SCORES,), (tangent,))
+    np.testing.assert_array_equal(y, softbin.binary_argmax(SCORES, 2))
+    np.testing.assert_allclose(change, jax.jvp(soft, (SCORES,), (tangent,))[1], atol=1e-6)
+    with pytest.raises(ValueError, match="whole entries: leave out weights"):
+        through(SCORES, weights=WEIGHTS)

@@ -30,7 +30,7 @@ class SoftBinaryArgmax(nn.Module):
       k: how many to choose, real, in [0, n], or a share, such as `softbin.budgets.fraction(0.1)`.
       temperature: positive; where it is learned, its initial value.
       learn_temperature: whether the temperature is a parameter.
-      axis, regularizer, axis_name: as for :func:`softbin.soft_binary_argmax`.
+      axis, regularizer, axis_name, straight_through: as for :func:`softbin.soft_binary_argmax`.
 
     Example:
       >>> import jax
@@ -51,6 +51,7 @@ class SoftBinaryArgmax(nn.Module):
     axis: int | Sequence[int] | None = -1
     regularizer: Regularizer = euclidean
     axis_name: Any = None
+    straight_through: bool = False
 
     @nn.compact
     def __call__(
@@ -70,6 +71,7 @@ class SoftBinaryArgmax(nn.Module):
             where=where,
             regularizer=self.regularizer,
             axis_name=None if self.is_initializing() else self.axis_name,
+            straight_through=self.straight_through,
         )
 
 

@@ -30,7 +30,7 @@ class SoftBinaryArgmax(nnx.Module):
       k: how many to choose, real, in [0, n], or a share, such as `softbin.budgets.fraction(0.1)`.
       temperature: positive; where it is learned, its initial value.
       learn_temperature: whether the temperature is a parameter.
-      axis, regularizer, axis_name: as for :func:`softbin.soft_binary_argmax`.
+      axis, regularizer, axis_name, straight_through: as for :func:`softbin.soft_binary_argmax`.
 
     Raises:
       ValueError: the temperature is not positive and finite.
@@ -54,12 +54,14 @@ class SoftBinaryArgmax(nnx.Module):
         axis: int | Sequence[int] | None = -1,
         regularizer: Regularizer = euclidean,
         axis_name: Any = None,
+        straight_through: bool = False,
     ):
         check_temperature(temperature)
         self.k = k
         self.axis = axis
         self.regularizer = regularizer
         self.axis_name = axis_name
+        self.straight_through = straight_through
         self.learn_temperature = learn_temperature
         if learn_temperature:
             self.log_temperature = nnx.Param(jnp.log(jnp.float32(temperature)))
@@ -78,6 +80,7 @@ class SoftBinaryArgmax(nnx.Module):
             where=where,
             regularizer=self.regularizer,
             axis_name=self.axis_name,
+            straight_through=self.straight_through,
         )
 
 

@@ -206,7 +206,7 @@ def lightgbm_objective(
       temperature: positive.
       hessian: "unit", the weights of the rows, as published; or "gauss_newton", the diagonal of the Gauss-Newton
         matrix, which is zero for a saturated row.
-      regularizer: `softbin.euclidean` or `softbin.binary_entropy`.
+      regularizer: `softbin.euclidean`, `softbin.binary_entropy`, or another of `softbin.regularizers`.
 
     Returns:
       An :class:`Objective`, with a metric `zero_one_error` for `feval` or `eval_metric`. Labels are 0 and 1 where there
