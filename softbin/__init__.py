@@ -4,7 +4,7 @@
 Flax, projections for Optax, and objectives for LightGBM and XGBoost.
 """
 
-from softbin import budgets, large_batch
+from softbin import budgets, large_batch, routing
 from softbin.decisions import Diagnosis, decision_thresholds, diagnose, predict, zero_one_loss
 from softbin.hard_choices import binary_argmax, cutoff, kth_largest
 from softbin.losses import fenchel_young_loss, loss
@@ -36,6 +36,7 @@ __all__ = [
     "predict",
     "project_hypersimplex",
     "recall_at_k",
+    "routing",
     "soft_binary_argmax",
     "threshold",
     "top_k_mean",

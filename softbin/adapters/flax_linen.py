@@ -1,4 +1,4 @@
-"""Soft-Binary-Argmax and running decision thresholds as Flax Linen modules."""
+"""Choices with memory as Flax Linen modules: Soft-Binary-Argmax, top-k, balanced routing, and decision thresholds."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +8,13 @@ from flax import linen as nn
 from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 
 from softbin import budgets
+from softbin.adapters.running_cutoffs import (
+    RunningCutoffs,
+    gates,
+    initial_cutoffs,
+    keep_above,
+    keep_largest,
+)
 from softbin.adapters.running_thresholds import (
     RunningThresholds,
     check_momentum,
@@ -15,10 +22,11 @@ from softbin.adapters.running_thresholds import (
     subtract_thresholds,
     update_thresholds,
 )
-from softbin.arguments import check_temperature
+from softbin.arguments import Count, check_temperature
 from softbin.losses import Budget
 from softbin.operators import soft_binary_argmax
 from softbin.regularizers import Regularizer, euclidean
+from softbin.routing import check_experts, quantile_bias
 
 
 class SoftBinaryArgmax(nn.Module):
@@ -73,6 +81,110 @@ class SoftBinaryArgmax(nn.Module):
             axis_name=None if self.is_initializing() else self.axis_name,
             straight_through=self.straight_through,
         )
+
+
+class TopK(nn.Module):
+    """A layer that keeps the `k` largest values, and at evaluation those above the cutoff that this took in training.
+
+    As :class:`softbin.adapters.flax_nnx.TopK`, which says more, with `cutoffs` in the collection `batch_stats`.
+
+    Attributes:
+      k: how many to keep, whole, or a share, such as `softbin.budgets.fraction(0.02)`.
+      axis, axis_name: as for :func:`softbin.binary_argmax`.
+      momentum: of the average, in [0, 1).
+      shape: that of the cutoffs: the last dimensions of `x` without `axis`. The mean over the others counts.
+      use_running_average: evaluation if true; here or in the call.
+
+    Example:
+      >>> import jax
+      >>> latents = jnp.array([[3.0, 1.0, 0.5], [4.0, 5.0, 0.1]])
+      >>> layer = TopK(k=3, axis=None)
+      >>> variables = layer.init(jax.random.key(0), latents, use_running_average=True)
+      >>> kept, variables = layer.apply(variables, latents, use_running_average=False, mutable="batch_stats")
+      >>> print(kept.tolist(), variables["batch_stats"]["cutoffs"])
+      [[3.0, 0.0, 0.0], [4.0, 5.0, 0.0]] 2.0
+    """
+
+    k: int | budgets.Share
+    axis: int | Sequence[int] | None = -1
+    momentum: int | float = 0.99
+    shape: tuple[int, ...] = ()
+    axis_name: Any = None
+    use_running_average: bool | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[ArrayLike, "*shape"],
+        *,
+        where: Bool[ArrayLike, "*shape"] | None = None,
+        k: Count | None = None,
+        use_running_average: bool | None = None,
+    ) -> Float[Array, "*shape"]:
+        """Keep; entries where `where` is false become 0. `k` in place of the layer's is for training only.
+
+        Raises:
+          ValueError: the momentum is outside [0, 1), or the shape does not fit.
+        """
+        check_momentum(self.momentum)
+        use_running_average = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
+        initial = initial_cutoffs(self.shape)
+        cutoffs = self.variable("batch_stats", "cutoffs", lambda: initial.cutoffs)
+        weight = self.variable("batch_stats", "weight", lambda: initial.weight)
+        running = RunningCutoffs(cutoffs.value, weight.value)
+        if use_running_average or self.is_initializing():
+            return keep_above(x, running, where=where)
+        settings = {"axis": self.axis, "where": where, "axis_name": self.axis_name}
+        kept, running = keep_largest(x, self.k if k is None else k, running, self.momentum, **settings)
+        cutoffs.value, weight.value = running
+        return kept
+
+
+class BalancedTopK(nn.Module):
+    """A router that sends each token to `k` experts, and balances their load without an auxiliary loss.
+
+    As :class:`softbin.adapters.flax_nnx.BalancedTopK`, which says more, with `bias` in the collection `batch_stats`.
+
+    Attributes:
+      k: how many experts a token has, whole, at least 1 and less than there are.
+      axis_name: mapped axes over which the tokens are split.
+      use_running_average: evaluation if true; here or in the call.
+
+    Example:
+      >>> import jax
+      >>> logits = jnp.array([[3.0, 1.0, 0.0], [2.0, 1.5, 0.1], [4.0, 1.0, 3.0]])
+      >>> router = BalancedTopK(k=1)
+      >>> variables = router.init(jax.random.key(0), logits, use_running_average=True)
+      >>> _, variables = router.apply(variables, logits, use_running_average=False, mutable="batch_stats")
+      >>> print(router.apply(variables, logits, use_running_average=True).sum(0))
+      [1. 1. 1.]
+    """
+
+    k: int
+    axis_name: Any = None
+    use_running_average: bool | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        logits: Float[ArrayLike, "*tokens experts"],
+        *,
+        where: Bool[ArrayLike, "*tokens"] | None = None,
+        use_running_average: bool | None = None,
+    ) -> Float[Array, "*tokens experts"]:
+        """The gates; tokens where `where` is false have none.
+
+        Raises:
+          ValueError: `k` is less than 1, or not less than the number of experts.
+        """
+        use_running_average = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
+        experts = jnp.shape(logits)[-1]
+        check_experts(experts, self.k)
+        bias = self.variable("batch_stats", "bias", lambda: jnp.zeros(experts, jnp.float32))
+        shares = gates(logits, bias.value, self.k, where=where)
+        if not (use_running_average or self.is_initializing()):
+            bias.value = quantile_bias(logits, bias.value, self.k, where=where, axis_name=self.axis_name)
+        return shares
 
 
 class DecisionThresholds(nn.Module):

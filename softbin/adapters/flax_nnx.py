@@ -1,4 +1,4 @@
-"""Soft-Binary-Argmax and running decision thresholds as Flax NNX modules."""
+"""Choices with memory as Flax NNX modules: Soft-Binary-Argmax, top-k, balanced routing, and decision thresholds."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +8,13 @@ from flax import nnx
 from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 
 from softbin import budgets
+from softbin.adapters.running_cutoffs import (
+    RunningCutoffs,
+    gates,
+    initial_cutoffs,
+    keep_above,
+    keep_largest,
+)
 from softbin.adapters.running_thresholds import (
     RunningThresholds,
     check_momentum,
@@ -15,10 +22,11 @@ from softbin.adapters.running_thresholds import (
     subtract_thresholds,
     update_thresholds,
 )
-from softbin.arguments import check_temperature
+from softbin.arguments import Count, check_temperature
 from softbin.losses import Budget
 from softbin.operators import soft_binary_argmax
 from softbin.regularizers import Regularizer, euclidean
+from softbin.routing import check_experts, quantile_bias
 
 
 class SoftBinaryArgmax(nnx.Module):
@@ -82,6 +90,139 @@ class SoftBinaryArgmax(nnx.Module):
             axis_name=self.axis_name,
             straight_through=self.straight_through,
         )
+
+
+class TopK(nnx.Module):
+    """A layer that keeps the `k` largest values, and at evaluation those above the cutoff that this took in training.
+
+    In training it is `x * softbin.binary_argmax(x, k)`, and averages :func:`softbin.cutoff` into its `nnx.BatchStat`
+    `cutoffs`, in float32 whatever the values are. At evaluation (`model.eval()`, `use_running_average=True`) it keeps
+    `x > cutoffs`, so that no value depends on the others: the activation of a JumpReLU with that threshold. Before any
+    batch the cutoff is `-inf`.
+
+    - `axis=-1`: the `k` largest latents of each example, as in a top-k sparse autoencoder.
+    - `axis=None`, with `k` examples times as large or a share: of the whole batch, as in BatchTopK.
+    - `axis=0`, `shape=(experts,)`: of router logits (tokens, experts) the `k` tokens of each expert, as in expert
+      choice; `softbin.budgets.fraction(capacity / experts)` chooses for a batch of any size.
+
+    Args:
+      k: how many to keep, whole, or a share of the entries that exist, such as `softbin.budgets.fraction(0.02)`. A call
+        may give another, traced too, so that a schedule can lower it.
+      axis, axis_name: as for :func:`softbin.binary_argmax`.
+      momentum: of the average, in [0, 1).
+      shape: that of the cutoffs: the last dimensions of `x` without `axis`. The mean over the others counts.
+      use_running_average: evaluation if true; set by `model.train()` and `model.eval()`.
+
+    Raises:
+      ValueError: the momentum is outside [0, 1), or the shape does not fit.
+
+    Example:
+      >>> latents = jnp.array([[3.0, 1.0, 0.5], [4.0, 5.0, 0.1]])
+      >>> layer = TopK(k=3, axis=None)  # three of the batch
+      >>> print(layer(latents).tolist(), layer.cutoffs[...])
+      [[3.0, 0.0, 0.0], [4.0, 5.0, 0.0]] 2.0
+      >>> layer.eval()
+      >>> print(layer(jnp.array([[2.5, 1.9, 6.0]])))
+      [[2.5 0.  6. ]]
+
+    References:
+      Gao et al., `Scaling and evaluating sparse autoencoders <https://arxiv.org/abs/2406.04093>`_, 2024; Bussmann et
+      al., `BatchTopK <https://arxiv.org/abs/2412.06410>`_, 2024; Zhou et al., `Expert Choice Routing
+      <https://arxiv.org/abs/2202.09368>`_, 2022.
+    """
+
+    def __init__(
+        self,
+        k: int | budgets.Share,
+        *,
+        axis: int | Sequence[int] | None = -1,
+        momentum: int | float = 0.99,
+        shape: tuple[int, ...] = (),
+        axis_name: Any = None,
+        use_running_average: bool = False,
+    ):
+        check_momentum(momentum)
+        initial = initial_cutoffs(shape)
+        self.cutoffs = nnx.BatchStat(initial.cutoffs)
+        self.weight = nnx.BatchStat(initial.weight)
+        self.k = k
+        self.axis = axis
+        self.momentum = momentum
+        self.axis_name = axis_name
+        self.use_running_average = use_running_average
+
+    def __call__(
+        self,
+        x: Float[ArrayLike, "*shape"],
+        *,
+        where: Bool[ArrayLike, "*shape"] | None = None,
+        k: Count | None = None,
+        use_running_average: bool | None = None,
+    ) -> Float[Array, "*shape"]:
+        """Keep; entries where `where` is false become 0. `k` in place of the layer's is for training only."""
+        running = RunningCutoffs(self.cutoffs[...], self.weight[...])
+        if self.use_running_average if use_running_average is None else use_running_average:
+            return keep_above(x, running, where=where)
+        settings = {"axis": self.axis, "where": where, "axis_name": self.axis_name}
+        kept, running = keep_largest(x, self.k if k is None else k, running, self.momentum, **settings)
+        self.cutoffs[...], self.weight[...] = running
+        return kept
+
+    def set_view(self, use_running_average: bool | None = None):
+        """For `nnx.view`, as in `nnx.BatchNorm`."""
+        if use_running_average is not None:
+            self.use_running_average = use_running_average
+
+
+class BalancedTopK(nnx.Module):
+    """A router that sends each token to `k` experts, and balances their load without an auxiliary loss.
+
+    The gates are the softmax over the `k` experts with the largest `logits + bias`, and 0 for the others. In training
+    the `nnx.BatchStat` `bias` then makes a step of :func:`softbin.routing.quantile_bias`, for the next batch; at
+    evaluation (`model.eval()`, `use_running_average=True`) it stays. The bias chooses, and neither scales the gates nor
+    has a gradient.
+
+    Args:
+      experts: how many there are.
+      k: how many experts a token has, whole, at least 1 and less than `experts`.
+      axis_name: mapped axes over which the tokens are split.
+      use_running_average: evaluation if true; set by `model.train()` and `model.eval()`.
+
+    Example:
+      >>> logits = jnp.array([[3.0, 1.0, 0.0], [2.0, 1.5, 0.1], [4.0, 1.0, 3.0]])
+      >>> router = BalancedTopK(experts=3, k=1)
+      >>> print(router(logits).sum(0), router(logits).sum(0))  # the second time with the bias of the first
+      [3. 0. 0.] [1. 1. 1.]
+
+    References:
+      Wang et al., `Auxiliary-Loss-Free Load Balancing <https://arxiv.org/abs/2408.15664>`_, 2024, whose bias moves by a
+      constant; here by quantiles, as :func:`softbin.routing.quantile_bias` says.
+    """
+
+    def __init__(self, experts: int, k: int, *, axis_name: Any = None, use_running_average: bool = False):
+        check_experts(experts, k)
+        self.bias = nnx.BatchStat(jnp.zeros(experts, jnp.float32))
+        self.k = k
+        self.axis_name = axis_name
+        self.use_running_average = use_running_average
+
+    def __call__(
+        self,
+        logits: Float[ArrayLike, "*tokens experts"],
+        *,
+        where: Bool[ArrayLike, "*tokens"] | None = None,
+        use_running_average: bool | None = None,
+    ) -> Float[Array, "*tokens experts"]:
+        """The gates; tokens where `where` is false have none."""
+        shares = gates(logits, self.bias[...], self.k, where=where)
+        if not (self.use_running_average if use_running_average is None else use_running_average):
+            self.bias[...] = quantile_bias(logits, self.bias[...], self.k, where=where, axis_name=self.axis_name)
+        return shares
+
+    def set_view(self, use_running_average: bool | None = None):
+        """For `nnx.view`, as in `nnx.BatchNorm`."""
+        if use_running_average is not None:
+            self.use_running_average = use_running_average
 
 
 class DecisionThresholds(nnx.Module):

@@ -53,11 +53,14 @@ def update_thresholds(
     now = decision_thresholds(
         logits, labels, budget=budget, where=where, weights=weights, axis_name=axis_name, **keywords
     )
-    weight = momentum * running.weight + (1 - momentum)
-    thresholds = running.thresholds + (now - running.thresholds) * ((1 - momentum) / weight)
-    return RunningThresholds(
-        jnp.where(determined, thresholds, running.thresholds), jnp.where(determined, weight, running.weight)
-    )
+    return RunningThresholds(*average_in(running.thresholds, running.weight, now, determined, momentum))
+
+
+def average_in(average, weight, now, determined, momentum) -> tuple[Array, Array]:
+    """An exponential average without the bias of its start, and its weight; both stay where nothing is determined."""
+    new_weight = momentum * weight + (1 - momentum)
+    new = average + (jnp.where(determined, now, average) - average) * ((1 - momentum) / new_weight)
+    return jnp.where(determined, new, average), jnp.where(determined, new_weight, weight)
 
 
 def subtract_thresholds(logits, thresholds, temperature, regularizer: Regularizer) -> Array:

@@ -107,6 +107,125 @@ class TestSoftBinaryArgmax:
             flax_linen.SoftBinaryArgmax(2, -1.0, learn_temperature=True).init(jax.random.key(0), SCORES)
 
 
+class Layer(NamedTuple):
+    """One interface to both modules that choose in training: train and evaluate take and return the state."""
+
+    start: Any
+    train: Any
+    evaluate: Any
+
+
+def nnx_layer(name, x, *sizes, **options) -> Layer:
+    graph, start = nnx.split(getattr(flax_nnx, name)(*sizes, **options))
+
+    def train(state, x, **keywords):
+        module = nnx.merge(graph, jax.tree.map(jnp.copy, state))
+        return module(x, **keywords), nnx.state(module)
+
+    def evaluate(state, x, **keywords):
+        module = nnx.merge(graph, jax.tree.map(jnp.copy, state))
+        result = nnx.view(module, use_running_average=True)(x, **keywords)
+        jax.tree.map(np.testing.assert_array_equal, nnx.state(module), state)
+        return result
+
+    return Layer(start, train, evaluate)
+
+
+def linen_layer(name, x, *sizes, **options) -> Layer:
+    module = getattr(flax_linen, name)(**options)
+    start = module.init(jax.random.key(0), x, use_running_average=False)
+    train = partial(module.apply, mutable=["batch_stats"], use_running_average=False)
+    return Layer(start, train, partial(module.apply, use_running_average=True))
+
+
+@pytest.fixture(params=[nnx_layer, linen_layer], ids=["nnx", "linen"])
+def make_layer(request):
+    return request.param
+
+
+class TestTopK:
+    @pytest.mark.parametrize(("axis", "shape", "k"), [(-1, (), 2), (None, (), 90), (0, (5,), 20)])
+    def test_keeps_the_largest_in_training_and_what_is_above_their_mean_cutoff_afterwards(
+        self, make_layer, axis, shape, k
+    ):
+        layer = make_layer("TopK", LOGITS, k=k, axis=axis, shape=shape, momentum=0.5)
+        np.testing.assert_array_equal(layer.evaluate(layer.start, LOGITS), LOGITS)
+        state, cutoffs = layer.start, []
+        for x in batches(4):
+            kept, state = layer.train(state, x)
+            np.testing.assert_array_equal(kept, x * softbin.binary_argmax(x, k, axis=axis))
+            cutoffs.append(softbin.cutoff(x, k, axis=axis))
+        weights = 0.5 ** np.arange(4)[::-1]
+        over = (0,) if axis == -1 else ()
+        cutoff = np.average([np.mean(each, over) for each in cutoffs], 0, weights)
+        np.testing.assert_allclose(layer.evaluate(state, LOGITS), LOGITS * (cutoff < LOGITS), atol=1e-6)
+
+    def test_learns_in_bfloat16_and_a_schedule_may_lower_k(self, make_layer):
+        x = LOGITS.astype(jnp.bfloat16)
+        layer = make_layer("TopK", x, k=100, axis=None, momentum=0.999)
+        train = jax.jit(layer.train)
+        state = layer.start
+        for k in range(100, 50, -1):
+            kept, state = train(state, x, k=k)
+        assert kept.dtype == jnp.bfloat16
+        assert jnp.count_nonzero(kept) == 51
+        before = jnp.count_nonzero(layer.evaluate(state, x))
+        for _ in range(3000):
+            _, state = train(state, x, k=51)
+        assert 51 <= jnp.count_nonzero(layer.evaluate(state, x)) < before
+
+    def test_masked_entries_are_never_kept_and_a_choice_of_all_sets_no_cutoff(self, make_layer):
+        where = LOGITS < 3
+        layer = make_layer("TopK", LOGITS, k=softbin.budgets.fraction(0.25), axis=None)
+        kept, state = layer.train(layer.start, LOGITS, where=where)
+        assert jnp.count_nonzero(kept) == round(0.25 * int(where.sum()))
+        for x in (kept, layer.evaluate(state, LOGITS, where=where)):
+            assert not jnp.any(jnp.where(where, 0, x))
+        _, after = layer.train(state, LOGITS, k=softbin.budgets.fraction(1.0))
+        np.testing.assert_array_equal(layer.evaluate(after, LOGITS), layer.evaluate(state, LOGITS))
+
+    def test_cutoffs_must_fit_the_groups(self, make_layer, no_shape_checks):
+        layer = make_layer("TopK", LOGITS, k=2, axis=0, shape=(4,))
+        with pytest.raises(ValueError, match=r"groups with shape \(5,\) do not fit cutoffs with shape \(4,\)"):
+            layer.train(layer.start, LOGITS)
+
+
+class TestBalancedTopK:
+    def test_gates_are_the_softmax_over_the_chosen_by_the_bias_so_far(self, make_layer):
+        layer = make_layer("BalancedTopK", LOGITS, 5, k=2)
+        bias, state = jnp.zeros(5), layer.start
+        for x in batches(3):
+            shares, state = layer.train(state, x)
+            chosen = softbin.binary_argmax(x + bias, 2)
+            np.testing.assert_allclose(shares, jax.nn.softmax(x, where=chosen > 0), atol=1e-6)
+            bias = softbin.routing.quantile_bias(x, bias, 2)
+        (held,) = jax.tree.leaves(state)
+        np.testing.assert_allclose(held, bias, atol=1e-6)
+
+    def test_balances_in_training_and_stays_afterwards(self, make_layer):
+        layer = make_layer("BalancedTopK", LOGITS, 5, k=2)
+        before = jnp.count_nonzero(layer.evaluate(layer.start, LOGITS), 0)
+        state = layer.start
+        for _ in range(20):
+            _, state = layer.train(state, LOGITS)
+        loads = jnp.count_nonzero(layer.evaluate(state, LOGITS), 0)
+        assert before.max() > 50
+        assert jnp.abs(loads - 64 * 2 / 5).max() <= 2
+
+    def test_masked_tokens_have_no_gates_and_no_say(self, make_layer):
+        where = jnp.arange(64) < 40
+        layer = make_layer("BalancedTopK", LOGITS, 5, k=2)
+        shares, state = layer.train(layer.start, jnp.where(where[:, None], LOGITS, 1e3), where=where)
+        np.testing.assert_allclose(jnp.sum(shares, 1), where, atol=1e-6)
+        alone, of_part = layer.train(layer.start, LOGITS[:40])
+        np.testing.assert_array_equal(shares[:40], alone)
+        jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(state), jax.tree.leaves(of_part))
+
+    def test_the_number_of_experts_is_checked(self, make_layer):
+        with pytest.raises(ValueError, match="less than the number of experts, 5, got 5"):
+            make_layer("BalancedTopK", LOGITS, 5, k=5)
+
+
 class TestDecisionThresholds:
     def test_training_passes_logits_through(self, make_tracker):
         tracker = make_tracker(5, **OPTIONS)

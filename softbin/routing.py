@@ -1,0 +1,84 @@
+"""Routers of mixtures of experts: biases that balance the load of the experts over all tokens."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, ArrayLike, Bool, Float, Real
+
+from softbin import budgets
+from softbin.arguments import check_floating, computed_in
+from softbin.hard_choices import cutoff
+
+
+def quantile_bias(
+    scores: Float[ArrayLike, "*tokens experts"],
+    bias: Float[ArrayLike, " experts"],
+    k: Real[ArrayLike, ""],
+    *,
+    where: Bool[ArrayLike, "*tokens"] | None = None,
+    axis_name: Any = None,
+) -> Float[Array, " experts"]:
+    r"""One step of quantile balancing: biases under which all experts are chosen by as many tokens.
+
+    A token chooses the `k` experts with the largest `scores + bias`. With the cutoff :math:`\alpha_i` of each token, in
+    the middle between its k-th largest and the next, the new bias of an expert is
+
+    .. math::
+        b_j = -\operatorname{cutoff}_m \{ x_{ij} - \alpha_i : i \}, \qquad m = n k / E,
+
+    less the mean of all, where :func:`softbin.cutoff` is in the middle between the m-th largest over all `n` tokens and
+    the next. It is coordinate descent on the dual of the balanced assignment. Where nothing changes any more, each of
+    `E` experts has `n k / E` tokens. A step of training makes one step: begin with zeros, choose with the bias that
+    there is, and keep the new one for the next batch, as a variable that no optimizer sees.
+
+    No sort, and on a sharded batch no gather: each round of the search is an all-reduce of a few numbers per expert.
+
+    Args:
+      scores: floating point, the last axis is that of the experts; all others are tokens.
+      bias: that the tokens choose with now.
+      k: how many experts a token chooses, whole, at least 1 and less than there are.
+      where: of the shape of the tokens; those where it is false do not count.
+      axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which the first axis is split.
+
+    Returns:
+      The new bias, in float32 where the scores are narrower; without a gradient.
+
+    Raises:
+      TypeError: `scores` is not floating point, or `where` is not boolean.
+      ValueError: `k` is known when traced, and out of range or not whole, or shapes do not fit.
+
+    Example:
+      >>> import softbin
+      >>> scores = jnp.array([[3.0, 1.0, 0.0], [2.0, 1.5, 0.1], [4.0, 1.0, 3.0]])  # all tokens prefer the first expert
+      >>> bias = jnp.zeros(3)
+      >>> for _ in range(3):
+      ...     bias = quantile_bias(scores, bias, k=1)
+      >>> print(*(f"{b:.2f}" for b in bias), softbin.binary_argmax(scores + bias, k=1).sum(0))
+      -1.03 0.22 0.81 [1. 1. 1.]
+
+    References:
+      The balanced assignment is that of Lewis et al., `BASE Layers <https://arxiv.org/abs/2103.16716>`_, 2021; the step
+      is Su's quantile balancing, 2026.
+    """
+    check_floating("scores", scores)
+    scores = lax.stop_gradient(jnp.asarray(scores, computed_in(scores)))
+    experts = scores.shape[-1]
+    if scores.ndim < 2 or jnp.shape(bias) != (experts,):
+        raise ValueError(
+            f"scores must be (..., experts) and bias (experts,), got shapes {scores.shape} and {jnp.shape(bias)}"
+        )
+    check_experts(experts, k)
+    of_token = cutoff(scores + lax.stop_gradient(bias), k, axis=-1)
+    margins = scores - of_token[..., None]
+    where = None if where is None else jnp.asarray(where)[..., None]
+    tokens = tuple(range(scores.ndim - 1))
+    moved = -cutoff(margins, budgets.fraction(k / experts), axis=tokens, where=where, axis_name=axis_name)
+    return moved - jnp.mean(moved)
+
+
+def check_experts(experts: int, k: Any) -> None:
+    """With none or all of them chosen there is nothing to balance."""
+    if not isinstance(k, jax.core.Tracer) and not 1 <= k < experts:
+        raise ValueError(f"k must be at least 1 and less than the number of experts, {experts}, got {k}")
