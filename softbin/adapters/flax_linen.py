@@ -133,7 +133,7 @@ class TopK(nn.Module):
         weight = self.variable("batch_stats", "weight", lambda: initial.weight)
         running = RunningCutoffs(cutoffs.value, weight.value)
         if use_running_average or self.is_initializing():
-            return keep_above(x, running, where=where)
+            return keep_above(x, running, axis=self.axis, where=where)
         settings = {"axis": self.axis, "where": where, "axis_name": self.axis_name}
         kept, running = keep_largest(x, self.k if k is None else k, running, self.momentum, **settings)
         cutoffs.value, weight.value = running

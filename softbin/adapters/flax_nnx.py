@@ -162,7 +162,7 @@ class TopK(nnx.Module):
         """Keep; entries where `where` is false become 0. `k` in place of the layer's is for training only."""
         running = RunningCutoffs(self.cutoffs[...], self.weight[...])
         if self.use_running_average if use_running_average is None else use_running_average:
-            return keep_above(x, running, where=where)
+            return keep_above(x, running, axis=self.axis, where=where)
         settings = {"axis": self.axis, "where": where, "axis_name": self.axis_name}
         kept, running = keep_largest(x, self.k if k is None else k, running, self.momentum, **settings)
         self.cutoffs[...], self.weight[...] = running

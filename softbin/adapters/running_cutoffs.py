@@ -8,6 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from softbin.adapters.running_thresholds import average_in
+from softbin.arguments import groups_along
 from softbin.hard_choices import binary_argmax, cutoff
 
 
@@ -39,11 +40,9 @@ def keep_largest(
     values = jnp.asarray(values)
     settings = {"axis": axis, "where": where, "axis_name": axis_name}
     chosen = binary_argmax(values, k, **settings)
-    shape = running.cutoffs.shape
     found = cutoff(lax.stop_gradient(values), k, **settings).astype(jnp.float32)
-    if found.shape[found.ndim - len(shape) :] != shape:
-        raise ValueError(f"the groups with shape {found.shape} do not fit cutoffs with shape {shape}")
-    over = tuple(range(found.ndim - len(shape)))
+    _check_shape(found.shape, running)
+    over = tuple(range(found.ndim - running.cutoffs.ndim))
     finite = jnp.isfinite(found)
     count = jnp.sum(finite, over)
     now = jnp.sum(jnp.where(finite, found, 0), over) / jnp.maximum(count, 1)
@@ -53,11 +52,20 @@ def keep_largest(
     return jnp.where(chosen > 0, values, 0 * chosen), RunningCutoffs(average, weight)
 
 
-def keep_above(values, running: RunningCutoffs, *, where) -> Array:
+def keep_above(values, running: RunningCutoffs, *, axis, where) -> Array:
     """The values above the cutoffs, zeros elsewhere."""
     values = jnp.asarray(values)
-    above = values > running.cutoffs
+    axes = groups_along(axis, values).axes
+    shape = tuple(size for place, size in enumerate(values.shape) if place not in axes)
+    _check_shape(shape, running)
+    above = values > jnp.expand_dims(jnp.broadcast_to(running.cutoffs, shape), axes)
     return jnp.where(above if where is None else above & where, values, 0)
+
+
+def _check_shape(groups: tuple[int, ...], running: RunningCutoffs) -> None:
+    shape = running.cutoffs.shape
+    if groups[len(groups) - len(shape) :] != shape:
+        raise ValueError(f"groups with shape {groups} do not fit cutoffs with shape {shape}")
 
 
 def gates(logits, bias, k, *, where) -> Array:
