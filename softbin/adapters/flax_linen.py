@@ -8,6 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 
 from softbin import budgets
+from softbin.adapters.learned_shares import logit_of_share
 from softbin.adapters.running_cutoffs import (
     RunningCutoffs,
     gates,
@@ -32,12 +33,14 @@ from softbin.routing import check_experts, quantile_bias
 class SoftBinaryArgmax(nn.Module):
     """A layer that chooses `k` of `n` along an axis: :func:`softbin.soft_binary_argmax`.
 
-    A learned temperature is kept positive by its logarithm, the parameter `log_temperature`.
+    A learned temperature is kept positive by its logarithm, the parameter `log_temperature`; a learned share is kept
+    between 0 and 1 by the logit of it, the parameter `logit_share`.
 
     Attributes:
       k: how many to choose, real, in [0, n], or a share, such as `softbin.budgets.fraction(0.1)`.
       temperature: positive; where it is learned, its initial value.
       learn_temperature: whether the temperature is a parameter.
+      learn_k: whether the share is a parameter, of which `k` is the initial value: `softbin.budgets.fraction(0.1)`.
       axis, regularizer, axis_name, straight_through: as for :func:`softbin.soft_binary_argmax`.
 
     Example:
@@ -56,6 +59,7 @@ class SoftBinaryArgmax(nn.Module):
     k: int | float | budgets.Share
     temperature: int | float = 1.0
     learn_temperature: bool = False
+    learn_k: bool = False
     axis: int | Sequence[int] | None = -1
     regularizer: Regularizer = euclidean
     axis_name: Any = None
@@ -71,9 +75,12 @@ class SoftBinaryArgmax(nn.Module):
         if self.learn_temperature:
             initial = nn.initializers.constant(jnp.log(temperature))
             temperature = jnp.exp(self.param("log_temperature", initial, (), jnp.float32))
+        k: Any = self.k
+        if self.learn_k:
+            k = budgets.fraction(nn.sigmoid(self.param("logit_share", lambda key: logit_of_share(self.k))))
         return soft_binary_argmax(
             scores,
-            self.k,
+            k,
             temperature,
             axis=self.axis,
             where=where,

@@ -8,6 +8,7 @@ from flax import nnx
 from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 
 from softbin import budgets
+from softbin.adapters.learned_shares import logit_of_share
 from softbin.adapters.running_cutoffs import (
     RunningCutoffs,
     gates,
@@ -32,16 +33,19 @@ from softbin.routing import check_experts, quantile_bias
 class SoftBinaryArgmax(nnx.Module):
     """A layer that chooses `k` of `n` along an axis: :func:`softbin.soft_binary_argmax`.
 
-    A learned temperature is kept positive by its logarithm, the parameter `log_temperature`.
+    A learned temperature is kept positive by its logarithm, the parameter `log_temperature`; a learned share is kept
+    between 0 and 1 by the logit of it, the parameter `logit_share`.
 
     Args:
       k: how many to choose, real, in [0, n], or a share, such as `softbin.budgets.fraction(0.1)`.
       temperature: positive; where it is learned, its initial value.
       learn_temperature: whether the temperature is a parameter.
+      learn_k: whether the share is a parameter, of which `k` is the initial value: `softbin.budgets.fraction(0.1)`.
       axis, regularizer, axis_name, straight_through: as for :func:`softbin.soft_binary_argmax`.
 
     Raises:
-      ValueError: the temperature is not positive and finite.
+      TypeError: `k` is to be learned and is no share.
+      ValueError: the temperature is not positive and finite, or a share to be learned is not between 0 and 1.
 
     Example:
       >>> layer = SoftBinaryArgmax(k=2, temperature=2.0, learn_temperature=True)
@@ -59,13 +63,18 @@ class SoftBinaryArgmax(nnx.Module):
         temperature: int | float = 1.0,
         *,
         learn_temperature: bool = False,
+        learn_k: bool = False,
         axis: int | Sequence[int] | None = -1,
         regularizer: Regularizer = euclidean,
         axis_name: Any = None,
         straight_through: bool = False,
     ):
         check_temperature(temperature)
-        self.k = k
+        self.learn_k = learn_k
+        if learn_k:
+            self.logit_share = nnx.Param(logit_of_share(k))
+        else:
+            self.k = k
         self.axis = axis
         self.regularizer = regularizer
         self.axis_name = axis_name
@@ -82,7 +91,7 @@ class SoftBinaryArgmax(nnx.Module):
         """Project; shapes, dtypes and errors are those of :func:`softbin.soft_binary_argmax`."""
         return soft_binary_argmax(
             scores,
-            self.k,
+            budgets.fraction(nnx.sigmoid(self.logit_share[...])) if self.learn_k else self.k,
             jnp.exp(self.log_temperature[...]) if self.learn_temperature else self.temperature,
             axis=self.axis,
             where=where,

@@ -100,6 +100,38 @@ class TestSoftBinaryArgmax:
         params = layer.init(jax.random.key(0), SCORES)
         np.testing.assert_allclose(learn(params, lambda p: layer.apply(p, SCORES)), 3.0, rtol=1e-2)
 
+    @pytest.mark.parametrize("straight_through", [False, True])
+    def test_how_many_to_choose_can_be_learned(self, straight_through):
+        worth = jnp.sort(SCORES)[:, ::-1] + 0.3  # as long as it is positive, choosing pays
+        options = {"learn_k": True, "temperature": 0.5, "straight_through": straight_through}
+        start = softbin.budgets.fraction(0.9)
+        linen_layer = flax_linen.SoftBinaryArgmax(start, **options)
+        graph, params = nnx.split(flax_nnx.SoftBinaryArgmax(start, **options), nnx.Param)
+        optimizer = optax.adam(0.05)
+        for params, apply in (
+            (params, lambda params: nnx.merge(graph, params)(worth)),
+            (linen_layer.init(jax.random.key(0), worth), lambda params: linen_layer.apply(params, worth)),
+        ):
+
+            @jax.jit
+            def step(params, state, apply=apply):
+                gradient = jax.grad(lambda params: -jnp.sum(apply(params) * worth))(params)
+                updates, state = optimizer.update(gradient, state)
+                return optax.apply_updates(params, updates), state
+
+            state = optimizer.init(params)
+            for _ in range(200):
+                params, state = step(params, state)
+            (logit,) = jax.tree.leaves(params)
+            gains = [jnp.sum(jnp.where(jnp.arange(7) < k, worth, 0)) for k in range(8)]
+            assert abs(7 * nnx.sigmoid(logit) - np.argmax(gains)) < 0.75
+
+    def test_what_is_learned_is_a_share_between_its_ends(self):
+        with pytest.raises(TypeError, match="what is learned is one share"):
+            flax_nnx.SoftBinaryArgmax(2, learn_k=True)
+        with pytest.raises(ValueError, match="must begin between 0 and 1, got 1"):
+            flax_linen.SoftBinaryArgmax(softbin.budgets.fraction(1.0), learn_k=True).init(jax.random.key(0), SCORES)
+
     def test_a_temperature_must_be_positive(self):
         with pytest.raises(ValueError, match="temperature must be positive and finite, got -1"):
             flax_nnx.SoftBinaryArgmax(2, -1.0, learn_temperature=True)
