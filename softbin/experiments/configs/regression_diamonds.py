@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.delta = 1.0  # the error from which on huber and huber_regressor are linear and ransac leaves a row out
     config.learning_rate = 3e-2
     config.hidden = (64, 64)  # of the mlp
-    config.epochs = 40
-    config.batch_size = 1024
+    config.epochs = 400  # of one step: the share of right targets is that of the whole, and not of a batch of it
+    config.batch_size = 10240
     config.seed = 0  # of the rows, what is wrong, the initial weights and the order of the data
     return config
