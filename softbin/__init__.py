@@ -6,7 +6,7 @@ Flax, projections for Optax, and objectives for LightGBM and XGBoost.
 
 from softbin import budgets, large_batch, routing
 from softbin.decisions import Diagnosis, decision_thresholds, diagnose, predict, zero_one_loss
-from softbin.hard_choices import binary_argmax, cutoff, kth_largest
+from softbin.hard_choices import Largest, binary_argmax, cutoff, kth_largest, top_k
 from softbin.losses import fenchel_young_loss, loss
 from softbin.means import bottom_k_mean, top_k_mean
 from softbin.metrics import precision_at_k, recall_at_k
@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Diagnosis",
+    "Largest",
     "Regularizer",
     "binary_argmax",
     "binary_entropy",
@@ -39,6 +40,7 @@ __all__ = [
     "routing",
     "soft_binary_argmax",
     "threshold",
+    "top_k",
     "top_k_mean",
     "tsallis",
     "zero_one_loss",

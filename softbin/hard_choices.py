@@ -3,13 +3,13 @@
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, ArrayLike, Bool, Float, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from softbin import meshes, order_statistics
 from softbin.arguments import Choice, Count, check, check_positive, check_whole, groups_along, prepare_choice, whole
@@ -135,6 +135,76 @@ def cutoff(
     """
     groups = _checked(scores, k, axis, where, weights, axis_name)
     return _run(_cutoff, groups.sharding, (scores, k, where, weights), weights, groups)
+
+
+class Largest(NamedTuple):
+    """The `k` largest of each group, in falling order along `axis`.
+
+    Attributes:
+      values: with their gradient; 0 where there is no such entry.
+      indices: their places along `axis`, all different.
+      mask: whether there is such an entry: `where` may leave fewer than `k`, and then all of them are chosen.
+    """
+
+    values: Float[Array, "..."]
+    indices: Int[Array, "..."]
+    mask: Bool[Array, "..."]
+
+
+def top_k(
+    scores: Float[ArrayLike, "*shape"],
+    k: int,
+    *,
+    axis: int = -1,
+    where: Bool[ArrayLike, "..."] | None = None,
+) -> Largest:
+    """The `k` largest scores, their indices, and which of them exist: for those who gather or scatter.
+
+    Of equal scores the one with the lower index comes first, as in :func:`binary_argmax`, whose choice it is. That and
+    the other functions of this module need no sort, and take a sharded axis and a `k` that is traced; this one is
+    `jax.lax.top_k` along any axis, with a mask and with NaN in its own group only.
+
+    Args:
+      scores: floating point, any shape. -0 equals 0, and subnormal float32 or float64 numbers are 0.
+      k: how many, in [0, n]; it is the length of the result, and so cannot be traced.
+      axis: the axis to choose along.
+      where: broadcasts to `scores`. Entries where it is false come after all others, and are not in the mask.
+
+    Returns:
+      Values, indices and mask, of the shape of `scores` with `k` along `axis`.
+
+    Raises:
+      TypeError: `scores` is not floating point, `where` is not boolean, or `k` is no integer that is known.
+      ValueError: `k` is out of range, or shapes do not fit.
+
+    Example:
+      >>> tokens = jnp.array([[0.1, 0.7, 0.2], [0.5, 0.1, 0.4]])
+      >>> values, indices, mask = top_k(tokens, k=2)
+      >>> print(values.tolist(), indices.tolist(), bool(mask.all()))
+      [[0.699999988079071, 0.20000000298023224], [0.5, 0.4000000059604645]] [[1, 2], [0, 2]] True
+      >>> print(top_k(jnp.array([3.0, 1.0, 2.0]), k=2, where=jnp.array([False, True, False])).mask)
+      [ True False]
+    """
+    if isinstance(k, bool) or not isinstance(k, int | np.integer):
+        raise TypeError(f"k must be an integer that is known when traced, got {k!r}: binary_argmax takes any other")
+    if not isinstance(axis, int):
+        raise ValueError(f"top_k chooses along one axis, got {axis}: binary_argmax takes several")
+    groups = groups_along(axis, scores)
+    check(scores, k, 1.0, where, None, groups)
+    return Largest(*meshes.run(_top_k, lambda spec: (spec, spec, spec), scores, where, k=int(k), axis=groups.axes[0]))
+
+
+@partial(jax.jit, static_argnames=("k", "axis"))
+def _top_k(scores, where, *, k, axis):
+    exists = jnp.broadcast_to(True if where is None else where, jnp.shape(scores))
+    scores, exists = (jnp.moveaxis(jnp.asarray(part), axis, -1) for part in (scores, exists))
+    keys = order_statistics.keys(lax.stop_gradient(scores))
+    _, indices = lax.top_k(jnp.where(exists, keys, jnp.iinfo(keys.dtype).min), k)
+    mask = jnp.take_along_axis(exists, indices, -1)
+    values = jnp.where(mask, jnp.take_along_axis(scores, indices, -1), 0)
+    poisoned = jnp.any(jnp.isnan(scores) & exists, -1, keepdims=True)
+    values = jnp.where(poisoned, jnp.nan, values)
+    return tuple(jnp.moveaxis(part, -1, axis) for part in (values, indices, mask))
 
 
 def _checked(scores, k, axis, where, weights, axis_name) -> Groups:

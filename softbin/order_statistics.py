@@ -304,6 +304,11 @@ def _positions(shape, groups):
     return result if groups.axis_name is None else result + lax.axis_index(groups.axis_name) * stride
 
 
+def keys(scores: Float[Array, "*shape"]) -> Int[Array, "*shape"]:
+    """Integers in the order of floating point scores: -0 as 0, and subnormal numbers as 0 too."""
+    return _key(scores, scores.dtype)
+
+
 def _key(value, dtype) -> Shaped[Array, "..."]:
     """An integer in the order of floats of a dtype, for a value that is one."""
     value = jnp.where(jnp.abs(value) < jnp.finfo(value.dtype).tiny, 0, value)

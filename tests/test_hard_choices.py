@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from softbin import binary_argmax, cutoff, kth_largest, soft_binary_argmax
+from softbin import binary_argmax, cutoff, kth_largest, soft_binary_argmax, top_k
 from softbin.groups import Groups
 from tests.compiling import AS_USERS_DO
 from tests.hard_cases import CASES
@@ -36,6 +36,7 @@ def all_choices(scores, k, axis=-1, **keywords):
 
 
 choose = jax.jit(all_choices, static_argnames="axis")
+largest = jax.jit(top_k, static_argnames=("k", "axis"))
 
 
 def by_sorting(scores, k):
@@ -395,3 +396,46 @@ def test_groups_may_vary_over_a_mapped_axis(k):
                 np.testing.assert_array_equal(a, b)
             if name is None:
                 np.testing.assert_array_equal(entries[1], wanted[1][1])
+
+
+# Values with their indices
+
+
+@properties
+@given(arrays(np.float32, (3, 7), elements=st.sampled_from(np.float32([-np.inf, -1, -0.0, 0, 1e-40, 2]))), st.data())
+def test_top_k_is_the_binary_argmax_in_falling_order(scores, data):
+    where = data.draw(arrays(bool, (3, 7)))
+    k = data.draw(st.sampled_from([1, 3, 7]))
+    values, indices, mask = largest(scores, k, where=where)
+    for row in range(3):
+        count = min(k, where[row].sum())
+        assert mask[row].tolist() == [True] * count + [False] * (k - count)
+        chosen = np.zeros(7)
+        chosen[indices[row, :count]] = 1
+        np.testing.assert_array_equal(chosen, binary_argmax(scores[row], count, where=where[row]))
+        np.testing.assert_array_equal(values[row, :count], scores[row, indices[row, :count]])
+        assert not values[row, count:].any()
+        flushed = np.where(np.abs(scores[row]) < TINY, 0, scores[row])[indices[row, :count]]
+        assert np.all(flushed[1:] <= flushed[:-1])
+        assert len(set(indices[row].tolist())) == k
+
+
+def test_top_k_has_a_gradient_and_any_axis_and_nan_stay_in_their_group():
+    scores = jnp.asarray(GROUPS).at[1, 2, 0].set(jnp.nan)
+    values, indices, mask = largest(scores, 2, axis=1)
+    assert values.shape == indices.shape == mask.shape == (2, 2, 6)
+    np.testing.assert_array_equal(np.isnan(values), np.broadcast_to(np.isnan(scores).any(1, keepdims=True), (2, 2, 6)))
+    np.testing.assert_array_equal(values[0], -np.sort(-GROUPS[0], 0)[:2])
+    gradient = jax.grad(lambda x: jnp.sum(top_k(x, 2, axis=1).values))(jnp.asarray(GROUPS))
+    np.testing.assert_array_equal(gradient, binary_argmax(GROUPS, 2, axis=1))
+
+
+def test_top_k_needs_a_known_number_and_one_axis(no_shape_checks):
+    with pytest.raises(TypeError, match="integer that is known when traced, got 2"):
+        top_k(SCORES, 2.0)
+    with pytest.raises(TypeError, match="known when traced"):
+        jax.jit(top_k)(SCORES, 2)
+    with pytest.raises(ValueError, match=r"at most n = 6.*got 7"):
+        top_k(SCORES, 7)
+    with pytest.raises(ValueError, match="one axis, got None"):
+        top_k(SCORES, 2, axis=None)

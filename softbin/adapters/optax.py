@@ -1,4 +1,7 @@
-"""Projections onto the hypersimplex and onto box sections, in the manner of Optax."""
+"""Projections onto the hypersimplex and onto box sections, and pruning, in the manner of Optax."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +9,11 @@ import numpy as np
 import optax
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import ArrayLike, PyTree, Real
+from jaxtyping import Array, ArrayLike, Int, PyTree, Real
 
 from softbin import thresholds
 from softbin.arguments import Count, computed_in
+from softbin.budgets import Share
 from softbin.groups import Groups
 from softbin.operators import project_hypersimplex
 from softbin.regularizers import euclidean
@@ -141,6 +145,87 @@ def keep_params_in_hypersimplex(k: int | float) -> optax.GradientTransformation:
         return jax.tree.map(jnp.subtract, projected, params), state
 
     return optax.GradientTransformation(init, update)
+
+
+class KeepTopKState(NamedTuple):
+    """The state of :func:`keep_top_k`.
+
+    Attributes:
+      step: how many updates there were.
+      mask: a tree like the parameters: which of them were kept last.
+    """
+
+    step: Int[Array, ""]
+    mask: PyTree
+
+
+def keep_top_k(k: int | Share | Callable[[Int[Array, ""]], int | Share | Array]) -> optax.GradientTransformation:
+    """Modifies the updates to keep the `k` parameters of the largest magnitude, and to set all others to 0.
+
+    The largest of the whole tree, by one threshold, which is found by counting in one leaf after the other: no leaf is
+    sorted, raveled or gathered. Magnitudes that equal the k-th are all kept. A parameter that was set to 0 comes back
+    as soon as its update is large enough: iterative hard thresholding. It belongs at the end of a chain; `optax.masked`
+    picks the parameters that it is for.
+
+    Args:
+      k: how many to keep, a share of them, such as `softbin.budgets.fraction(0.05)`, or a schedule of either: a
+        function of the number of updates.
+
+    Returns:
+      An `optax.GradientTransformation`, to be updated with `params`. Its state has the mask.
+
+    Raises:
+      ValueError: in the update: there are no `params`, or `k` is known when traced and out of range.
+
+    Example:
+      >>> import softbin
+      >>> share = optax.linear_schedule(1.0, 0.5, transition_steps=2)
+      >>> optimizer = optax.chain(optax.sgd(0.1), keep_top_k(lambda count: softbin.budgets.fraction(share(count))))
+      >>> params = {"a": jnp.array([1.0, -0.2]), "b": jnp.array([[0.5, 3.0]])}
+      >>> state = optimizer.init(params)
+      >>> for _ in range(3):
+      ...     updates, state = optimizer.update(jax.tree.map(jnp.ones_like, params), state, params)
+      ...     params = optax.apply_updates(params, updates)
+      >>> print(params["a"].round(1), params["b"].round(1), state[-1].mask["a"])
+      [0.7 0. ] [[0.  2.7]] [ True False]
+
+    References:
+      Blumensath, Davies, `Iterative Hard Thresholding <https://arxiv.org/abs/0805.0510>`_, 2009.
+    """
+
+    def init(params):
+        return KeepTopKState(jnp.zeros((), jnp.int32), jax.tree.map(lambda p: jnp.ones(jnp.shape(p), bool), params))
+
+    def update(updates, state, params=None):
+        if params is None:
+            raise ValueError("keep_top_k chooses among the parameters: call update(updates, state, params)")
+        moved = jax.tree.map(lambda p, u: jnp.abs(p + u), params, updates)
+        mask = _largest(moved, k(state.step) if callable(k) and not isinstance(k, Share) else k)
+        kept = jax.tree.map(lambda keep, p, u: jnp.where(keep, u, -p), mask, params, updates)
+        return kept, KeepTopKState(optax.safe_increment(state.step), mask)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _largest(magnitudes: PyTree, k) -> PyTree:
+    """Which entries are among the `k` largest of the whole tree; those that equal the last of them, too."""
+    leaves = jax.tree.leaves(magnitudes)
+    size = sum(leaf.size for leaf in leaves)
+    if isinstance(k, Share):
+        k = jnp.round(jnp.asarray(k.shares, jnp.float32) * size)
+    elif not isinstance(k, jax.core.Tracer) and not 0 <= k <= size:
+        raise ValueError(f"k must be in [0, n], n = {size} parameters, got {k}")
+    keys = jax.tree.map(lambda leaf: lax.bitcast_convert_type(leaf.astype(jnp.float32), jnp.int32), magnitudes)
+
+    def halve(_, ends):
+        low, high = ends  # k or more entries reach low, and fewer reach high
+        middle = low + (high - low) // 2
+        count = sum(jnp.sum(key >= middle, dtype=jnp.int32) for key in jax.tree.leaves(keys))
+        return jnp.where(count >= k, middle, low), jnp.where(count >= k, high, middle)
+
+    infinite = lax.bitcast_convert_type(jnp.float32(jnp.inf), jnp.int32)
+    low, _ = lax.fori_loop(0, 31, halve, (jnp.int32(0), infinite + 1))
+    return jax.tree.map(lambda key: (key >= low) & (k > 0), keys)
 
 
 def _ravel_like(tree, name, value):

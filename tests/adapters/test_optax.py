@@ -11,10 +11,16 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
+from jax.flatten_util import ravel_pytree
 from scipy.optimize import brentq
 
 import softbin
-from softbin.adapters.optax import keep_params_in_hypersimplex, projection_box_section, projection_hypersimplex
+from softbin.adapters.optax import (
+    keep_params_in_hypersimplex,
+    keep_top_k,
+    projection_box_section,
+    projection_hypersimplex,
+)
 from tests.derivatives import check_derivatives
 
 INF = np.inf
@@ -223,3 +229,47 @@ def test_any_schedule_is_a_temperature_of_the_loss():
         expected = softbin.loss(logits, labels, temperature=float(schedule(step)))
         np.testing.assert_allclose(scheduled(step), expected, rtol=1e-6)
     assert scheduled._cache_size() == 1
+
+
+class TestKeepTopK:
+    def test_keeps_the_largest_of_the_whole_tree(self):
+        rng = np.random.default_rng(0)
+        params = {"a": rng.standard_normal((30, 4)), "b": [rng.standard_normal(50), rng.standard_normal(())]}
+        params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), params)
+        updates = jax.tree.map(lambda p: 0.5 * jnp.sin(9 * p), params)
+        moved = jax.tree.map(jnp.add, params, updates)
+        magnitudes = np.sort(np.abs(ravel_pytree(moved)[0]))[::-1]
+        optimizer = keep_top_k(lambda step: jnp.array([171, 20, 1, 0])[step])
+        state, update = optimizer.init(params), jax.jit(optimizer.update)
+        assert all(jnp.all(mask) for mask in jax.tree.leaves(state.mask))
+        for k in (171, 20, 1, 0):
+            kept, state = update(updates, state, params)
+            after = optax.apply_updates(params, kept)
+            least = magnitudes[k - 1] if k else np.inf
+            chex.assert_trees_all_equal(state.mask, jax.tree.map(lambda m, least=least: jnp.abs(m) >= least, moved))
+            chex.assert_trees_all_close(after, jax.tree.map(jnp.multiply, moved, state.mask), atol=1e-7)
+            assert sum(int(mask.sum()) for mask in jax.tree.leaves(state.mask)) == k
+
+    def test_k_may_be_a_share_and_equal_magnitudes_are_kept_together(self):
+        params = jnp.array([2.0, -2.0, 1.0, 0.5, 0.0, 0.0], jnp.bfloat16)
+        for k, expected in ((softbin.budgets.fraction(0.5), 3), (1, 2), (5, 6)):
+            optimizer = keep_top_k(k)
+            updates, state = optimizer.update(jnp.zeros(6, jnp.bfloat16), optimizer.init(params), params)
+            assert state.mask.sum() == expected
+            assert updates.dtype == params.dtype
+
+    def test_a_parameter_comes_back(self):
+        optimizer = optax.chain(optax.sgd(1.0), keep_top_k(1))
+        params = jnp.array([1.0, 0.5])
+        state = optimizer.init(params)
+        for gradient, expected in (([0.0, 0.0], [1.0, 0.0]), ([0.5, -0.75], [0.0, 0.75])):
+            updates, state = optimizer.update(jnp.array(gradient), state, params)
+            params = optax.apply_updates(params, updates)
+            np.testing.assert_array_equal(params, expected)
+
+    def test_bad_input_is_named(self):
+        params = jnp.ones(3)
+        with pytest.raises(ValueError, match=r"call update\(updates, state, params\)"):
+            keep_top_k(1).update(params, keep_top_k(1).init(params))
+        with pytest.raises(ValueError, match="n = 3 parameters, got 4"):
+            keep_top_k(4).update(params, keep_top_k(4).init(params), params)
