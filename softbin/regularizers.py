@@ -283,7 +283,7 @@ normal = Regularizer(
 """`φ(y) = -pdf(Φ⁻¹(y))`, `ψ(u) = Φ(u)`: the normal distribution, a probit in place of a logit."""
 
 
-def tsallis(alpha: float) -> Regularizer:
+def tsallis(alpha: int | float) -> Regularizer:
     """`φ(y) = y^α / (α (α - 1))`, `ψ(u) = clip((α-1) u, 0, 1)^(1/(α-1))`, for `1 < α <= 2`.
 
     Sparse as `softbin.euclidean`, which is `α = 2`. Entries leave 0 smoothly and reach 1 with a kink.

@@ -50,6 +50,34 @@ def test_infinite_arguments_saturate_and_nan_stays(name):
     np.testing.assert_array_equal(REGULARIZERS[name].parts(u).slope[:4], 0)
 
 
+@each_regularizer
+def test_divergence_is_the_difference_and_keeps_the_digits_that_it_loses(name, x64):
+    regularizer = REGULARIZERS[name]
+    q = jnp.linspace(0.02, 0.98, 25)[:, None]
+    for distance in np.logspace(-6, -0.5, 12):
+        y = jnp.concatenate([q + distance, q - distance], 1).astype(jnp.float32)
+        inside = (y >= 0) & (y <= 1)
+        single = q.astype(jnp.float32)
+        found, exact_one = (regularizer.divergence(y.astype(d), single.astype(d)) for d in (jnp.float32, float))
+        np.testing.assert_allclose(jnp.where(inside, found, 0), jnp.where(inside, exact_one, 0), rtol=2e-4)
+        wide, base = y.astype(float), single.astype(float)
+        difference = regularizer.penalty(wide) - regularizer.penalty(base)
+        difference -= regularizer.inverse_link(base, 1 - base) * (wide - base)
+        np.testing.assert_allclose(jnp.where(inside, exact_one, 0), jnp.where(inside, difference, 0), atol=1e-14)
+
+
+@pytest.mark.parametrize("alpha", [1, 2.1, np.nan])
+def test_alpha_of_tsallis_is_checked(alpha):
+    with pytest.raises(ValueError, match=r"alpha must be in \(1, 2\], got"):
+        softbin.tsallis(alpha)
+
+
+def test_tsallis_of_two_is_euclidean():
+    u = jnp.asarray(U)
+    np.testing.assert_allclose(softbin.tsallis(2).link(u), softbin.euclidean.link(u), atol=1e-7)
+    assert softbin.tsallis(1.5) == softbin.tsallis(1.5) != softbin.tsallis(1.6)
+
+
 def test_binary_entropy_keeps_the_digits_of_a_small_complement():
     fraction = softbin.binary_entropy.parts(jnp.float32(40)).fraction
     np.testing.assert_allclose(fraction, -expit(-40.0), rtol=1e-5)

@@ -225,6 +225,8 @@ def test_shard_map_over_one_of_two_axes(kind, check_vma):
     [
         softbin.euclidean,
         softbin.binary_entropy,
+        softbin.normal,
+        softbin.tsallis(1.5),
         budgets.fraction(0.5),
         budgets.prior([0.25, 0.75]),
         gbdt.lightgbm_objective(regularizer=softbin.binary_entropy),
