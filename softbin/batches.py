@@ -39,8 +39,9 @@ class Batch(NamedTuple):
     """
 
     logits: Float[Array, "rows row"]
-    weights: Float[Array, "rows row"] | None  # of the examples, zero for a masked one
+    weights: Float[Array, "rows row"] | None  # of the examples, or of each entry; zero for a masked one
     groups: Groups  # one for each class
+    by_entry: bool  # whether the classes of an example may weigh differently
 
     @property
     def classes(self) -> int:
@@ -66,7 +67,7 @@ def run_on_batch(
       function: its `axis_name` and settings are static.
       result: from the sharding of the logits to that of its result, as for :func:`softbin.meshes.run`.
     """
-    check_batch(logits, labels, where, weights)
+    check_batch(logits, labels, where, weights, by_entry=True)
     check_temperature(temperature)
     check_regularizer(settings["regularizer"])
     budgets.check_budget(budget)
@@ -95,16 +96,22 @@ def _one_masked_example(logits, labels):
     return jnp.zeros(shape, jnp.result_type(logits)), labels, jnp.zeros(1, bool), None
 
 
-def check_batch(logits, labels, where, weights):
-    """Refuse what is known to be wrong before anything is traced: dtypes, shapes, values."""
+def check_batch(logits, labels, where, weights, by_entry=False):
+    """Refuse what is known to be wrong before anything is traced: dtypes, shapes, values.
+
+    A mask and weights have an entry for each example, or, where that is allowed, for each logit.
+    """
     check_floating("logits", logits)
     shape = jnp.shape(logits)
     if not shape:
         raise ValueError("logits must have an axis of examples, got a scalar")
     examples = shape if len(shape) == 1 else shape[:-1]
     for name, value in (("where", where), ("weights", weights)):
-        if value is not None and jnp.shape(value) != examples:
-            raise ValueError(f"{name} with shape {jnp.shape(value)} must have one entry per example: shape {examples}")
+        if value is not None and jnp.shape(value) not in ([examples, shape] if by_entry else [examples]):
+            raise ValueError(
+                f"{name} with shape {jnp.shape(value)} must have one entry per example: shape {examples}"
+                + (f", or one per logit: shape {shape}" if by_entry and examples != shape else "")
+            )
     check_weights(weights)
     check_mask(where)
     if labels is not None:
@@ -115,13 +122,14 @@ def prepare_batch(logits, where, weights, axis_name=None) -> Batch:
     """Flatten the examples of a batch."""
     n, classes = _sizes(logits)
     dtype = computed_in(logits)
-    weights = _example_weights(where, weights, dtype)
+    by_entry = any(part is not None and jnp.ndim(part) == jnp.ndim(logits) > 1 for part in (where, weights))
+    weights = _weights(where, weights, dtype)
     logits = jnp.asarray(logits, dtype)
     lanes = 1 if shards(classes) > 1 and not is_manual(logits) else _lanes(n, classes)
     logits = _by_row(logits.reshape(n, classes), lanes)
     if weights is not None:
-        weights = _by_row(jnp.broadcast_to(weights.reshape(n, 1), (n, classes)), lanes)
-    return Batch(logits, weights, Groups((0,), axis_name, lanes))
+        weights = _by_row(jnp.broadcast_to(weights.reshape(n, classes if by_entry else 1), (n, classes)), lanes)
+    return Batch(logits, weights, Groups((0,), axis_name, lanes), by_entry)
 
 
 def _sizes(logits) -> tuple[Any, int]:
@@ -162,7 +170,7 @@ def batch_budget(batch: Batch, targets, budget: Budget) -> Real[ArrayLike, "..."
     """`k` of the whole batch, over all shards."""
     if not callable(budget):
         return budget
-    weights = _weights_by_example(batch)
+    weights = _budget_weights(batch)
     if weights is None:
         weights = jnp.ones(batch.logits.shape[0] * batch.groups.lanes, batch.logits.dtype)
     k = budget(None if targets is None else by_example(targets, batch.groups.lanes), weights)
@@ -170,18 +178,25 @@ def batch_budget(batch: Batch, targets, budget: Budget) -> Real[ArrayLike, "..."
 
 
 def batch_mean(values: Float[Array, "rows row"], batch: Batch) -> Float[Array, ""]:
-    """The mean over the examples of the sum over the classes; 0 for an empty batch."""
+    """`sum_of_means` of what every entry has."""
     if batch.weights is not None:
         values = jnp.where(batch.weights != 0, values * batch.weights, 0)
-    return jnp.sum(batch.groups.gather(batch.groups.total(values))) / batch_size(batch)
+    return sum_of_means(batch.groups.total(values), batch)
+
+
+def sum_of_means(totals: Float[Array, "*group"], batch: Batch) -> Float[Array, ""]:
+    """The sum over the classes of the mean over the examples that count, from the totals; 0 for an empty batch."""
+    totals, size = batch.groups.gather(totals), batch_size(batch)
+    return jnp.sum(totals / size) if batch.by_entry else jnp.sum(totals) / size
 
 
 def batch_size(batch: Batch) -> Any:
-    """How many examples count, over all shards; 1 where none does."""
+    """How many examples count, over all shards, or of each class (C,) where that is by entry; 1 where none does."""
     if batch.weights is None:
         count = batch.groups.size(batch.logits.shape)
         return count if is_symbolic(count) else max(count, 1)
-    size = batch.groups.total(batch.weights)[0, 0]
+    sizes = batch.groups.total(batch.weights)
+    size = batch.groups.gather(sizes)[0] if batch.by_entry else sizes[0, 0]
     return jnp.where(size == 0, 1, size)
 
 
@@ -197,8 +212,12 @@ def _by_row(values: Float[Array, "n classes"], lanes: int) -> Float[Array, "rows
     return values.reshape(n // lanes, lanes, classes).reshape(n // lanes, lanes * classes)
 
 
-def _weights_by_example(batch: Batch) -> Float[Array, " n"] | None:
-    return None if batch.weights is None else by_example(batch.weights, batch.groups.lanes)[:, 0]
+def _budget_weights(batch: Batch) -> Float[Array, "..."] | None:
+    """Of shape (n,), or (n, C) where they are by entry."""
+    if batch.weights is None:
+        return None
+    weights = by_example(batch.weights, batch.groups.lanes)
+    return weights if batch.by_entry else weights[:, 0]
 
 
 def _check_labels(labels, shape, where, weights):
@@ -222,19 +241,25 @@ def _check_labels(labels, shape, where, weights):
         return
     classes = shape[-1] if len(shape) > 1 else 1
     rows = np.reshape(np.asarray(labels), (-1, classes if dense else 1))
-    counts = np.ones(len(rows), bool)
+    wrong = ~((rows >= 0) & (rows <= 1 if dense else rows < classes))
     for part in (where, weights):
-        counts &= True if part is None else np.ravel(np.asarray(part)) > 0
-    rows = rows[counts]
-    wrong = rows[~((rows >= 0) & (rows <= 1 if dense else rows < classes))]
+        if part is not None:
+            counts = np.reshape(np.asarray(part) > 0, (len(rows), -1))
+            wrong &= counts if dense else np.any(counts, 1, keepdims=True)
+    wrong = rows[wrong]
     if wrong.size:
         allowed = "[0, 1]" if dense else f"[0, {classes})"
         raise ValueError(f"label {wrong[0]} is outside {allowed}: correct it, or mask its example with where")
 
 
-def _example_weights(where, weights, dtype):
-    """One weight per example, zero where masked; None where all count alike."""
+def _weights(where, weights, dtype):
+    """One weight per example, or per entry, zero where masked; None where all count alike."""
     weights = None if weights is None else nan_if_negative(jnp.asarray(weights, dtype))
     if where is None:
         return weights
-    return jnp.where(where, jnp.ones((), dtype) if weights is None else weights, jnp.zeros((), dtype))
+    weights = jnp.ones((), dtype) if weights is None else weights
+    if jnp.ndim(weights) > jnp.ndim(where):
+        where = jnp.asarray(where)[..., None]
+    elif 0 < jnp.ndim(weights) < jnp.ndim(where):
+        weights = weights[..., None]
+    return jnp.where(where, weights, jnp.zeros((), dtype))

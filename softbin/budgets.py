@@ -5,9 +5,9 @@ exist, over all shards, in number or by weight.
 
 A budget is a number of examples or an array of them, one per class, used as it is, or a callable
 `(targets, weights) -> k` that counts: `targets` of shape (n, C) are the one-hot, multi-hot or soft labels (None where
-there are none), `weights` of shape (n,) are 1 for an example that counts and 0 for a masked one; `k` broadcasts to
-(C,). A callable must be additive (the budget of a batch is the sum over its parts), since under `axis_name` the
-shards' budgets are added up.
+there are none), `weights` of shape (n,) are 1 for an example that counts and 0 for a masked one, or of shape (n, C)
+where a mask or weights of the loss are; `k` broadcasts to (C,). A callable must be additive (the budget of a batch is
+the sum over its parts), since under `axis_name` the shards' budgets are added up.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from jaxtyping import Array, ArrayLike, Float, Real
 from softbin.groups import Groups
 
 Targets = Float[Array, "n classes"] | None
-Weights = Float[Array, " n"]
+Weights = Float[Array, " n"] | Float[Array, "n classes"]
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["shares"], meta_fields=[])
@@ -125,7 +125,7 @@ def label_count(targets: Targets, weights: Weights) -> Float[Array, " classes"]:
     """
     if targets is None:
         raise ValueError("the budget label_count counts labels, and none were given: pass labels or another budget")
-    return Groups((0,)).total(targets * weights[:, None])[0]
+    return Groups((0,)).total(targets * (weights if weights.ndim > 1 else weights[:, None]))[0]
 
 
 def check_budget(budget) -> None:

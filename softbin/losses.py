@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 
 from softbin import budgets, search, thresholds
 from softbin.arguments import prepare
-from softbin.batches import Budget, batch_budget, batch_size, prepare_batch, prepare_targets, run_on_batch
+from softbin.batches import Budget, batch_budget, prepare_batch, prepare_targets, run_on_batch, sum_of_means
 from softbin.groups import weighted
 from softbin.operators import pull_back
 from softbin.regularizers import Regularizer, euclidean
@@ -68,8 +68,9 @@ def loss(
       budget: `k` per class: a number of examples, an array (C,) of them, or a callable of `softbin.budgets`; half the
         batch is `budgets.fraction(0.5)`, and the number 0.5 is refused.
       temperature: positive; a number or an array (C,). May be traced, and has a gradient.
-      where: which examples count, shape (...).
-      weights: non-negative, shape (...); an example of weight 2 acts as two.
+      where: which examples count, shape (...); or which entries do, of the shape of `logits`, where labels are
+        missing: `n` is then the number of examples of each class.
+      weights: non-negative, of one of these shapes; an example, or an entry, of weight 2 acts as two.
       regularizer: `softbin.euclidean`, `softbin.binary_entropy`, or another of `softbin.regularizers`.
       axis_name: mapped axes over which the examples are split; every shard gets the loss of the whole batch. In
         `jax.shard_map` its gradient needs no care. In `jax.vmap` and `jax.pmap`, and with `check_vma=False`, JAX adds
@@ -125,7 +126,8 @@ def _loss(logits, labels, budget, temperature, where, weights, *, axis_name, reg
     targets = prepare_targets(labels, logits, batch)
     k = batch_budget(batch, targets, budget)
     problem, _ = prepare(batch.logits, k, temperature, batch.groups, None, batch.weights)
-    return _squared_error(*problem[:4], targets, batch.groups, regularizer, implementation) / batch_size(batch)
+    totals = _squared_errors(*problem[:4], targets, batch.groups, regularizer, implementation)
+    return sum_of_means(totals, batch)
 
 
 def _scalar(spec):
@@ -133,23 +135,23 @@ def _scalar(spec):
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(5, 6, 7))
-def _squared_error(scores, k, temperature, weights, targets, groups, regularizer, implementation):
-    """`Σ w (p - Y)²/2`, with the derivatives in closed form once the threshold is known.
+def _squared_errors(scores, k, temperature, weights, targets, groups, regularizer, implementation):
+    """`Σ w (p - Y)²/2` per class, with the derivatives in closed form once the threshold is known.
 
     The gradient by the scores is worked out with the value, so that what reverse mode keeps is that one array.
     """
     u = _excess(scores, k, temperature, weights, groups, regularizer, implementation)
-    return _sum(_half_squares(u, targets, weights, groups, regularizer)[0], groups)
+    return _half_squares(u, targets, weights, groups, regularizer)[0]
 
 
-@partial(_squared_error.defjvp, symbolic_zeros=True)
-def _squared_error_jvp(groups, regularizer, implementation, primals, tangents):
+@partial(_squared_errors.defjvp, symbolic_zeros=True)
+def _squared_errors_jvp(groups, regularizer, implementation, primals, tangents):
     scores, k, temperature, weights, targets = primals
     dscores, dk, dtemperature, dweights, dtargets = tangents
     others = (dk, dtemperature, dtargets) if weights is None else (dk, dtemperature, dtargets, dweights)
     if not _is_zero(dscores) and all(_is_zero(d) for d in others):
-        value, by_scores = _value_and_gradient(*primals, groups, regularizer, implementation)
-        return _sum(value, groups), _sum(groups.plain_total(by_scores * dscores), groups)
+        values, by_scores = _values_and_gradient(*primals, groups, regularizer, implementation)
+        return values, groups.plain_total(by_scores * dscores)
 
     u = _excess(scores, k, temperature, weights, groups, regularizer, implementation)
     values, wrong = _half_squares(u, targets, weights, groups, regularizer)
@@ -160,11 +162,10 @@ def _squared_error_jvp(groups, regularizer, implementation, primals, tangents):
         over_batch.append((by_weights + wrong**2 / 2, dweights))
     changes = [groups.plain_total(by * d) for by, d in over_batch if not _is_zero(d)]
     changes += [by * d for by, d in ((by_k, dk), (by_temperature, dtemperature)) if not _is_zero(d)]
-    value = _sum(values, groups)
-    return value, sum((_sum(change, groups) for change in changes), jnp.zeros_like(value))
+    return values, sum(changes, jnp.zeros_like(values))
 
 
-def _value_and_gradient(scores, k, temperature, weights, targets, groups, regularizer, implementation):
+def _values_and_gradient(scores, k, temperature, weights, targets, groups, regularizer, implementation):
     """The value per class, and the gradient by the scores."""
     if thresholds.chosen_kernels(implementation, scores, groups):
         return _value_and_gradient_on_chip(scores, k, temperature, weights, targets, groups, regularizer)
@@ -194,7 +195,7 @@ def _value_and_gradient_on_chip(scores, k, temperature, weights, targets, groups
 @_value_and_gradient_on_chip.defjvp
 def _value_and_gradient_on_chip_jvp(groups, regularizer, primals, tangents):
     def by_xla(*primals):
-        return _value_and_gradient(*primals, groups, regularizer, "xla")
+        return _values_and_gradient(*primals, groups, regularizer, "xla")
 
     return jax.jvp(by_xla, primals, tangents)
 
@@ -214,10 +215,6 @@ def _half_squares_and_gradient(u, temperature, weights, targets, groups, regular
     values, wrong = _half_squares(u, targets, weights, groups, regularizer)
     by_scores, *_ = pull_back(u, temperature, weights, weighted(wrong, weights), groups, regularizer)
     return values, by_scores
-
-
-def _sum(group_array, groups):
-    return jnp.sum(groups.gather(group_array))
 
 
 def _is_zero(tangent):
@@ -272,7 +269,7 @@ def _fenchel_young_loss(logits, labels, budget, temperature, where, weights, *, 
     problem, _ = prepare(batch.logits, k, temperature, batch.groups, None, batch.weights)
     targets, weights = lax.stop_gradient((targets, problem.weights))
     values = _fenchel_young(*problem[:3], weights, targets, batch.groups, regularizer, implementation)
-    return jnp.sum(batch.groups.gather(values)) / batch_size(batch)
+    return sum_of_means(values, batch)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(5, 6, 7))

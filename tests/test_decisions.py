@@ -42,6 +42,20 @@ def test_thresholds_are_those_of_the_operator(regularizer):
     np.testing.assert_allclose(lam, expected, rtol=1e-5)
 
 
+def test_masks_by_entry_make_every_class_a_problem_of_its_own():
+    where, labels = RNG.uniform(size=(N, C)) < 0.7, np.eye(C, dtype=np.float32)[LABELS]
+    lam = softbin.decision_thresholds(LOGITS, labels, where=where, **MOST)
+    watched = softbin.diagnose(LOGITS, labels, where=where, **MOST)
+    for c in range(C):
+        column = LOGITS[:, c], labels[:, c]
+        np.testing.assert_allclose(lam[c], softbin.decision_thresholds(*column, where=where[:, c], **MOST), rtol=1e-5)
+    each = [softbin.diagnose(LOGITS[:, c], labels[:, c], where=where[:, c], **MOST) for c in range(C)]
+    for name in ("active", "saturated_right", "saturated_wrong"):
+        np.testing.assert_allclose(getattr(watched, name), np.mean([getattr(one, name) for one in each]), atol=1e-6)
+    with pytest.raises(ValueError, match=r"where with shape \(60, 3\) must have one entry per example: shape \(60,\)$"):
+        softbin.zero_one_loss(LOGITS, LABELS, where=where)
+
+
 @each_regularizer
 def test_binary_problem_has_one_threshold(regularizer):
     logits, labels = LOGITS[:, 0] + 20, LABELS == 0

@@ -187,6 +187,47 @@ def test_weight_two_is_two_examples(function, budget):
 
 @each_loss
 @each_budget
+def test_masks_and_weights_by_entry_make_every_class_a_problem_of_its_own(function, budget):
+    labels = (RNG.uniform(size=(N, C)) < 0.4).astype(np.float32)
+    present = RNG.uniform(size=(N, C)) < 0.7
+    weights = RNG.uniform(0.5, 2, (N, C)).astype(np.float32)
+
+    def by_class(logits, where, weights):
+        columns = zip(logits.T, labels.T, where.T, weights.T, strict=True)
+        return sum(function(x, y, budget=budget, where=part, weights=w) for x, y, part, w in columns)
+
+    for where, by in ((present, weights), (present, weights[:, 0]), (WHERE, weights), (present, None)):
+        missing = np.where(where.reshape(N, -1), labels, np.nan)
+        value, gradient = value_and_grad(function, LOGITS, missing, budget=budget, where=where, weights=by)
+        by = np.ones((N, C), np.float32) if by is None else by
+        where, by = (np.broadcast_to(part.reshape(N, -1), (N, C)) for part in (where, by))
+        expected = value_and_grad(by_class, LOGITS, where, by)
+        np.testing.assert_allclose(value, expected[0], rtol=1e-5)
+        np.testing.assert_allclose(gradient, expected[1], atol=1e-6)
+
+
+@each_loss
+def test_a_class_without_entries_adds_nothing(function):
+    where = np.ones((N, C), bool)
+    where[:, 1] = False
+    value, gradient = value_and_grad(function, LOGITS, ONE_HOT, where=where)
+    expected, of_others = value_and_grad(function, LOGITS[:, ::2], ONE_HOT[:, ::2])
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    np.testing.assert_allclose(gradient[:, ::2], of_others, atol=1e-7)
+    assert not gradient[:, 1].any()
+
+
+def test_labels_out_of_range_are_named_entry_by_entry():
+    labels = np.where(WHERE[:, None], ONE_HOT, 7)
+    softbin.loss(LOGITS, labels, where=np.broadcast_to(WHERE[:, None], (N, C)))
+    with pytest.raises(ValueError, match=r"label 7.0 is outside \[0, 1\]"):
+        softbin.loss(LOGITS, labels, where=np.arange(N * C).reshape(N, C) > 0)
+    with pytest.raises(ValueError, match=r"one entry per example: shape \(12,\), or one per logit: shape \(12, 3\)"):
+        softbin.loss(LOGITS, LABELS, where=np.ones((C, N), bool))
+
+
+@each_loss
+@each_budget
 @each_regularizer
 def test_batch_without_examples_is_zero(function, budget, regularizer):
     value, gradient = value_and_grad(
@@ -325,7 +366,7 @@ def test_split_examples_equal_the_whole(function, budget, over):
             {"where": np.ones(5, bool)},
         ),
         (TypeError, r"where must be boolean, got int32", {"where": np.ones(N, np.int32)}),
-        (ValueError, r"weights with shape \(12, 3\) must have one entry per example", {"weights": np.ones((N, C))}),
+        (ValueError, r"weights with shape \(3, 12\) must have one entry per example", {"weights": np.ones((C, N))}),
         (ValueError, r"weights must not be negative, got a smallest of -1", {"weights": -np.ones(N)}),
         (ValueError, r"k must be at most n = 12, the length of the axis, got 13", {"budget": 13}),
         (ValueError, r"0.5 looks like a share of the batch: pass softbin.budgets.fraction\(0.5\)", {"budget": 0.5}),

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tests.hard_cases import CASES, REGULARIZERS, Case, measure, solve
+from tests.hard_cases import ALL_REGULARIZERS, CASES, Case, measure, solve
 
 N = 16
 MOST_ROUNDS = 96  # three quarters of the solver's bound
-each_regularizer = pytest.mark.parametrize("regularizer", REGULARIZERS.values(), ids=REGULARIZERS)
+each_regularizer = pytest.mark.parametrize("regularizer", ALL_REGULARIZERS.values(), ids=ALL_REGULARIZERS)
 properties = settings(max_examples=100, deadline=None, derandomize=True)
 temperatures = st.floats(-6, 6).map(lambda power: 10**power)
 finite_scores = arrays(np.float32, N, elements=st.floats(width=32, allow_nan=False, allow_infinity=False))
