@@ -95,12 +95,27 @@ def soft_binary_argmax(
     check(scores, k, temperature, where, weights, groups)
     settings = {"regularizer": regularizer, "forward_mode": forward_mode, "implementation": implementation}
     arrays = scores, *split(k, scores, groups), temperature, where, weights
-    if straight_through and weights is not None:
-        raise ValueError("straight_through chooses whole entries: leave out weights, or choose softly")
-    y = meshes.run(_soft_binary_argmax, lambda spec: spec, *arrays, groups=groups, **settings)
+    hard = None
     if straight_through:
-        y = _straight_through(binary_argmax(scores, rounded(k), axis=axis, where=where, axis_name=axis_name), y)
-    return y
+        if weights is not None:
+            raise ValueError("straight_through chooses whole entries: leave out weights, or choose softly")
+        hard = binary_argmax(scores, rounded(k), axis=axis, where=where, axis_name=axis_name)
+    return meshes.run(_soft_binary_argmax, lambda spec: spec, *arrays, hard, groups=groups, **settings)
+
+
+@partial(jax.jit, static_argnames=("groups", "regularizer", "forward_mode", "implementation"))
+def _soft_binary_argmax(
+    scores, k, k_rest, temperature, where, weights, hard, *, groups, regularizer, forward_mode, implementation
+):
+    problem, part = prepare(scores, k, temperature, groups, where, weights)
+    project = _project_forward_mode if forward_mode else _project
+    y = project(*problem, regularizer, implementation, k_rest)
+    if hard is not None:
+        valid = ~(jnp.isnan(problem.k) | jnp.isnan(problem.temperature))
+        y = _straight_through(jnp.where(valid, hard.astype(y.dtype), jnp.nan), y)
+    if part is not None:
+        y = jnp.where(part, y, 0)
+    return y.astype(jnp.result_type(scores))
 
 
 @jax.custom_jvp
@@ -111,18 +126,6 @@ def _straight_through(hard, soft):
 
 
 _straight_through.defjvps(None, lambda tangent, *_: tangent)
-
-
-@partial(jax.jit, static_argnames=("groups", "regularizer", "forward_mode", "implementation"))
-def _soft_binary_argmax(
-    scores, k, k_rest, temperature, where, weights, *, groups, regularizer, forward_mode, implementation
-):
-    problem, part = prepare(scores, k, temperature, groups, where, weights)
-    project = _project_forward_mode if forward_mode else _project
-    y = project(*problem, regularizer, implementation, k_rest)
-    if part is not None:
-        y = jnp.where(part, y, 0)
-    return y.astype(jnp.result_type(scores))
 
 
 def threshold(

@@ -84,6 +84,8 @@ class Regularizer:
     name: str = field(default="Regularizer", compare=False, kw_only=True)
 
     def __post_init__(self):
+        for name in ("mean", "variance"):
+            object.__setattr__(self, name, float(getattr(self, name)))
         if self.divergence is None:
             divergence = _With(_divergence_of, (self.penalty, self.inverse_link, self.parts))
             object.__setattr__(self, "divergence", divergence)
@@ -183,6 +185,7 @@ def _laplace_divergence(y, q):
 def _laplace_divergence_below(y, q):
     near = jnp.abs(y - q) < q / 4
     difference = xlogy(y, y / jnp.where(q > 0, q, 1)) - (y - q)
+    difference = jnp.where((q == 0) & (y > 0), jnp.inf, difference)
     return jnp.where(near, _integrated(jnp.reciprocal, y, q, near), difference)
 
 
@@ -214,30 +217,34 @@ def _normal_parts(u: Array) -> LinkParts:
 
 
 def _tsallis_penalty(y, alpha):
-    return y**alpha / (alpha * (alpha - 1))
+    return y * (_tsallis_inverse_link(y, 1 - y, alpha) - 1) / alpha
 
 
 def _tsallis_divergence(y, q, alpha):
-    power = alpha - 1
-    difference = _tsallis_penalty(y, alpha) - _tsallis_penalty(q, alpha) - q**power / power * (y - q)
+    difference = _tsallis_penalty(y, alpha) - _tsallis_penalty(q, alpha)
+    difference -= _tsallis_inverse_link(q, 1 - q, alpha) * (y - q)
     near = jnp.abs(y - q) < q / 4
-    return jnp.where(y == q, 0, jnp.where(near, _integrated(lambda y: y ** (power - 1), y, q, near), difference))
+    return jnp.where(y == q, 0, jnp.where(near, _integrated(lambda y: y ** (alpha - 2), y, q, near), difference))
 
 
 def _tsallis_inverse_link(y, complement, alpha):
-    del complement
-    return y ** (alpha - 1) / (alpha - 1)
+    upper = y > complement
+    log = jnp.where(upper, jnp.log1p(-jnp.where(upper, complement, 0)), jnp.log(jnp.where(upper, 1, y)))
+    return jnp.expm1((alpha - 1) * log) / (alpha - 1)
 
 
 def _tsallis_parts(u: Array, alpha) -> LinkParts:
-    power = 1 / (alpha - 1)
-    v = u / power
-    one = v >= 1
-    saturated = one | (v <= 0)  # false for NaN, which must come through
-    inside = jnp.where(saturated, 0.5, v)
-    fraction = jnp.where(saturated, 0, inside**power)
-    slope = jnp.where(saturated, 0, inside ** (power - 1))
-    return LinkParts(one.astype(u.dtype), fraction, slope, rounding=(1 + power) * fraction)
+    v = (alpha - 1) * jnp.minimum(u, 0)
+    none = v <= -1  # false for NaN, which must come through
+    inside = jnp.where(none, -0.5, v)
+    log = jnp.log1p(inside) / (alpha - 1)
+    y = jnp.where(none, 0, jnp.exp(log))
+    upper = y >= 0.5
+    fraction = jnp.where(upper, jnp.expm1(jnp.where(none, 0, log)), y)
+    slope = jnp.where(none | (u >= 0), 0, jnp.exp((2 - alpha) * log))
+    # the rounding of u itself, through the slope
+    rounding = jnp.abs(fraction) * (1 + jnp.minimum(-inside / (1 + inside) / (alpha - 1), 1e3))
+    return LinkParts(upper.astype(u.dtype), fraction, slope, rounding)
 
 
 euclidean = Regularizer(
@@ -284,9 +291,10 @@ normal = Regularizer(
 
 
 def tsallis(alpha: int | float) -> Regularizer:
-    """`φ(y) = y^α / (α (α - 1))`, `ψ(u) = clip((α-1) u, 0, 1)^(1/(α-1))`, for `1 < α <= 2`.
+    """`φ(y) = (y^α - α y) / (α (α - 1))`, `ψ(u) = clip(1 + (α-1) u, 0, 1)^(1/(α-1))`, for `1 < α <= 2`.
 
-    Sparse as `softbin.euclidean`, which is `α = 2`. Entries leave 0 smoothly and reach 1 with a kink.
+    Sparse as `softbin.euclidean`, which is `α = 2` but that its thresholds are less by 1. Entries leave 0 smoothly and
+    reach 1 with a kink.
 
     Raises:
       ValueError: `alpha` is outside (1, 2].
@@ -300,16 +308,16 @@ def tsallis(alpha: int | float) -> Regularizer:
     References:
       Peters, Niculae, Martins, `Sparse Sequence-to-Sequence Models <https://arxiv.org/abs/1905.05702>`_, 2019.
     """
+    alpha = float(alpha)
     if not 1 < alpha <= 2:
         raise ValueError(f"alpha must be in (1, 2], got {alpha}: 2 is softbin.euclidean")
-    alpha = float(alpha)
-    power, last = 1 / (alpha - 1), (alpha,)
+    last = (alpha,)
     return Regularizer(
         penalty=_With(_tsallis_penalty, last),
         divergence=_With(_tsallis_divergence, last),
         inverse_link=_With(_tsallis_inverse_link, last),
         parts=_With(_tsallis_parts, last),
-        mean=power / alpha,
-        variance=power**2 * (1 / (2 * alpha - 1) - 1 / alpha**2),
-        name=f"softbin.tsallis({alpha:g})",
+        mean=-1 / alpha,
+        variance=1 / ((2 * alpha - 1) * alpha**2),
+        name=f"softbin.tsallis({alpha!r})",
     )

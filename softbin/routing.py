@@ -8,7 +8,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from softbin import budgets
-from softbin.arguments import check_floating, computed_in
+from softbin.arguments import check_floating, check_mask, computed_in
 from softbin.hard_choices import cutoff
 
 
@@ -31,7 +31,8 @@ def quantile_bias(
     less the mean of all, where :func:`softbin.cutoff` is in the middle between the m-th largest over all `n` tokens and
     the next. It is coordinate descent on the dual of the balanced assignment. Where nothing changes any more, each of
     `E` experts has `n k / E` tokens. A step of training makes one step: begin with zeros, choose with the bias that
-    there is, and keep the new one for the next batch, as a variable that no optimizer sees.
+    there is, and keep the new one for the next batch, as a variable that no optimizer sees. An expert of which a batch
+    says nothing keeps its bias: where `m` rounds to none or all of the tokens, or a score that counts is NaN.
 
     No sort, and on a sharded batch no gather: each round of the search is an all-reduce of a few numbers per expert.
 
@@ -43,10 +44,10 @@ def quantile_bias(
       axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which the first axis is split.
 
     Returns:
-      The new bias, in float32 where the scores are narrower; without a gradient.
+      The new bias, in the dtype of `bias` and without a gradient.
 
     Raises:
-      TypeError: `scores` is not floating point, or `where` is not boolean.
+      TypeError: `scores` or `bias` is not floating point, `where` is not boolean, or `k` is a share.
       ValueError: `k` is known when traced, and out of range or not whole, or shapes do not fit.
 
     Example:
@@ -62,23 +63,37 @@ def quantile_bias(
       The balanced assignment is that of Lewis et al., `BASE Layers <https://arxiv.org/abs/2103.16716>`_, 2021; the step
       is Su's quantile balancing, 2026.
     """
-    check_floating("scores", scores)
-    scores = lax.stop_gradient(jnp.asarray(scores, computed_in(scores)))
-    experts = scores.shape[-1]
-    if scores.ndim < 2 or jnp.shape(bias) != (experts,):
-        raise ValueError(
-            f"scores must be (..., experts) and bias (experts,), got shapes {scores.shape} and {jnp.shape(bias)}"
-        )
-    check_experts(experts, k)
-    of_token = cutoff(scores + lax.stop_gradient(bias), k, axis=-1)
+    check_router(scores, bias, k, where)
+    if 0 in jnp.shape(scores):
+        return jnp.asarray(bias)
+    dtype = computed_in(scores)
+    scores, before = (lax.stop_gradient(jnp.asarray(value, dtype)) for value in (scores, bias))
+    of_token = cutoff(scores + before, k, axis=-1)
     margins = scores - of_token[..., None]
     where = None if where is None else jnp.asarray(where)[..., None]
     tokens = tuple(range(scores.ndim - 1))
-    moved = -cutoff(margins, budgets.fraction(k / experts), axis=tokens, where=where, axis_name=axis_name)
-    return moved - jnp.mean(moved)
+    share = budgets.fraction(k / scores.shape[-1])
+    moved = -cutoff(margins, share, axis=tokens, where=where, axis_name=axis_name)
+    moved = jnp.where(jnp.isfinite(moved), moved, before)
+    return (moved - jnp.mean(moved)).astype(jnp.result_type(bias))
 
 
-def check_experts(experts: int, k: Any) -> None:
+def check_router(scores, bias, k, where) -> None:
+    """Refuse what is known to be wrong before anything is traced."""
+    check_floating("scores", scores)
+    check_floating("bias", bias)
+    check_mask(where)
+    shape = jnp.shape(scores)
+    if len(shape) < 2 or jnp.shape(bias) != shape[-1:]:
+        raise ValueError(f"scores must be (..., experts) and bias (experts,), got shapes {shape} and {jnp.shape(bias)}")
+    if where is not None and jnp.shape(where) != shape[:-1]:
+        raise ValueError(f"where with shape {jnp.shape(where)} must have one entry per token: shape {shape[:-1]}")
+    check_experts(shape[-1], k)
+
+
+def check_experts(num_experts: int, k: Any) -> None:
     """With none or all of them chosen there is nothing to balance."""
-    if not isinstance(k, jax.core.Tracer) and not 1 <= k < experts:
-        raise ValueError(f"k must be at least 1 and less than the number of experts, {experts}, got {k}")
+    if isinstance(k, budgets.Share) or callable(k):
+        raise TypeError(f"k must be the number of experts that a token chooses, got {k!r}")
+    if not isinstance(k, jax.core.Tracer) and not 1 <= k < num_experts:
+        raise ValueError(f"k must be at least 1 and less than the number of experts, {num_experts}, got {k}")

@@ -62,7 +62,7 @@ def laplace_link(u):
 
 
 def tsallis_link(u, alpha):
-    return np.clip((alpha - 1) * u, 0, 1) ** (1 / (alpha - 1))
+    return np.clip(1 + (alpha - 1) * u, 0, 1) ** (1 / (alpha - 1))
 
 
 LINKS = {

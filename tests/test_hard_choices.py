@@ -439,3 +439,13 @@ def test_top_k_needs_a_known_number_and_one_axis(no_shape_checks):
         top_k(SCORES, 7)
     with pytest.raises(ValueError, match="one axis, got None"):
         top_k(SCORES, 2, axis=None)
+
+
+def test_top_k_along_a_sharded_axis():
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        mesh = jax.make_mesh((8,), ("a",), axis_types=(kind,))
+        spread = jax.device_put(TIED, NamedSharding(mesh, PartitionSpec("a")))
+        for axis in (0, 1):
+            found = jax.jit(partial(top_k, k=3, axis=axis))(spread)
+            for part, expected in zip(found, largest(TIED, 3, axis=axis), strict=True):
+                np.testing.assert_array_equal(part, expected)

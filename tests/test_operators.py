@@ -480,3 +480,9 @@ def test_straight_through_has_forward_mode_and_whole_entries():
     np.testing.assert_allclose(change, jax.jvp(soft, (SCORES,), (tangent,))[1], atol=1e-6)
     with pytest.raises(ValueError, match="whole entries: leave out weights"):
         through(SCORES, weights=WEIGHTS)
+
+
+def test_straight_through_shows_what_is_out_of_range():
+    through = jax.jit(partial(soft_binary_argmax, straight_through=True))
+    for k, temperature in ((6.4, 2.0), (-0.4, 2.0), (2.0, -1.0), (2.0, np.nan)):
+        assert np.all(np.isnan(through(SCORES, k, temperature)))

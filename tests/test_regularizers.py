@@ -74,8 +74,22 @@ def test_alpha_of_tsallis_is_checked(alpha):
 
 def test_tsallis_of_two_is_euclidean():
     u = jnp.asarray(U)
-    np.testing.assert_allclose(softbin.tsallis(2).link(u), softbin.euclidean.link(u), atol=1e-7)
+    np.testing.assert_allclose(softbin.tsallis(2).link(u - 1), softbin.euclidean.link(u), atol=1e-7)
     assert softbin.tsallis(1.5) == softbin.tsallis(1.5) != softbin.tsallis(1.6)
+
+
+@pytest.mark.parametrize("alpha", [1.000001, 1.01, 1.1, 1.9])
+def test_tsallis_keeps_its_digits_for_every_alpha(alpha):
+    scores = np.random.default_rng(0).standard_normal(64).astype(np.float32)
+    y = softbin.soft_binary_argmax(scores, 16.5, 0.7, regularizer=softbin.tsallis(alpha))
+
+    def link(u):
+        return np.where(
+            u > -1 / (alpha - 1), np.exp(np.log1p((alpha - 1) * np.clip(u, -1 / (alpha - 1), 0)) / (alpha - 1)), 0
+        )
+
+    with np.errstate(divide="ignore"):
+        np.testing.assert_allclose(y, exact.smooth(link, scores, 16.5, np.float32(0.7)).y, atol=1e-6)
 
 
 def test_binary_entropy_keeps_the_digits_of_a_small_complement():

@@ -69,6 +69,29 @@ def test_shards_of_a_map_have_the_bias_of_the_whole():
     np.testing.assert_array_equal(jax.jit(mapped)(SCORES, zeros), step(SCORES, zeros))
 
 
+@pytest.mark.parametrize("tokens", [0, 1, 4])
+def test_a_batch_that_says_nothing_leaves_the_bias(tokens):
+    bias = jnp.arange(8.0) - 3.5
+    scores = jnp.asarray(RNG.standard_normal((tokens, 8)), jnp.float32)
+    np.testing.assert_array_equal(quantile_bias(scores, bias, 1), bias)
+    masked = quantile_bias(SCORES[:9, :8], bias, 1, where=jnp.zeros(9, bool))
+    np.testing.assert_array_equal(masked, bias)
+
+
+def test_an_expert_with_nan_stays_and_the_others_move():
+    scores = SCORES.copy()
+    scores[3, 2] = np.nan
+    moved = step(scores, jnp.zeros(EXPERTS))
+    assert np.all(np.isfinite(moved))
+
+
+def test_the_bias_keeps_its_dtype(x64):
+    with jax.numpy_dtype_promotion("strict"):
+        for dtype in (jnp.bfloat16, jnp.float32, jnp.float64):
+            moved = jax.eval_shape(partial(quantile_bias, k=1), jnp.ones((9, 4), dtype), jnp.zeros(4, jnp.float32))
+            assert moved.dtype == jnp.float32
+
+
 def test_axes_of_tokens_are_one(no_shape_checks):
     np.testing.assert_array_equal(
         quantile_bias(SCORES.reshape(32, 32, EXPERTS), jnp.zeros(EXPERTS), K, where=WHERE.reshape(32, 32)),
@@ -89,3 +112,7 @@ def test_axes_of_tokens_are_one(no_shape_checks):
 def test_what_cannot_be_balanced_is_named(scores, experts, k, message, no_shape_checks):
     with pytest.raises(ValueError, match=message):
         quantile_bias(scores, jnp.zeros(experts), k)
+    with pytest.raises(TypeError, match="k must be the number of experts that a token chooses, got"):
+        quantile_bias(SCORES, jnp.zeros(EXPERTS), softbin.budgets.fraction(0.5))
+    with pytest.raises(ValueError, match=r"where with shape \(3,\) must have one entry per token: shape \(1024,\)"):
+        quantile_bias(SCORES, jnp.zeros(EXPERTS), K, where=jnp.ones(3, bool))

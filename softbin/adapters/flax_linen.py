@@ -98,6 +98,7 @@ class TopK(nn.Module):
     Attributes:
       k: how many to keep, whole, or a share, such as `softbin.budgets.fraction(0.02)`.
       axis, axis_name: as for :func:`softbin.binary_argmax`.
+      batch_axis_name: of mapped axes over which the groups are split.
       momentum: of the average, in [0, 1).
       shape: that of the cutoffs: the last dimensions of `x` without `axis`. The mean over the others counts.
       use_running_average: evaluation if true; here or in the call.
@@ -117,6 +118,7 @@ class TopK(nn.Module):
     momentum: int | float = 0.99
     shape: tuple[int, ...] = ()
     axis_name: Any = None
+    batch_axis_name: Any = None
     use_running_average: bool | None = None
 
     @nn.compact
@@ -128,7 +130,9 @@ class TopK(nn.Module):
         k: Count | None = None,
         use_running_average: bool | None = None,
     ) -> Float[Array, "*shape"]:
-        """Keep; entries where `where` is false become 0. `k` in place of the layer's is for training only.
+        """Keep; entries where `where` is false become 0, and all others are kept where there are fewer than `k`.
+
+        `k` in place of the layer's is for training only.
 
         Raises:
           ValueError: the momentum is outside [0, 1), or the shape does not fit.
@@ -141,7 +145,8 @@ class TopK(nn.Module):
         running = RunningCutoffs(cutoffs.value, weight.value)
         if use_running_average or self.is_initializing():
             return keep_above(x, running, axis=self.axis, where=where)
-        settings = {"axis": self.axis, "where": where, "axis_name": self.axis_name}
+        names = {"axis_name": self.axis_name, "batch_axis_name": self.batch_axis_name}
+        settings = {"axis": self.axis, "where": where, **names}
         kept, running = keep_largest(x, self.k if k is None else k, running, self.momentum, **settings)
         cutoffs.value, weight.value = running
         return kept
@@ -185,9 +190,9 @@ class BalancedTopK(nn.Module):
           ValueError: `k` is less than 1, or not less than the number of experts.
         """
         use_running_average = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
-        experts = jnp.shape(logits)[-1]
-        check_experts(experts, self.k)
-        bias = self.variable("batch_stats", "bias", lambda: jnp.zeros(experts, jnp.float32))
+        num_experts = jnp.shape(logits)[-1]
+        check_experts(num_experts, self.k)
+        bias = self.variable("batch_stats", "bias", lambda: jnp.zeros(num_experts, jnp.float32))
         shares = gates(logits, bias.value, self.k, where=where)
         if not (use_running_average or self.is_initializing()):
             bias.value = quantile_bias(logits, bias.value, self.k, where=where, axis_name=self.axis_name)

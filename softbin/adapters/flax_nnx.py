@@ -117,12 +117,15 @@ class TopK(nnx.Module):
     Args:
       k: how many to keep, whole, or a share of the entries that exist, such as `softbin.budgets.fraction(0.02)`. A call
         may give another, traced too, so that a schedule can lower it.
-      axis, axis_name: as for :func:`softbin.binary_argmax`.
+      axis, axis_name: as for :func:`softbin.binary_argmax`; `axis_name` is of mapped axes over which `axis` is split.
+      batch_axis_name: of mapped axes over which the groups are split, such as the examples where `axis=-1`: all of
+        them then have the mean cutoff of all.
       momentum: of the average, in [0, 1).
       shape: that of the cutoffs: the last dimensions of `x` without `axis`. The mean over the others counts.
       use_running_average: evaluation if true; set by `model.train()` and `model.eval()`.
 
     Raises:
+      TypeError: `x` is not floating point, or `where` is not boolean.
       ValueError: the momentum is outside [0, 1), or the shape does not fit.
 
     Example:
@@ -148,6 +151,7 @@ class TopK(nnx.Module):
         momentum: int | float = 0.99,
         shape: tuple[int, ...] = (),
         axis_name: Any = None,
+        batch_axis_name: Any = None,
         use_running_average: bool = False,
     ):
         check_momentum(momentum)
@@ -158,6 +162,7 @@ class TopK(nnx.Module):
         self.axis = axis
         self.momentum = momentum
         self.axis_name = axis_name
+        self.batch_axis_name = batch_axis_name
         self.use_running_average = use_running_average
 
     def __call__(
@@ -168,11 +173,15 @@ class TopK(nnx.Module):
         k: Count | None = None,
         use_running_average: bool | None = None,
     ) -> Float[Array, "*shape"]:
-        """Keep; entries where `where` is false become 0. `k` in place of the layer's is for training only."""
+        """Keep; entries where `where` is false become 0, and all others are kept where there are fewer than `k`.
+
+        `k` in place of the layer's is for training only.
+        """
         running = RunningCutoffs(self.cutoffs[...], self.weight[...])
         if self.use_running_average if use_running_average is None else use_running_average:
             return keep_above(x, running, axis=self.axis, where=where)
-        settings = {"axis": self.axis, "where": where, "axis_name": self.axis_name}
+        names = {"axis_name": self.axis_name, "batch_axis_name": self.batch_axis_name}
+        settings = {"axis": self.axis, "where": where, **names}
         kept, running = keep_largest(x, self.k if k is None else k, running, self.momentum, **settings)
         self.cutoffs[...], self.weight[...] = running
         return kept
@@ -192,14 +201,14 @@ class BalancedTopK(nnx.Module):
     has a gradient.
 
     Args:
-      experts: how many there are.
-      k: how many experts a token has, whole, at least 1 and less than `experts`.
+      num_experts: how many there are.
+      k: how many experts a token has, whole, at least 1 and less than there are.
       axis_name: mapped axes over which the tokens are split.
       use_running_average: evaluation if true; set by `model.train()` and `model.eval()`.
 
     Example:
       >>> logits = jnp.array([[3.0, 1.0, 0.0], [2.0, 1.5, 0.1], [4.0, 1.0, 3.0]])
-      >>> router = BalancedTopK(experts=3, k=1)
+      >>> router = BalancedTopK(num_experts=3, k=1)
       >>> print(router(logits).sum(0), router(logits).sum(0))  # the second time with the bias of the first
       [3. 0. 0.] [1. 1. 1.]
 
@@ -208,9 +217,9 @@ class BalancedTopK(nnx.Module):
       constant; here by quantiles, as :func:`softbin.routing.quantile_bias` says.
     """
 
-    def __init__(self, experts: int, k: int, *, axis_name: Any = None, use_running_average: bool = False):
-        check_experts(experts, k)
-        self.bias = nnx.BatchStat(jnp.zeros(experts, jnp.float32))
+    def __init__(self, num_experts: int, k: int, *, axis_name: Any = None, use_running_average: bool = False):
+        check_experts(num_experts, k)
+        self.bias = nnx.BatchStat(jnp.zeros(num_experts, jnp.float32))
         self.k = k
         self.axis_name = axis_name
         self.use_running_average = use_running_average

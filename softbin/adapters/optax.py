@@ -165,16 +165,17 @@ def keep_top_k(k: int | Share | Callable[[Int[Array, ""]], int | Share | Array])
     The largest of the whole tree, by one threshold, which is found by counting in one leaf after the other: no leaf is
     sorted, raveled or gathered. Magnitudes that equal the k-th are all kept. A parameter that was set to 0 comes back
     as soon as its update is large enough: iterative hard thresholding. It belongs at the end of a chain; `optax.masked`
-    picks the parameters that it is for.
+    picks the parameters that it is for. Leaves that are not floating point are left alone, and do not count.
 
     Args:
-      k: how many to keep, a share of them, such as `softbin.budgets.fraction(0.05)`, or a schedule of either: a
-        function of the number of updates.
+      k: how many to keep, whole, a share of them, such as `softbin.budgets.fraction(0.05)`, or a schedule of either: a
+        function of the number of updates. Less than 2^31; a traced one that is out of range counts as the nearest end.
 
     Returns:
       An `optax.GradientTransformation`, to be updated with `params`. Its state has the mask.
 
     Raises:
+      TypeError: `k`, or what its schedule gives, is neither an integer nor one share.
       ValueError: in the update: there are no `params`, or `k` is known when traced and out of range.
 
     Example:
@@ -192,40 +193,67 @@ def keep_top_k(k: int | Share | Callable[[Int[Array, ""]], int | Share | Array])
     References:
       Blumensath, Davies, `Iterative Hard Thresholding <https://arxiv.org/abs/0805.0510>`_, 2009.
     """
+    if not callable(k) or isinstance(k, Share):
+        _check_count(k)
 
     def init(params):
-        return KeepTopKState(jnp.zeros((), jnp.int32), jax.tree.map(lambda p: jnp.ones(jnp.shape(p), bool), params))
+        return KeepTopKState(jnp.zeros((), jnp.int32), jax.tree.map(lambda p: jnp.ones_like(p, dtype=bool), params))
 
     def update(updates, state, params=None):
         if params is None:
             raise ValueError("keep_top_k chooses among the parameters: call update(updates, state, params)")
-        moved = jax.tree.map(lambda p, u: jnp.abs(p + u), params, updates)
-        mask = _largest(moved, k(state.step) if callable(k) and not isinstance(k, Share) else k)
+        moved = jax.tree.map(lambda p, u: p + u if _is_floating(p) else None, params, updates)
+        now = k(state.step) if callable(k) and not isinstance(k, Share) else k
+        _check_count(now)
+        least = _kth_magnitude(jax.tree.leaves(moved), now)
+        mask = jax.tree.map(
+            lambda p, u: _bits(p + u, least.dtype) >= least if _is_floating(p) else jnp.ones_like(p, dtype=bool),
+            params,
+            updates,
+        )
         kept = jax.tree.map(lambda keep, p, u: jnp.where(keep, u, -p), mask, params, updates)
         return kept, KeepTopKState(optax.safe_increment(state.step), mask)
 
     return optax.GradientTransformation(init, update)
 
 
-def _largest(magnitudes: PyTree, k) -> PyTree:
-    """Which entries are among the `k` largest of the whole tree; those that equal the last of them, too."""
-    leaves = jax.tree.leaves(magnitudes)
+def _check_count(k) -> None:
+    one_share = isinstance(k, Share) and not np.ndim(k.shares)
+    if not one_share and (isinstance(k, Share | str) or not jnp.issubdtype(jnp.result_type(k), jnp.integer)):
+        raise TypeError(
+            "k must be a whole number of parameters, or a share of them such as softbin.budgets.fraction(0.05), or a "
+            f"schedule of either, got {k!r}"
+        )
+
+
+def _is_floating(leaf) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+
+
+def _bits(values, dtype) -> Array:
+    """The magnitudes as integers in the order of these."""
+    floating = jnp.float32 if dtype == jnp.int32 else jnp.float64
+    return lax.bitcast_convert_type(jnp.abs(values).astype(floating), dtype)
+
+
+def _kth_magnitude(leaves: list[Array], k) -> Array:
+    """The bits of the k-th largest magnitude of all leaves, by halving their range; of none, those of no magnitude."""
     size = sum(leaf.size for leaf in leaves)
     if isinstance(k, Share):
-        k = jnp.round(jnp.asarray(k.shares, jnp.float32) * size)
+        k = jnp.round(jnp.asarray(k.shares, jnp.float32) * size).astype(jnp.int32)
     elif not isinstance(k, jax.core.Tracer) and not 0 <= k <= size:
         raise ValueError(f"k must be in [0, n], n = {size} parameters, got {k}")
-    keys = jax.tree.map(lambda leaf: lax.bitcast_convert_type(leaf.astype(jnp.float32), jnp.int32), magnitudes)
+    dtype = jnp.int64 if any(leaf.dtype == jnp.float64 for leaf in leaves) else jnp.int32
 
     def halve(_, ends):
         low, high = ends  # k or more entries reach low, and fewer reach high
         middle = low + (high - low) // 2
-        count = sum(jnp.sum(key >= middle, dtype=jnp.int32) for key in jax.tree.leaves(keys))
+        count = sum(jnp.sum(_bits(leaf, dtype) >= middle, dtype=jnp.int32) for leaf in leaves)
         return jnp.where(count >= k, middle, low), jnp.where(count >= k, high, middle)
 
-    infinite = lax.bitcast_convert_type(jnp.float32(jnp.inf), jnp.int32)
-    low, _ = lax.fori_loop(0, 31, halve, (jnp.int32(0), infinite + 1))
-    return jax.tree.map(lambda key: (key >= low) & (k > 0), keys)
+    most = jnp.asarray(jnp.iinfo(dtype).max, dtype)
+    low, _ = lax.fori_loop(0, jnp.iinfo(dtype).bits, halve, (jnp.zeros((), dtype), most))
+    return jnp.where(k > 0, low, most)
 
 
 def _ravel_like(tree, name, value):

@@ -8,8 +8,10 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from softbin.adapters.running_thresholds import average_in
-from softbin.arguments import groups_along
+from softbin.arguments import check_floating, check_mask, computed_in, groups_along
+from softbin.budgets import Share
 from softbin.hard_choices import binary_argmax, cutoff
+from softbin.routing import check_router
 
 
 class RunningCutoffs(NamedTuple):
@@ -30,47 +32,66 @@ def initial_cutoffs(shape: tuple[int, ...]) -> RunningCutoffs:
 
 
 def keep_largest(
-    values, k, running: RunningCutoffs, momentum, *, axis, where, axis_name
+    values, k, running: RunningCutoffs, momentum, *, axis, where, axis_name, batch_axis_name
 ) -> tuple[Array, RunningCutoffs]:
     """The `k` largest of each group, zeros elsewhere, and the average with their cutoffs.
 
-    A group that is chosen none or all of says nothing about the cutoff. Where there are more groups than cutoffs, the
-    mean of their cutoffs counts.
+    All of a group that has not so many entries are kept. A group that is chosen none or all of says nothing about the
+    cutoff. Where there are more groups than cutoffs, the mean of their cutoffs counts.
     """
+    groups = _checked(values, running, axis, where)
     values = jnp.asarray(values)
+    if where is not None and not isinstance(k, Share):
+        count = jnp.sum(jnp.broadcast_to(where, values.shape), groups, dtype=jnp.int32)
+        k = jnp.minimum(jnp.asarray(k, jnp.int32), count if axis_name is None else lax.psum(count, axis_name))
     settings = {"axis": axis, "where": where, "axis_name": axis_name}
     chosen = binary_argmax(values, k, **settings)
+    kept = jnp.where(chosen > 0, values, 0 * chosen)  # NaN where the choice is
+
     found = cutoff(lax.stop_gradient(values), k, **settings).astype(jnp.float32)
-    _check_shape(found.shape, running)
     over = tuple(range(found.ndim - running.cutoffs.ndim))
     finite = jnp.isfinite(found)
-    count = jnp.sum(finite, over)
-    now = jnp.sum(jnp.where(finite, found, 0), over) / jnp.maximum(count, 1)
+    count = jnp.sum(finite, over, dtype=jnp.float32)
+    count = count if batch_axis_name is None else lax.psum(count, batch_axis_name)
+    now = jnp.sum(jnp.where(finite, found, 0) / jnp.maximum(count, 1), over)
+    now = now if batch_axis_name is None else lax.psum(now, batch_axis_name)
     before = jnp.where(running.weight > 0, running.cutoffs, 0)
     average, weight = average_in(before, running.weight, now, count > 0, momentum)
-    average = jnp.where(weight > 0, average, -jnp.inf)
-    return jnp.where(chosen > 0, values, 0 * chosen), RunningCutoffs(average, weight)
+    return kept, RunningCutoffs(jnp.where(weight > 0, average, -jnp.inf), weight)
 
 
 def keep_above(values, running: RunningCutoffs, *, axis, where) -> Array:
-    """The values above the cutoffs, zeros elsewhere."""
+    """The values above the cutoffs, and NaN; zeros elsewhere."""
+    axes = _checked(values, running, axis, where)
     values = jnp.asarray(values)
-    axes = groups_along(axis, values).axes
     shape = tuple(size for place, size in enumerate(values.shape) if place not in axes)
-    _check_shape(shape, running)
-    above = values > jnp.expand_dims(jnp.broadcast_to(running.cutoffs, shape), axes)
+    dtype = computed_in(values)
+    cutoffs = jnp.expand_dims(jnp.broadcast_to(running.cutoffs, shape), axes).astype(dtype)
+    above = ~(values.astype(dtype) <= cutoffs)
     return jnp.where(above if where is None else above & where, values, 0)
 
 
-def _check_shape(groups: tuple[int, ...], running: RunningCutoffs) -> None:
+def _checked(values, running: RunningCutoffs, axis, where) -> tuple[int, ...]:
+    """The axes of the groups."""
+    check_floating("x", values)
+    check_mask(where)
+    axes = groups_along(axis, values, name="x").axes
+    groups = tuple(size for place, size in enumerate(jnp.shape(values)) if place not in axes)
     shape = running.cutoffs.shape
     if groups[len(groups) - len(shape) :] != shape:
         raise ValueError(f"groups with shape {groups} do not fit cutoffs with shape {shape}")
+    return axes
 
 
 def gates(logits, bias, k, *, where) -> Array:
     """The softmax over the `k` experts with the largest `logits + bias`; 0 for the others and for masked tokens."""
+    check_router(logits, bias, k, where)
     logits = jnp.asarray(logits)
-    chosen = binary_argmax(lax.stop_gradient(logits.astype(bias.dtype) + bias), k)
-    shares = jax.nn.softmax(logits, where=chosen != 0)
-    return shares if where is None else jnp.where(where[..., None], shares, 0)
+    if where is not None:
+        where = jnp.asarray(where)[..., None]
+        logits = jnp.where(where, logits, 0)
+    dtype = computed_in(logits)
+    chosen = binary_argmax(lax.stop_gradient(logits.astype(dtype) + bias.astype(dtype)), k)
+    shares = jax.nn.softmax(logits, where=chosen > 0)
+    shares = jnp.where(jnp.isnan(chosen), chosen.astype(shares.dtype), shares)
+    return shares if where is None else jnp.where(where, shares, 0)

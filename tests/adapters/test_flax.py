@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -217,6 +218,45 @@ class TestTopK:
         _, after = layer.train(state, LOGITS, k=softbin.budgets.fraction(1.0))
         np.testing.assert_array_equal(layer.evaluate(after, LOGITS), layer.evaluate(state, LOGITS))
 
+    def test_all_of_a_group_that_has_fewer_are_kept(self, make_layer):
+        where = jnp.array([[True, False, False], [True, True, True]])
+        x = jnp.array([[3.0, 1.0, 0.5], [4.0, 5.0, 0.1]])
+        layer = make_layer("TopK", x, k=2)
+        kept, state = layer.train(layer.start, x, where=where)
+        np.testing.assert_array_equal(kept, [[3, 0, 0], [4, 5, 0]])
+        np.testing.assert_array_equal(layer.evaluate(state, x), x * (x > softbin.cutoff(x[1], 2)))
+
+    def test_nan_stays_and_huge_values_do_not_spoil_the_cutoff(self, make_layer):
+        x = jnp.array([[3e38, 2e38, 1.0], [3e38, 2.5e38, jnp.nan], [3.0, 2.0, 1.0]])
+        layer = make_layer("TopK", x, k=1, momentum=0.5)
+        kept, state = layer.train(layer.start, x)
+        np.testing.assert_array_equal(jnp.isnan(kept), jnp.isnan(x).any(1, keepdims=True) & jnp.ones_like(x, bool))
+        np.testing.assert_array_equal(jnp.isnan(layer.evaluate(state, x)), jnp.isnan(x))
+        assert all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state))
+
+    def test_shards_of_the_examples_share_the_mean_cutoff(self):
+        mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
+        layer = flax_linen.TopK(k=2, batch_axis_name="batch")
+        start = layer.init(jax.random.key(0), LOGITS, use_running_average=True)
+        train = partial(layer.apply, use_running_average=False, mutable="batch_stats")
+        by_example, whole = PartitionSpec("batch"), PartitionSpec()
+        mapped = jax.shard_map(train, mesh=mesh, in_specs=(whole, by_example), out_specs=(by_example, whole))
+        kept, state = jax.jit(mapped)(start, LOGITS)
+        expected, of_all = flax_linen.TopK(k=2).apply(start, LOGITS, use_running_average=False, mutable="batch_stats")
+        np.testing.assert_array_equal(kept, expected)
+        chex.assert_trees_all_close(state, of_all, rtol=1e-6)
+
+    @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64])
+    def test_promotion_may_be_strict(self, make_layer, dtype, x64):
+        x = LOGITS.astype(dtype)
+        with jax.numpy_dtype_promotion("strict"):
+            for name, sizes, options in (("TopK", (), {"k": 2}), ("BalancedTopK", (5,), {"k": 2})):
+                layer = make_layer(name, x, *sizes, **options)
+                kept, state = jax.eval_shape(layer.train, layer.start, x)
+                assert kept.dtype == dtype
+                assert [leaf.dtype for leaf in jax.tree.leaves(state)] == [jnp.float32] * len(jax.tree.leaves(state))
+                assert layer.evaluate(layer.start, x).dtype == dtype
+
     def test_cutoffs_must_fit_the_groups(self, make_layer, no_shape_checks):
         layer = make_layer("TopK", LOGITS[:, :4], k=2, axis=0, shape=(4,))
         with pytest.raises(ValueError, match=r"groups with shape \(5,\) do not fit cutoffs with shape \(4,\)"):
@@ -254,9 +294,24 @@ class TestBalancedTopK:
         np.testing.assert_array_equal(shares[:40], alone)
         jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(state), jax.tree.leaves(of_part))
 
+    def test_masked_nan_has_no_gradient_and_a_masked_batch_leaves_the_router(self, make_layer):
+        where = jnp.arange(64) > 0
+        layer = make_layer("BalancedTopK", LOGITS, 5, k=2)
+        wrong = LOGITS.at[0].set(jnp.nan)
+        gradient = jax.grad(lambda x: jnp.sum(layer.train(layer.start, x, where=where)[0] ** 2))(wrong)
+        assert not gradient[0].any()
+        assert jnp.all(jnp.isfinite(gradient))
+        _, state = layer.train(layer.start, LOGITS, where=jnp.zeros(64, bool))
+        shares = layer.evaluate(state, LOGITS)
+        np.testing.assert_array_equal(jnp.count_nonzero(shares, 1), 2)
+        assert jnp.all(jnp.isnan(layer.train(state, wrong)[0][0]))
+
     def test_the_number_of_experts_is_checked(self, make_layer):
         with pytest.raises(ValueError, match="less than the number of experts, 5, got 5"):
             make_layer("BalancedTopK", LOGITS, 5, k=5)
+        layer = make_layer("BalancedTopK", LOGITS, 5, k=2)
+        with pytest.raises((ValueError, TypeError), match="shape"):
+            layer.train(layer.start, LOGITS[:, :4])
 
 
 class TestDecisionThresholds:

@@ -267,9 +267,27 @@ class TestKeepTopK:
             params = optax.apply_updates(params, updates)
             np.testing.assert_array_equal(params, expected)
 
-    def test_bad_input_is_named(self):
+    def test_bad_input_is_named(self, no_shape_checks):
         params = jnp.ones(3)
         with pytest.raises(ValueError, match=r"call update\(updates, state, params\)"):
             keep_top_k(1).update(params, keep_top_k(1).init(params))
         with pytest.raises(ValueError, match="n = 3 parameters, got 4"):
             keep_top_k(4).update(params, keep_top_k(4).init(params), params)
+        for k in (0.05, 2.5, "half", softbin.budgets.prior([0.5, 0.5])):
+            with pytest.raises(TypeError, match="a whole number of parameters, or a share of them"):
+                keep_top_k(k)
+        scheduled = keep_top_k(optax.linear_schedule(1.0, 0.5, 2))
+        with pytest.raises(TypeError, match="or a schedule of either"):
+            scheduled.update(params, scheduled.init(params), params)
+
+    def test_double_precision_and_other_leaves(self, x64):
+        params = {"a": jnp.array([1, 1 + 1e-9, 1 + 2e-9]), "b": jnp.float32([1, 3]), "steps": jnp.array([7, 8])}
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        optimizer = keep_top_k(2)
+        with jax.numpy_dtype_promotion("strict"):
+            updates, state = optimizer.update(zeros, optimizer.init(params), params)
+        chex.assert_trees_all_equal(
+            jax.tree.map(lambda mask: mask.tolist(), state.mask),
+            {"a": [False, False, True], "b": [False, True], "steps": [True, True]},
+        )
+        chex.assert_trees_all_equal_dtypes(updates, params)

@@ -5,11 +5,13 @@ seeds. Each loss has its learning rate of the sweep `tails_development`. The tab
 `pip install -e ".[train,tables]"`.
 """
 
+from typing import Any
+
 import ml_collections
 
 from softbin.experiments.configs import tails_development
 
-DATA = {
+DATA: dict[str, dict[str, Any]] = {
     "as_it_is": {},
     "imbalance": {"imbalance": 0.02, "train_examples": 37_000},  # of which the imbalance leaves about 10,240
     "letter": {"dataset": "letter"},
