@@ -120,7 +120,7 @@ def _errors(compared: pd.DataFrame) -> str:
         figures = []
         for measure in MEASURES:
             row = by_measure.loc[measure]
-            figures += [f"{row['mean']:.4g} ± {row['sd']:.2g}", _difference(row)]
+            figures += [f"{row['mean']:.4g} ± {text.number(row['sd'], '.2g')}", _difference(row)]
         first = part.iloc[0]
         tuned = [f"{first[name]:g}" if first["loss"] in losses else text.NO_VALUE for name, losses in _TUNED.items()]
         cells.append([f"{estimator}, {variant}", *tuned, str(first["seeds"]), *figures])
