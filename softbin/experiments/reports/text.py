@@ -53,6 +53,8 @@ def _setting_name(setting: pd.Series, varied: Sequence[str]) -> str:
 
 
 def _shown(field: str, value) -> str:
+    if field == "hidden" and value == "":
+        return "none"
     if pd.isna(value) or value == "":
         return "not recorded"
     if field == "train_examples" and value == 0:
