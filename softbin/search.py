@@ -27,6 +27,7 @@ from softbin.groups import weighted
 from softbin.regularizers import Regularizer
 
 _TOLERANCE = 8  # machine epsilons, relative to the sum of the fractions
+_NEGLIGIBLE = 0.4  # a power of the least float: in sums below it, residuals are as small as they need to be
 _PROGRESS = 0.35  # of the residual; in an exponential tail Newton's method leaves 1/e, which would take forever
 _FAR = 0.25  # of the budget, or of what it leaves
 _ROUNDS_PER_BIT = 4  # a bound that no input comes near; see tests/test_search.py
@@ -187,6 +188,7 @@ def search(
     """
     below, start, above, scale, k, size, settled = _bracket(scores, k, temperature, weights, groups, regularizer)
     epsilon, most = jnp.finfo(scores.dtype).eps, _ROUNDS_PER_BIT * jnp.finfo(scores.dtype).bits
+    negligible = float(jnp.finfo(scores.dtype).tiny) ** _NEGLIGIBLE
     unit, slope_weights = _slope_units(_scaled(temperature, scale), weights, scores, k)
     countable = groups.counts_fit(scores.shape, scores.dtype)
 
@@ -203,7 +205,7 @@ def search(
         sums = measure(trial, state.scale)
         below = _select(sums.residual > 0, trial, state.below)
         above = _select(sums.residual < 0, trial, state.above)
-        noise = _TOLERANCE * epsilon * sums.rounding
+        noise = _TOLERANCE * epsilon * jnp.maximum(sums.rounding, negligible)
         converged = ~(jnp.abs(sums.residual) > noise)  # so for NaN
 
         newton = _shift(trial, unit * sums.residual / sums.slope)
