@@ -122,15 +122,20 @@ def assert_same(actual, wanted=None):
 
 
 @pytest.mark.parametrize(
-    "setting",
-    [lambda: jax.numpy_dtype_promotion("strict"), lambda: jax.numpy_rank_promotion("raise"), jax.checking_leaks],
+    ("setting", "functions"),
+    [
+        (lambda: jax.numpy_dtype_promotion("strict"), None),
+        (lambda: jax.numpy_rank_promotion("raise"), None),
+        (jax.checking_leaks, (of_entries,)),  # nothing is cached meanwhile, which makes tracing slow
+    ],
     ids=["promotion of types", "promotion of ranks", "leaks"],
 )
-def test_settings_that_forbid_what_is_traced(setting):
+def test_settings_that_forbid_what_is_traced(setting, functions):
     jax.clear_caches()
+    chosen = {} if functions is None else {"functions": functions}
     with setting():
-        shapes = jax.eval_shape(everything, *BATCH)
-    chex.assert_trees_all_equal_shapes_and_dtypes(shapes, expected())
+        shapes = jax.eval_shape(lambda *batch: everything(*batch, **chosen), *BATCH)
+    chex.assert_trees_all_equal_shapes_and_dtypes(shapes, expected(functions))
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float64])
