@@ -15,8 +15,8 @@ from jax.sharding import AxisType, PartitionSpec
 
 import softbin
 from softbin.adapters import flax_linen, flax_nnx
+from softbin.experiments.common import data
 from softbin.experiments.common.mlp import mlp
-from softbin.experiments.training import data
 
 SCORES = jax.random.normal(jax.random.key(0), (4, 7))
 LOGITS = jax.random.normal(jax.random.key(1), (64, 5)) + jnp.arange(5.0)

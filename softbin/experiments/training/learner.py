@@ -15,8 +15,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import softbin
 from softbin import large_batch
+from softbin.experiments.common import data
 from softbin.experiments.common.precision import precisions
-from softbin.experiments.training import data, measures, models
+from softbin.experiments.training import measures, models
 from softbin.experiments.training.augment import augment
 from softbin.experiments.training.tasks import Task
 

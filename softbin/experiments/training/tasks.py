@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
-from softbin.experiments.common import settings
+from softbin.experiments.common import data, readers, settings
 from softbin.experiments.common.errors import UserError
-from softbin.experiments.training import data, models, noise, objectives, readers, selection
+from softbin.experiments.training import models, noise, objectives, selection
 
 _LEAST = {
     "epochs": 1,

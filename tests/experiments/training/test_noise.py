@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from softbin.experiments.training import data, noise
-from tests.experiments.training.test_data import balanced
+from softbin.experiments.common import data
+from softbin.experiments.training import noise
+from tests.experiments.common.test_data import balanced
 
 VALIDATION = 2000
 

@@ -8,9 +8,10 @@ import jax
 import numpy as np
 import pytest
 
+from softbin.experiments.common import data, readers
 from softbin.experiments.common.errors import UserError
 from softbin.experiments.train import train
-from softbin.experiments.training import data, readers, tasks
+from softbin.experiments.training import tasks
 from softbin.experiments.training.objectives import OBJECTIVES
 from softbin.experiments.training.ranking_objectives import RANKINGS
 

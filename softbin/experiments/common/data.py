@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from softbin.experiments.common.errors import UserError
-from softbin.experiments.training.readers import READERS
+from softbin.experiments.common.readers import READERS
 
 
 class Dataset(NamedTuple):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from softbin.experiments.common import data
 from softbin.experiments.common.errors import UserError
-from softbin.experiments.training import data
 
 
 @pytest.fixture(scope="module")

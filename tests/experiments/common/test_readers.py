@@ -5,10 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from softbin.experiments.common import packages
+from softbin.experiments.common import packages, readers
 from softbin.experiments.common import tables as common_tables
 from softbin.experiments.common.errors import UserError
-from softbin.experiments.training import readers
 
 
 def idx(array: np.ndarray) -> bytes:
