@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int, Real
 
 import softbin
+from softbin.experiments.common.epochs import train_in_epochs
 from softbin.experiments.common.mlp import mlp
 from softbin.experiments.regression.measures import measures
 from softbin.experiments.regression.targets import Split
@@ -78,10 +78,9 @@ def train(
         updates, opt_state = optimizer.update(gradient, opt_state)
         return (optax.apply_updates(params, updates), opt_state, step + 1), value
 
-    def train_epoch(learner, key):
-        order = jax.random.permutation(key, rows)[: steps * batch_size]
-        learner, values = lax.scan(train_step, learner, order.reshape(steps, batch_size))
-        return learner, {"loss": jnp.mean(values), **measures(partial(predict, learner[0]), split)}
+    def measure(learner):
+        return measures(partial(predict, learner[0]), split)
 
     initial = (params, optimizer.init(params), 0)
-    return lax.scan(train_epoch, initial, jax.random.split(order_key, epochs))[1]
+    passes = {"rows": rows, "batch_size": batch_size, "epochs": epochs}
+    return train_in_epochs(train_step, initial, measure, **passes, key=order_key)[1]
