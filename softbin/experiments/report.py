@@ -7,7 +7,7 @@ from pathlib import Path
 from softbin.experiments.common import command_line
 from softbin.experiments.common import workdir as folder
 from softbin.experiments.common.errors import exit_on_user_error
-from softbin.experiments.reports import boosting, capacity, networks, regression, run_table
+from softbin.experiments.reports import boosting, capacity, networks, regression, run_table, sparsity
 
 
 def _parser() -> command_line.Parser:
@@ -49,6 +49,8 @@ def _run(arguments: Sequence[str] | None) -> None:
         sentences = boosting.report(runs, source, place)
     elif runs.kind == "regression":
         sentences = regression.report(runs, source, place)
+    elif runs.kind == "sparsity":
+        sentences = sparsity.report(runs, source, place)
     else:
         sentences = networks.report(runs, source, place, flags.reference)
     for sentence in sentences:

@@ -15,6 +15,7 @@ from softbin.experiments.common import command_line
 from softbin.experiments.common import workdir as folder
 from softbin.experiments.common.errors import UserError, exit_on_user_error
 from softbin.experiments.regression import run as regression
+from softbin.experiments.sparsity import run as sparsity
 from softbin.experiments.training import run as training
 
 
@@ -28,16 +29,17 @@ class _Room(NamedTuple):
 _ROOMS = {
     "booster": _Room(boosting.boost, boosting.sentence),
     "estimator": _Room(regression.regress, regression.sentence),
+    "task": _Room(sparsity.train, sparsity.sentence),
 }
 """By the field that a config of the room has; without one it is of a network."""
 
 
 def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
-    """Run one training, boosting where the config has a `booster`, or a regression where it has an `estimator`.
+    """Run what the config is of: boosting has a `booster`, regression an `estimator`, a network that chooses a `task`.
 
     Raises:
-      UserError: as :func:`softbin.experiments.training.run.train`, :func:`softbin.experiments.boosting.run.boost` and
-        :func:`softbin.experiments.regression.run.regress`.
+      UserError: as :func:`softbin.experiments.training.run.train`, :func:`softbin.experiments.boosting.run.boost`,
+        :func:`softbin.experiments.regression.run.regress` and :func:`softbin.experiments.sparsity.run.train`.
     """
     return _room(config).run(config, workdir)
 

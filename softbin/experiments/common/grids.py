@@ -32,6 +32,8 @@ _BARE = (
     "corruption",
     "booster",
     "hessian",
+    "task",
+    "method",
 )  # whose values speak for themselves
 
 

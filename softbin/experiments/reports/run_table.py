@@ -14,6 +14,7 @@ from softbin.experiments.common.precision import AT_BEST
 from softbin.experiments.regression import measures as regression
 from softbin.experiments.regression.measures import VALIDATION
 from softbin.experiments.reports import paper
+from softbin.experiments.sparsity import run as sparsity
 from softbin.experiments.training import measures
 
 PAPER = "paper"
@@ -133,6 +134,33 @@ REGRESSION_COLUMNS = {
 """The same where the runs are of regression."""
 
 
+SPARSITY_COLUMNS = {
+    "run": _TEXT,
+    "task": _TEXT,
+    "method": _TEXT,
+    "dataset": _TEXT,
+    "train_examples": _INTEGER,
+    "validation_examples": _INTEGER,
+    "k": _NUMBER,
+    "width": _INTEGER,
+    "temperature": _NUMBER,
+    "penalty": _NUMBER,
+    "learning_rate": _NUMBER,
+    "epochs": _INTEGER,
+    "batch_size": _INTEGER,
+    "seed": _INTEGER,
+    **dict.fromkeys(sparsity.MEASURES, _NUMBER),
+    "train_seconds": _NUMBER,
+    "softbin": _TEXT,
+    "jax": _TEXT,
+    "flax": _TEXT,
+    "optax": _TEXT,
+    "device": _TEXT,
+    "date": _TEXT,
+}
+"""The same where the runs are of networks that choose inside."""
+
+
 class _Schema(NamedTuple):
     """What a table of runs must look like."""
 
@@ -167,7 +195,14 @@ _REGRESSION = _Schema(
     _ERRORS,
     {},
 )
-_SCHEMAS = {"booster": _BOOSTING, "estimator": _REGRESSION}
+_SPARSITY = _Schema(
+    "sparsity",
+    SPARSITY_COLUMNS,
+    ("task", "method", "k", "temperature", "penalty", "learning_rate", "seed"),
+    list(sparsity.MEASURES),
+    {},
+)
+_SCHEMAS = {"booster": _BOOSTING, "estimator": _REGRESSION, "task": _SPARSITY}
 """By a field that only runs of the kind have."""
 
 
@@ -185,7 +220,7 @@ class Runs(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """`networks`, `boosting` or `regression`."""
+        """`networks`, `boosting`, `regression` or `sparsity`."""
         return _schema(self.table).kind
 
 
@@ -241,7 +276,7 @@ def packaged() -> list[str]:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path, dtype={**COLUMNS, **BOOSTING_COLUMNS, **REGRESSION_COLUMNS})
+        table = pd.read_csv(path, dtype={**COLUMNS, **BOOSTING_COLUMNS, **REGRESSION_COLUMNS, **SPARSITY_COLUMNS})
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}): give the runs.csv of a softbin-report") from None
     except ValueError as error:

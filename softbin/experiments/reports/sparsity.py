@@ -1,0 +1,143 @@
+"""The report of networks that choose inside: where is the soft gradient, or the exact quantile, ahead?"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from softbin.experiments.common import workdir as folder
+from softbin.experiments.reports import text
+from softbin.experiments.reports.comparisons import ALPHA, holm, paired_test
+from softbin.experiments.reports.run_table import Runs
+from softbin.experiments.sparsity.run import ERRORS, TASKS
+
+OURS = ("soft", "straight_through", "straight_through_batch", "exact_quantiles")
+UNBOUND = ("dense", "unbalanced")
+"""The methods that keep all weights, or let the load be as it is: no rivals."""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+_SETTING = ["task", "k"]
+_TUNED = ["temperature", "penalty", "learning_rate"]
+_BESIDE = ("dead", "load_max", "load_min", "batch_load_max")
+_READING = f"""\
+After the last epoch, mean ± standard deviation over the seeds. Where a method was run with several temperatures,
+penalties or learning rates, they are those that are best on the validation images, in the mean over the seeds.
+
+Δ is the difference of {_listed(OURS)} to the best of the other methods, without {_listed(UNBOUND)}; that choice, by the
+test images, favours the other. Tests are t-tests paired by the seed. p is corrected by Holm's method over all tests of
+the report, and bold below {ALPHA}."""
+_FIELDS = (
+    *("task", "method", "dataset", "k", "width", *_TUNED, "train_examples", "validation_examples", "epochs"),
+    *("batch_size", "seed", "softbin", "jax", "flax", "optax", "device"),
+)
+
+
+def report(runs: Runs, source: str, workdir: Path) -> list[str]:
+    """Write `report.md` and `runs.csv`.
+
+    Args:
+      runs: of networks that choose inside.
+      source: where they are from, for the title.
+      workdir: a folder for the results, made where there is none.
+
+    Returns:
+      What the tests carry.
+
+    Raises:
+      UserError: the folder cannot be made.
+    """
+    folder.make(workdir)
+    folder.write(workdir / folder.RUN_TABLE_FILE, runs.table.to_csv(index=False))
+    repeats = runs.table.duplicated([*_SETTING, "method", *_TUNED, "seed"])
+    compared = comparison(chosen_settings(runs.table[~repeats]))
+    findings = _findings(compared)
+    parts = [
+        f"# Report of {source}",
+        _READING,
+        "## What the tests carry",
+        "\n".join(f"- {finding}" for finding in findings) or "There is nothing to compare.",
+        "## What was run",
+        text.run_fields(runs.table, text.field_values(runs.table, _FIELDS)),
+        *text.left_out(runs, sorted(runs.table.loc[repeats, "run"])),
+    ]
+    for (task, k), rows in compared.groupby(_SETTING, sort=False):
+        parts += [f"## {task}, k = {k:g}", _methods(rows)]
+    folder.write(workdir / folder.REPORT_FILE, "\n\n".join(parts) + "\n")
+    return findings
+
+
+def chosen_settings(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each method with what validates best, in the mean over the seeds."""
+    parts = []
+    for (task, _, _), rows in table.groupby([*_SETTING, "method"], sort=False):
+        measure = TASKS[task].measure
+        means = rows.groupby(_TUNED)[f"validation_{measure}"].mean()
+        best = means.idxmin() if measure in ERRORS else means.idxmax()
+        parts.append(rows[rows[_TUNED].apply(tuple, axis=1) == best])
+    return pd.concat(parts)
+
+
+def comparison(chosen: pd.DataFrame) -> pd.DataFrame:
+    """A row for each setting and method; those of `OURS` with the test against the best other method.
+
+    Args:
+      chosen: as of `chosen_settings`.
+    """
+    records: list[dict[str, Any]] = []
+    for (task, k), rows in chosen.groupby(_SETTING, sort=False):
+        measure = f"test_{TASKS[task].measure}"
+        reached = {method: part.set_index("seed")[measure] for method, part in rows.groupby("method", sort=False)}
+        others = {method: reached[method].mean() for method in reached if method not in (*OURS, *UNBOUND)}
+        best_of = min if TASKS[task].measure in ERRORS else max
+        best = best_of(others, key=lambda method: others[method], default=None)
+        for method, part in rows.groupby("method", sort=False):
+            record = {
+                **{"task": task, "k": k, "method": method, "seeds": len(part), "measure": measure},
+                **part.iloc[0][_TUNED],
+                **{"mean": part[measure].mean(), "sd": part[measure].std()},
+                **{name: part[name].mean() for name in _BESIDE},
+                **dict.fromkeys(("best", "pairs", "difference", "t", "p"), np.nan),
+            }
+            if best is not None and method in OURS:
+                record |= {"best": best, **paired_test(reached[method], reached[best])}
+            records.append(record)
+    table = pd.DataFrame(records)
+    return table.assign(p_holm=holm(table["p"]))
+
+
+def _methods(rows: pd.DataFrame) -> str:
+    beside = [name for name in _BESIDE if rows[name].notna().any()]
+    cells = [
+        [
+            row["method"],
+            *(f"{row[name]:g}" for name in _TUNED),
+            str(row["seeds"]),
+            f"{row['mean']:.4f} ± {text.number(row['sd'])}",
+            _difference(row),
+            *(text.number(row[name], ".3f") for name in beside),
+        ]
+        for _, row in rows.iterrows()
+    ]
+    measure = rows["measure"].iloc[0].replace("_", " ")
+    columns = ["method", *(name.replace("_", " ") for name in _TUNED), "seeds", measure]
+    return text.markdown([*columns, "Δ (to what; corrected p)", *(name.replace("_", " ") for name in beside)], cells)
+
+
+def _difference(row: pd.Series) -> str:
+    if pd.isna(row["difference"]):
+        return text.NO_VALUE
+    return f"{row['difference']:+.4f} ({row['best']}; {text.corrected_probability(row['p_holm'])})"
+
+
+def _findings(compared: pd.DataFrame) -> list[str]:
+    return [
+        f"{row['task']}, k = {row['k']:g}: {row['measure'].replace('_', ' ')} of {row['method']} less that of "
+        f"{row['best']} {row['difference']:+.4f}, p {text.probability(row['p_holm'])}."
+        for _, row in compared.dropna(subset="difference").iterrows()
+    ]

@@ -1,0 +1,1 @@
+"""Networks that choose k of n inside: sparse autoencoders, mixtures of experts, selected pixels, pruned weights."""

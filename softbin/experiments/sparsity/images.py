@@ -1,0 +1,58 @@
+"""What the tasks of this room share: flat images, and the numbers that do not change a program."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Real
+
+from softbin.experiments.common import data
+
+
+class Images(NamedTuple):
+    """Flat images of shape (n, pixels), from 0 to 1, and labels of shape (n,)."""
+
+    pixels: Float[Array, "n pixels"]
+    labels: Int[Array, " n"]
+
+
+class Split(NamedTuple):
+    """Three parts of a data set."""
+
+    train: Images
+    validation: Images
+    test: Images
+
+
+class Numbers(NamedTuple):
+    """What a task takes besides its sizes; a program serves all of them."""
+
+    k: Real[Array, ""]
+    temperature: Real[Array, ""]
+    penalty: Real[Array, ""]
+    learning_rate: Real[Array, ""]
+    seed: Int[Array, ""]
+
+
+def load(name: str, data_dir: str, train_examples: int, validation_examples: int, pooled: bool) -> Split:
+    """A data set of :func:`softbin.experiments.common.data.load`.
+
+    Args:
+      name, data_dir, train_examples, validation_examples: as there.
+      pooled: whether to take the means of 2 x 2 pixels.
+
+    Raises:
+      UserError: as there.
+    """
+    loaded = data.load(name, data_dir, train_examples, validation_examples)
+
+    def part(images, labels) -> Images:
+        n, height, width, channels = images.shape
+        if pooled and height > 1:
+            images = images.reshape(n, height // 2, 2, width // 2, 2, channels).mean((2, 4))
+        return Images(jnp.asarray(images.reshape(n, -1)), jnp.asarray(labels))
+
+    return Split(
+        part(loaded.train_images, loaded.train_labels),
+        part(loaded.validation_images, loaded.validation_labels),
+        part(loaded.test_images, loaded.test_labels),
+    )
