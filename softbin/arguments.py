@@ -139,7 +139,7 @@ def prepare_choice(scores, k, groups: Groups, where, weights, *, divisible: bool
 
 def whole(k) -> Any:
     """A known whole budget as integers, which have digits enough for any group; others as they are."""
-    known = _known(k)
+    known = known_value(k)
     return k if known is None else known.astype(np.int32)
 
 
@@ -147,13 +147,13 @@ def rounded(k) -> Any:
     """The nearest whole budget; a share is rounded where it is counted."""
     if isinstance(k, Share):
         return k
-    known = _known(k)
+    known = known_value(k)
     return jnp.round(k) if known is None else np.round(known)
 
 
 def split(k, scores, groups: Groups) -> tuple[Any, Array | None]:
     """A budget, and what a float of the solver lacks of its digits where it is known and the groups are that large."""
-    known, dtype = _known(k), computed_in(scores)
+    known, dtype = known_value(k), computed_in(scores)
     if known is None or groups.counts_fit(jnp.shape(scores), dtype):
         return k, None
     rest = known - known.astype(dtype)
@@ -186,7 +186,7 @@ def check_k(k, size=None):
     if callable(k):
         raise TypeError(f"k must be a number, an array, or a share such as softbin.budgets.fraction(0.5), got {k!r}")
     _check_real("k", k)
-    known = _known(k)
+    known = known_value(k)
     if known is not None and not np.all(known >= 0):
         raise ValueError(f"k must be in [0, n], got {_show(k)}")
     if known is not None and not (size is None or is_symbolic(size)) and not np.all(known <= size):
@@ -196,14 +196,14 @@ def check_k(k, size=None):
 def check_whole(k):
     """A budget that is known when traced must be whole where exactly so many entries are chosen."""
     check_k(k)
-    known = _known(k)
+    known = known_value(k)
     if known is not None and np.any(known != np.round(known)):
         raise ValueError(f"exactly k entries are chosen: k must be whole, got {_show(k)}")
 
 
 def check_positive(k):
     """Of no entries there is neither a rank nor a mean."""
-    known = _known(k.shares if isinstance(k, Share) else k)
+    known = known_value(k.shares if isinstance(k, Share) else k)
     if known is not None and known.dtype.kind in "iuf" and not np.all(known > 0):
         raise ValueError(f"k must be positive: there has to be an entry to take, got {_show(known)}")
 
@@ -211,7 +211,7 @@ def check_positive(k):
 def check_temperature(temperature):
     """A temperature that is known when traced must be one."""
     _check_real("temperature", temperature)
-    known = _known(temperature)
+    known = known_value(temperature)
     if known is not None and not (np.all(known > 0) and np.all(np.isfinite(known))):
         raise ValueError(
             f"temperature must be positive and finite, got {_show(temperature)}; "
@@ -225,7 +225,7 @@ def _check_real(name, value):
         raise TypeError(f"{name} must be real, got {dtype}")
 
 
-def _known(value) -> np.ndarray | None:
+def known_value(value) -> np.ndarray | None:
     """The value in numpy, or None where it is traced or a share, of what is counted at run time."""
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
     return None if traced or isinstance(value, Share) else np.asarray(value)
@@ -262,7 +262,7 @@ def check_weights(weights):
     if weights is None:
         return
     _check_real("weights", weights)
-    known = _known(weights)
+    known = known_value(weights)
     if known is not None and not np.all(known >= 0):
         raise ValueError(f"weights must not be negative, got a smallest of {np.min(known)}")
 

@@ -20,6 +20,7 @@ from softbin.arguments import (
     check_regularizer,
     count_of,
     groups_along,
+    known_value,
     prepare,
     prepare_choice,
 )
@@ -191,9 +192,10 @@ def bottom_k_mean(
 
 def _is_zero_temperature(temperature) -> bool:
     """Whether all temperatures are known to be 0."""
-    if isinstance(temperature, jax.core.Tracer):
+    known = known_value(temperature)
+    if known is None:
         return False
-    zero = np.asarray(temperature) == 0
+    zero = known == 0
     if np.any(zero) and not np.all(zero):
         raise ValueError(f"temperature must be 0 for every group or positive for every group, got {temperature}")
     return bool(np.all(zero))

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from softbin import budgets
-from softbin.arguments import check_floating, check_mask, computed_in
+from softbin.arguments import check_floating, check_mask, computed_in, known_value
 from softbin.hard_choices import cutoff
 
 
@@ -95,5 +94,6 @@ def check_experts(num_experts: int, k: Any) -> None:
     """With none or all of them chosen there is nothing to balance."""
     if isinstance(k, budgets.Share) or callable(k):
         raise TypeError(f"k must be the number of experts that a token chooses, got {k!r}")
-    if not isinstance(k, jax.core.Tracer) and not 1 <= k < num_experts:
+    known = known_value(k)
+    if known is not None and not 1 <= known < num_experts:
         raise ValueError(f"k must be at least 1 and less than the number of experts, {num_experts}, got {k}")

@@ -69,6 +69,11 @@ def test_shards_of_a_map_have_the_bias_of_the_whole():
     np.testing.assert_array_equal(jax.jit(mapped)(SCORES, zeros), step(SCORES, zeros))
 
 
+def test_a_number_of_experts_may_be_an_array_that_is_known():
+    bias = jax.jit(lambda scores, bias: quantile_bias(scores, bias, jnp.asarray(K)))(SCORES, jnp.zeros(EXPERTS))
+    np.testing.assert_array_equal(bias, step(SCORES, jnp.zeros(EXPERTS)))
+
+
 @pytest.mark.parametrize("tokens", [0, 1, 4])
 def test_a_batch_that_says_nothing_leaves_the_bias(tokens):
     bias = jnp.arange(8.0) - 3.5

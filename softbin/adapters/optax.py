@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Int, PyTree, Real
 
 from softbin import thresholds
-from softbin.arguments import Count, computed_in
+from softbin.arguments import Count, computed_in, known_value
 from softbin.budgets import Share
 from softbin.groups import Groups
 from softbin.operators import project_hypersimplex
@@ -241,7 +241,7 @@ def _kth_magnitude(leaves: list[Array], k) -> Array:
     size = sum(leaf.size for leaf in leaves)
     if isinstance(k, Share):
         k = jnp.round(jnp.asarray(k.shares, jnp.float32) * size).astype(jnp.int32)
-    elif not isinstance(k, jax.core.Tracer) and not 0 <= k <= size:
+    elif (known := known_value(k)) is not None and not 0 <= known <= size:
         raise ValueError(f"k must be in [0, n], n = {size} parameters, got {k}")
     dtype = jnp.int64 if any(leaf.dtype == jnp.float64 for leaf in leaves) else jnp.int32
 
