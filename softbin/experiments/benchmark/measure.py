@@ -102,15 +102,16 @@ def measure(size: Size, plan: Plan) -> list[Record]:
     """A record for each implementation whose packages are installed; where it was not measured, with the reason."""
     implementations = runnable(size)
     records = {name: Record(*size, name, jax.devices()[0].device_kind) for name in implementations}
-    needed, available = size.n * size.classes * _MEMORY_PER_LOGIT, available_bytes()
-    if available is not None and needed > available:
-        reason = f"needs about {needed / 2**30:.1f} GiB of memory, and {available / 2**30:.1f} GiB are available"
+    if reason := _too_large(size.n * size.classes * _MEMORY_PER_LOGIT):
         return [record._replace(skipped=reason) for record in records.values()]
 
     batch = make_batch(size)
     programs: dict[str, Program] = {}
     for name, implementation in implementations.items():
         program = implementation.build(batch)
+        if reason := _too_large(program.temporary_bytes or 0):
+            records[name] = records[name]._replace(skipped=reason)
+            continue
         seconds = _seconds(program.forward_backward)
         if implementation.may_be_slow and seconds > plan.slow_seconds:
             reason = f"one call took {seconds:.1f} s, more than {plan.slow_seconds:g} s"
@@ -124,7 +125,15 @@ def measure(size: Size, plan: Plan) -> list[Record]:
     return list(records.values())
 
 
+def _too_large(needed: int) -> str | None:
+    available = available_bytes()
+    if available is None or needed <= available:
+        return None
+    return f"needs about {needed / 2**30:.1f} GiB of memory, and {available / 2**30:.1f} GiB are available"
+
+
 def _record(blank: Record, program: Program, times: _Times, baseline: str, baseline_times: _Times) -> Record:
+    errors = program.errors and program.errors()
     ratios = map(operator.truediv, times.forward_backward, baseline_times.forward_backward)
     return blank._replace(
         device=program.device or blank.device,

@@ -9,7 +9,7 @@ from rich.console import Console
 import softbin
 from softbin.experiments.benchmark import cases
 from softbin.experiments.benchmark import measure as measuring
-from softbin.experiments.benchmark.cases import IMPLEMENTATIONS, Program, Size, make_batch
+from softbin.experiments.benchmark.cases import IMPLEMENTATIONS, Implementation, Program, Size, make_batch
 from softbin.experiments.benchmark.measure import Plan, bench, interleave, measure
 from softbin.experiments.benchmark.report import Record
 from softbin.experiments.common.errors import UserError
@@ -114,6 +114,14 @@ def test_a_size_that_does_not_fit_into_memory_is_recorded_with_the_reason(monkey
     reason = "needs about 10.0 GiB of memory, and 1.0 GiB are available"
     assert {record["skipped"] for record in result["records"]} == {reason}
     assert f"skipped all: {reason}" in text.getvalue()
+
+
+def test_an_implementation_that_does_not_fit_into_memory_is_recorded_with_the_reason(two_implementations, monkeypatch):
+    two_implementations["large"] = Implementation(lambda batch: Program(None, pytest.fail, temporary_bytes=2**60))
+    monkeypatch.setattr(measuring, "available_bytes", lambda: 2**30)
+    *others, large = measure(TINY.sizes[0], TINY)
+    assert large.skipped == f"needs about {2**30:.1f} GiB of memory, and 1.0 GiB are available"
+    assert all(record.skipped is None for record in others)
 
 
 def test_missing_packages_are_named(two_implementations, monkeypatch, tmp_path):
