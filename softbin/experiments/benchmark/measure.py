@@ -44,7 +44,11 @@ FULL = Plan(
         Size("loss", 8192, 1000),
         Size("loss", 65_536, 1000),
         Size("loss", 16_777_216, 1),
-        *(Size("selection", 8192, entries) for entries in (128, 1024, 16_384)),
+        Size("selection", 8192, 8),
+        Size("selection", 2048, 64),
+        Size("selection", 2048, 1024),
+        Size("selection", 256, 4096),
+        Size("selection", 256, 16_384),
         Size("hard choice", 8192, 64),
         Size("hard choice", 8192, 256),
         Size("hard choice", 2048, 1024),
@@ -59,7 +63,7 @@ FULL = Plan(
 QUICK = Plan(
     sizes=(
         *(Size("loss", n, 10) for n in (128, 1024, 8192, 65_536)),
-        Size("selection", 8192, 128),
+        Size("selection", 2048, 64),
         Size("hard choice", 8192, 256),
         Size("trimmed mean", 65_536, 1),
     ),
@@ -144,7 +148,8 @@ def _record(blank: Record, program: Program, times: _Times, baseline: str, basel
         baseline=baseline,
         rounds=len(times.forward_backward),
         temporary_bytes=program.temporary_bytes,
-        max_error=program.max_error and program.max_error(),
+        max_error=errors and errors.entry,
+        sum_error=errors and errors.total,
     )
 
 
