@@ -330,7 +330,7 @@ def _softsort(scores, k: int):
 def _ott(scores, k: int):
     """Entropic transport of scores to 0 and 1, the choice by `softbin.binary_entropy` at half of its temperature.
 
-    Differentiated step by step: the implicit derivative, its default, is not finite in float32.
+    Differentiated step by step: the implicit derivative, its default, fails in float32.
     """
     keywords = {"epsilon": 2 * SELECTION_TEMPERATURE, "squashing_fun": lambda x: x, "implicit_diff": None}
     return _import("ott.tools.soft_sort").topk_mask(scores, k=k, **keywords)

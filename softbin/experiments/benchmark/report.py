@@ -103,7 +103,7 @@ def _title(record: Record) -> str:
 
 
 def _table(records: Sequence[Record], title: str) -> Table:
-    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
     result.add_column("implementation", no_wrap=True)
     for heading in ("compile s", "fwd ms", "fwd + bwd ms", "ratio", "temporary MiB", "max error", "sum error"):
         result.add_column(heading, justify="right", no_wrap=True)
