@@ -62,7 +62,7 @@ FULL = Plan(
 )
 QUICK = Plan(
     sizes=(
-        *(Size("loss", n, 10) for n in (128, 1024, 8192, 65_536)),
+        *(Size("loss", n, 10) for n in (128, 8192, 65_536)),
         Size("selection", 2048, 64),
         Size("hard choice", 8192, 256),
         Size("trimmed mean", 65_536, 1),
