@@ -13,16 +13,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from scipy.special import expit
 
 import softbin
-from softbin.experiments.benchmark.numpy_projections import exact_projection, isotonic_projection
+from softbin.experiments.benchmark.lapsum import lapsum
+from softbin.experiments.benchmark.numpy_projections import (
+    exact_choice,
+    exact_projection,
+    isotonic_projection,
+    laplace_link,
+)
 from softbin.kernels.on_chip import LONGEST
 
 TEMPERATURE = 1.5  # of the squared losses; the default of softbin.loss
 SELECTION_TEMPERATURE = 0.1
-SELECTED = 8  # entries of each example
+SELECTED = 8  # entries of each example, or a quarter of them where that is less
 
 _CHECKED_GROUPS = 16
+
+Exact = Callable[[np.ndarray, float], np.ndarray]
+"""`(point, k) -> y` in float64."""
 
 
 class Size(NamedTuple):
@@ -45,12 +55,19 @@ class Batch(NamedTuple):
     labels: jax.Array
 
 
+class Errors(NamedTuple):
+    """Of a projection: the largest."""
+
+    entry: float | None  # None where the exact solution is another function
+    total: float  # |Σ y - k|
+
+
 class Program(NamedTuple):
     """An implementation made ready for one batch: calls that return when the result is there."""
 
     forward: Callable[[], Any] | None
     forward_backward: Callable[[], Any]
-    max_error: Callable[[], float] | None = None  # of the projection; None where there is none
+    errors: Callable[[], Errors] | None = None  # of the projection; None where there is none
     compile_s: float | None = None  # tracing and compiling the forward and backward program
     temporary_bytes: int | None = None  # that this program needs besides its arguments and results
     device: str | None = None  # where it runs, if not where JAX does
@@ -87,12 +104,15 @@ def _import(name: str) -> Any:
             return None
 
 
-def max_error(logits, y, k: np.ndarray, temperature: float) -> float:
-    """The largest error of a projection along the first axis; where there are many groups, of 16 of them."""
+def errors(logits, y, k: np.ndarray, temperature: float, exact: Exact | None = exact_projection) -> Errors:
+    """The errors of a projection along the first axis; those of entries in 16 groups, where there are more."""
     logits, y = np.asarray(logits), np.asarray(y)
+    total = float(np.abs(y.sum(0, dtype=np.float64) - k).max())
+    if exact is None:
+        return Errors(None, total)
     groups = np.unique(np.linspace(0, logits.shape[1] - 1, _CHECKED_GROUPS).astype(int))
-    exact = {c: exact_projection(logits[:, c] / np.float64(temperature), float(k[c])) for c in groups}
-    return float(max(np.abs(y[:, c] - exact[c]).max() for c in groups))
+    solutions = {c: exact(logits[:, c] / np.float64(temperature), float(k[c])) for c in groups}
+    return Errors(float(max(np.abs(y[:, c] - solutions[c]).max() for c in groups)), total)
 
 
 def _half(batch: Batch) -> np.ndarray:
@@ -119,7 +139,7 @@ def _cross_entropy(logits, labels):
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
 
-def _compiled(function, error: Callable[[Batch], float] | None = None) -> Callable[[Batch], Program]:
+def _compiled(function, errors_of: Callable[[Batch], Errors] | None = None) -> Callable[[Batch], Program]:
     """An implementation in JAX, from `(logits, labels) -> scalar`."""
 
     def build(batch: Batch) -> Program:
@@ -131,7 +151,7 @@ def _compiled(function, error: Callable[[Batch], float] | None = None) -> Callab
         return Program(
             forward=lambda: jax.block_until_ready(forward(*batch)),
             forward_backward=lambda: jax.block_until_ready(forward_backward(*batch)),
-            max_error=error and partial(error, batch),
+            errors=errors_of and partial(errors_of, batch),
             compile_s=compile_s,
             temporary_bytes=memory.temp_size_in_bytes if memory else None,
         )
@@ -143,11 +163,11 @@ def _softbin(function, k: Callable[[Batch], np.ndarray], temperature: float, **k
     """A loss of ours and its projection; keywords go to both."""
     project = jax.jit(partial(softbin.soft_binary_argmax, axis=0, **keywords))
 
-    def error(batch: Batch) -> float:
+    def errors_of(batch: Batch) -> Errors:
         budget = k(batch)
-        return max_error(batch.logits, project(batch.logits, budget, temperature), budget, temperature)
+        return errors(batch.logits, project(batch.logits, budget, temperature), budget, temperature)
 
-    return _compiled(partial(function, **keywords), error)
+    return _compiled(partial(function, **keywords), errors_of)
 
 
 def _jaxopt(batch: Batch) -> Program:
@@ -162,10 +182,10 @@ def _jaxopt(batch: Batch) -> Program:
         scores = logits.T / TEMPERATURE
         return (project_class(scores[0])[None] if len(scores) == 1 else jax.vmap(project_class)(scores)).T
 
-    def error(batch: Batch) -> float:
-        return max_error(batch.logits, jax.jit(project)(batch.logits), _half(batch), TEMPERATURE)
+    def errors_of(batch: Batch) -> Errors:
+        return errors(batch.logits, jax.jit(project)(batch.logits), _half(batch), TEMPERATURE)
 
-    return _compiled(lambda logits, labels: _squared_error(project(logits), labels), error)(batch)
+    return _compiled(lambda logits, labels: _squared_error(project(logits), labels), errors_of)(batch)
 
 
 def _isotonic(batch: Batch) -> Program:
@@ -189,7 +209,7 @@ def _isotonic(batch: Batch) -> Program:
     return Program(
         forward=lambda: forward()[0],
         forward_backward=forward_backward,
-        max_error=lambda: max_error(logits, project()[0], _half(batch), TEMPERATURE),
+        errors=lambda: errors(logits, project()[0], _half(batch), TEMPERATURE),
         device="cpu",
     )
 
@@ -211,10 +231,8 @@ def _torch_and_entmax() -> tuple[Any, Any]:
 def _entmax(batch: Batch) -> Program:
     """Along the contiguous rows of the transpose, which is faster than along columns."""
     torch, entmax = _torch_and_entmax()
-    device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
-    logits, labels = (torch.tensor(np.asarray(array), device=device) for array in batch)
+    logits, labels = _tensors(batch)
     n, classes = logits.shape
-    logits.requires_grad_()
 
     def project():
         return entmax.budget_bisect(logits.T.contiguous() / TEMPERATURE, n / 2, -1).T
@@ -222,6 +240,36 @@ def _entmax(batch: Batch) -> Program:
     def loss():
         targets = labels if labels.ndim == 2 else torch.nn.functional.one_hot(labels.long(), classes)
         return torch.sum((project() - targets) ** 2) / (2 * n)
+
+    def errors_of() -> Errors:
+        return errors(batch.logits, project().detach().cpu(), _half(batch), TEMPERATURE)
+
+    return _in_torch(logits, loss, errors_of)
+
+
+def _entmax_selection(batch: Batch) -> Program:
+    torch, entmax = _torch_and_entmax()
+    scores, _ = _tensors(batch)
+
+    def select():
+        return entmax.budget_bisect(scores / SELECTION_TEMPERATURE, _selected(scores), -1)
+
+    def errors_of() -> Errors:
+        return _selection_errors(batch, select().detach().cpu(), exact_projection)
+
+    return _in_torch(scores, lambda: torch.sum(select() ** 2), errors_of)
+
+
+def _tensors(batch: Batch) -> tuple[Any, Any]:
+    """On the device of JAX, where torch has it; the logits require a gradient."""
+    torch, _ = _torch_and_entmax()
+    device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+    logits, labels = (torch.tensor(np.asarray(array), device=device) for array in batch)
+    return logits.requires_grad_(), labels
+
+
+def _in_torch(logits, loss: Callable[[], Any], errors_of: Callable[[], Errors]) -> Program:
+    torch, _ = _torch_and_entmax()
 
     def forward():
         with torch.no_grad():
@@ -236,8 +284,8 @@ def _entmax(batch: Batch) -> Program:
     return Program(
         forward=forward,
         forward_backward=forward_backward,
-        max_error=lambda: max_error(batch.logits, project().detach().cpu(), _half(batch), TEMPERATURE),
-        device=device,
+        errors=errors_of,
+        device=logits.device.type,
     )
 
 
@@ -247,22 +295,49 @@ def _copy(batch: Batch) -> Program:
     return Program(forward=None, forward_backward=lambda: jax.block_until_ready(copy(batch.logits)))
 
 
-def _selection(**keywords) -> Callable[[Batch], Program]:
-    """The sum of squares of a selection of ours."""
+def _selected(scores) -> int:
+    return min(SELECTED, scores.shape[-1] // 4)
+
+
+def _selection(select, exact: Exact | None = None) -> Callable[[Batch], Program]:
+    """The sum of squares of a selection, `(scores, k) -> y`; without `exact`, errors of its sums alone."""
 
     @jax.jit
-    def select(scores):
-        return softbin.soft_binary_argmax(scores, SELECTED, SELECTION_TEMPERATURE, **keywords)
+    def selection(scores):
+        return select(scores, _selected(scores))
 
-    def error(batch: Batch) -> float:
-        scores, y = np.asarray(batch.logits), np.asarray(select(batch.logits))
-        return max_error(scores.T, y.T, np.full(len(y), SELECTED), SELECTION_TEMPERATURE)
+    def errors_of(batch: Batch) -> Errors:
+        return _selection_errors(batch, selection(batch.logits), exact)
 
-    return _compiled(lambda scores, labels: jnp.sum(select(scores) ** 2), error)
+    return _compiled(lambda scores, labels: jnp.sum(selection(scores) ** 2), errors_of)
+
+
+def _selection_errors(batch: Batch, y, exact: Exact | None) -> Errors:
+    k = np.full(len(y), _selected(y))
+    return errors(batch.logits.T, np.asarray(y).T, k, SELECTION_TEMPERATURE, exact)
+
+
+def _softbin_selection(exact: Exact = exact_projection, **keywords) -> Callable[[Batch], Program]:
+    return _selection(partial(softbin.soft_binary_argmax, temperature=SELECTION_TEMPERATURE, **keywords), exact)
+
+
+def _softsort(scores, k: int):
+    """The sum of k softmaxes of the negative distances to the k-th largest score; its entries may exceed 1."""
+    keywords = {"softness": SELECTION_TEMPERATURE, "method": "softsort", "standardize": False}
+    return jnp.sum(_import("softjax").top_k(scores, k, **keywords)[1], -2)
+
+
+def _ott(scores, k: int):
+    """Entropic transport of scores to 0 and 1, the choice by `softbin.binary_entropy` at half of its temperature.
+
+    Differentiated step by step: the implicit derivative, its default, fails in float32.
+    """
+    keywords = {"epsilon": 2 * SELECTION_TEMPERATURE, "squashing_fun": lambda x: x, "implicit_diff": None}
+    return _import("ott.tools.soft_sort").topk_mask(scores, k=k, **keywords)
 
 
 def _top_k(scores, labels):
-    return jnp.sum(jax.lax.top_k(scores, SELECTED)[0] ** 2)
+    return jnp.sum(jax.lax.top_k(scores, _selected(scores))[0] ** 2)
 
 
 def _few(n: int) -> int:
@@ -301,6 +376,8 @@ def _trimmed(mean) -> Callable[[Batch], Program]:
     return _compiled(lambda logits, labels: mean(jnp.ravel(logits), logits.size // 2))
 
 
+_exact_laplace = partial(exact_choice, laplace_link)
+_exact_entropy = partial(exact_choice, expit)
 _label_count_loss = partial(softbin.loss, budget=softbin.budgets.label_count)
 
 IMPLEMENTATIONS: Mapping[str, Mapping[str, Implementation]] = {
@@ -319,9 +396,21 @@ IMPLEMENTATIONS: Mapping[str, Mapping[str, Implementation]] = {
         "entmax budget_bisect": Implementation(_entmax, ("torch", "entmax"), may_be_slow=True),
     },
     "selection": {
-        "softbin.soft_binary_argmax": Implementation(_selection()),
-        "softbin.soft_binary_argmax, pallas": Implementation(_selection(implementation="pallas"), on_chip=True),
+        "softbin.soft_binary_argmax": Implementation(_softbin_selection()),
+        "softbin.soft_binary_argmax, laplace": Implementation(
+            _softbin_selection(_exact_laplace, regularizer=softbin.laplace)
+        ),
+        "softbin.soft_binary_argmax, entropy": Implementation(
+            _softbin_selection(_exact_entropy, regularizer=softbin.binary_entropy)
+        ),
+        "softbin.soft_binary_argmax, pallas": Implementation(_softbin_selection(implementation="pallas"), on_chip=True),
         "jax.lax.top_k": Implementation(_compiled(_top_k)),
+        "entmax budget_bisect": Implementation(_entmax_selection, ("torch", "entmax"), may_be_slow=True),
+        "LapSum": Implementation(
+            _selection(lambda scores, k: lapsum(scores / SELECTION_TEMPERATURE, k), _exact_laplace), may_be_slow=True
+        ),
+        "ott-jax topk_mask": Implementation(_selection(_ott, _exact_entropy), ("ott",), may_be_slow=True),
+        "softjax top_k, softsort": Implementation(_selection(_softsort), ("softjax",), may_be_slow=True),
     },
     "hard choice": {
         "softbin.kth_largest": Implementation(_hard(softbin.kth_largest)),

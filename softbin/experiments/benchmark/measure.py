@@ -44,7 +44,11 @@ FULL = Plan(
         Size("loss", 8192, 1000),
         Size("loss", 65_536, 1000),
         Size("loss", 16_777_216, 1),
-        *(Size("selection", 8192, entries) for entries in (128, 1024, 16_384)),
+        Size("selection", 8192, 8),
+        Size("selection", 2048, 64),
+        Size("selection", 2048, 1024),
+        Size("selection", 256, 4096),
+        Size("selection", 256, 16_384),
         Size("hard choice", 8192, 64),
         Size("hard choice", 8192, 256),
         Size("hard choice", 2048, 1024),
@@ -58,8 +62,8 @@ FULL = Plan(
 )
 QUICK = Plan(
     sizes=(
-        *(Size("loss", n, 10) for n in (128, 1024, 8192, 65_536)),
-        Size("selection", 8192, 128),
+        *(Size("loss", n, 10) for n in (128, 8192, 65_536)),
+        Size("selection", 2048, 64),
         Size("hard choice", 8192, 256),
         Size("trimmed mean", 65_536, 1),
     ),
@@ -102,15 +106,16 @@ def measure(size: Size, plan: Plan) -> list[Record]:
     """A record for each implementation whose packages are installed; where it was not measured, with the reason."""
     implementations = runnable(size)
     records = {name: Record(*size, name, jax.devices()[0].device_kind) for name in implementations}
-    needed, available = size.n * size.classes * _MEMORY_PER_LOGIT, available_bytes()
-    if available is not None and needed > available:
-        reason = f"needs about {needed / 2**30:.1f} GiB of memory, and {available / 2**30:.1f} GiB are available"
+    if reason := _too_large(size.n * size.classes * _MEMORY_PER_LOGIT):
         return [record._replace(skipped=reason) for record in records.values()]
 
     batch = make_batch(size)
     programs: dict[str, Program] = {}
     for name, implementation in implementations.items():
         program = implementation.build(batch)
+        if reason := _too_large(program.temporary_bytes or 0):
+            records[name] = records[name]._replace(skipped=reason)
+            continue
         seconds = _seconds(program.forward_backward)
         if implementation.may_be_slow and seconds > plan.slow_seconds:
             reason = f"one call took {seconds:.1f} s, more than {plan.slow_seconds:g} s"
@@ -124,7 +129,15 @@ def measure(size: Size, plan: Plan) -> list[Record]:
     return list(records.values())
 
 
+def _too_large(needed: int) -> str | None:
+    available = available_bytes()
+    if available is None or needed <= available:
+        return None
+    return f"needs about {needed / 2**30:.1f} GiB of memory, and {available / 2**30:.1f} GiB are available"
+
+
 def _record(blank: Record, program: Program, times: _Times, baseline: str, baseline_times: _Times) -> Record:
+    errors = program.errors and program.errors()
     ratios = map(operator.truediv, times.forward_backward, baseline_times.forward_backward)
     return blank._replace(
         device=program.device or blank.device,
@@ -135,7 +148,8 @@ def _record(blank: Record, program: Program, times: _Times, baseline: str, basel
         baseline=baseline,
         rounds=len(times.forward_backward),
         temporary_bytes=program.temporary_bytes,
-        max_error=program.max_error and program.max_error(),
+        max_error=errors and errors.entry,
+        sum_error=errors and errors.total,
     )
 
 

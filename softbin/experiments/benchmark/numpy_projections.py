@@ -1,9 +1,9 @@
-"""The projection onto the hypersimplex in numpy and float64: exact, to check others, and by isotonic regression."""
+"""Choices of k of n in numpy and float64: exact, to check others, and by isotonic regression."""
 
 from collections.abc import Callable
 
 import numpy as np
-from scipy.optimize import isotonic_regression
+from scipy.optimize import brentq, isotonic_regression
 
 
 def exact_projection(point: np.ndarray, k: float) -> np.ndarray:
@@ -20,6 +20,20 @@ def exact_projection(point: np.ndarray, k: float) -> np.ndarray:
     while below < (middle := (below + above) / 2) < above:
         below, above = (middle, above) if surplus(middle) > 0 else (below, middle)
     return np.clip(point - middle, 0, 1)
+
+
+def exact_choice(link: Callable[[np.ndarray], np.ndarray], point: np.ndarray, k: float) -> np.ndarray:
+    """`link(point - λ)` with the sum `k`, for a link of unbounded support and `0 < k < n`: Brent's method."""
+    point = np.asarray(point, np.float64)
+    width = 100  # beyond it no link has as much as a share k / n, nor leaves as little as 1 - k / n
+    threshold = brentq(lambda t: np.sum(link(point - t)) - k, point.min() - width, point.max() + width, xtol=1e-14)
+    return link(point - threshold)
+
+
+def laplace_link(u: np.ndarray) -> np.ndarray:
+    """Laplace's distribution function."""
+    tail = np.exp(-np.abs(u)) / 2
+    return np.where(u < 0, tail, 1 - tail)
 
 
 def isotonic_projection(point: np.ndarray, k: int) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:

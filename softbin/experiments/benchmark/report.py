@@ -20,7 +20,7 @@ from scipy.optimize import isotonic_regression
 import softbin
 from softbin.experiments.common import workdir as folder
 
-_PACKAGES = ("jax", "jaxlib", "optax", "numpy", "scipy", "jaxopt", "torch", "entmax")
+_PACKAGES = ("jax", "jaxlib", "optax", "numpy", "scipy", "jaxopt", "torch", "entmax", "ott-jax", "softjax")
 _SHOWN_CLASSES = 10
 _LABEL_GAP = 0.055  # of the picture's height
 _LABELS = {"copy": "copy: the logits read and written once"}  # where the name alone does not say it
@@ -42,6 +42,7 @@ class Record(NamedTuple):
     rounds: int | None = None
     temporary_bytes: int | None = None
     max_error: float | None = None
+    sum_error: float | None = None
     skipped: str | None = None  # the reason
 
 
@@ -102,9 +103,9 @@ def _title(record: Record) -> str:
 
 
 def _table(records: Sequence[Record], title: str) -> Table:
-    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
     result.add_column("implementation", no_wrap=True)
-    for heading in ("compile s", "fwd ms", "fwd + bwd ms", "ratio", "temporary MiB", "max error"):
+    for heading in ("compile s", "fwd ms", "fwd + bwd ms", "ratio", "temporary MiB", "max error", "sum error"):
         result.add_column(heading, justify="right", no_wrap=True)
     for record in records:
         mebibytes = None if record.temporary_bytes is None else record.temporary_bytes / 2**20
@@ -116,6 +117,7 @@ def _table(records: Sequence[Record], title: str) -> Table:
             _shown(record.ratio, ".2f"),
             _shown(mebibytes, ",.2f"),
             _shown(record.max_error, ".0e"),
+            _shown(record.sum_error, ".0e"),
         )
     return result
 

@@ -9,7 +9,7 @@ from rich.console import Console
 import softbin
 from softbin.experiments.benchmark import cases
 from softbin.experiments.benchmark import measure as measuring
-from softbin.experiments.benchmark.cases import IMPLEMENTATIONS, Program, Size, make_batch
+from softbin.experiments.benchmark.cases import IMPLEMENTATIONS, Implementation, Program, Size, make_batch
 from softbin.experiments.benchmark.measure import Plan, bench, interleave, measure
 from softbin.experiments.benchmark.report import Record
 from softbin.experiments.common.errors import UserError
@@ -42,7 +42,34 @@ def test_projected_losses_are_the_same_loss(name, classes):
     np.testing.assert_allclose(program.forward(), value, rtol=1e-5)
     for actual, expected in zip(program.forward_backward(), (value, gradient), strict=True):
         np.testing.assert_allclose(actual, expected, atol=1e-6)
-    assert program.max_error() < 1e-5
+    assert program.errors().entry < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "same", "tolerance"),
+    [
+        ("entmax budget_bisect", "softbin.soft_binary_argmax", 1e-5),
+        ("LapSum", "softbin.soft_binary_argmax, laplace", 1e-5),
+        ("ott-jax topk_mask", "softbin.soft_binary_argmax, entropy", 0.05),
+        ("softjax top_k, softsort", None, None),
+    ],
+)
+def test_selections_of_others(name, same, tolerance):
+    implementation = IMPLEMENTATIONS["selection"][name]
+    if missing := cases.missing_packages(implementation):
+        pytest.skip(f"needs {missing}")
+    batch = make_batch(Size("selection", 6, 16))
+    program = implementation.build(batch)
+    gradient = np.asarray(program.forward_backward()[1])
+    if same is None:
+        assert program.errors().entry is None
+        assert np.isfinite(gradient).all()
+        assert program.errors().total < 1e-5
+    else:
+        value, expected = IMPLEMENTATIONS["selection"][same].build(batch).forward_backward()
+        np.testing.assert_allclose(program.forward(), value, rtol=tolerance)
+        np.testing.assert_allclose(gradient, expected, atol=tolerance * np.abs(expected).max())
+        assert program.errors().entry < tolerance
 
 
 def test_cross_entropy_of_one_class_is_binary():
@@ -84,6 +111,7 @@ def test_every_installed_implementation_has_a_record_at_every_size(run):
         if record.implementation.startswith("softbin"):
             projects = record.case in ("loss", "selection")
             assert record.max_error <= 1e-6 if projects else record.max_error is None
+            assert record.sum_error <= 1e-5 if projects else record.sum_error is None
             assert record.compile_s > 0
             assert record.temporary_bytes > 0
         if record.implementation == ISOTONIC:
@@ -114,6 +142,14 @@ def test_a_size_that_does_not_fit_into_memory_is_recorded_with_the_reason(monkey
     reason = "needs about 10.0 GiB of memory, and 1.0 GiB are available"
     assert {record["skipped"] for record in result["records"]} == {reason}
     assert f"skipped all: {reason}" in text.getvalue()
+
+
+def test_an_implementation_that_does_not_fit_into_memory_is_recorded_with_the_reason(two_implementations, monkeypatch):
+    two_implementations["large"] = Implementation(lambda batch: Program(None, pytest.fail, temporary_bytes=2**60))
+    monkeypatch.setattr(measuring, "available_bytes", lambda: 2**30)
+    *others, large = measure(TINY.sizes[0], TINY)
+    assert large.skipped == f"needs about {2**30:.1f} GiB of memory, and 1.0 GiB are available"
+    assert all(record.skipped is None for record in others)
 
 
 def test_missing_packages_are_named(two_implementations, monkeypatch, tmp_path):

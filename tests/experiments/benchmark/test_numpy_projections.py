@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 import softbin
-from softbin.experiments.benchmark.numpy_projections import exact_projection, isotonic_projection
+from softbin.experiments.benchmark.numpy_projections import (
+    exact_choice,
+    exact_projection,
+    isotonic_projection,
+    laplace_link,
+)
 from tests import exact
 
 
@@ -26,6 +31,14 @@ def points():
 def test_exact_projection_is_exact(name, k):
     point = points()[name]
     np.testing.assert_allclose(exact_projection(point, float(k)), exact.euclidean(point, k).y, atol=1e-11)
+
+
+@pytest.mark.parametrize("k", [1, 20.5, 63])
+@pytest.mark.parametrize("name", points())
+def test_exact_choice_is_exact(name, k):
+    point = points()[name].astype(np.float32)
+    expected = exact.smooth(exact.laplace_link, point, k).y
+    np.testing.assert_allclose(exact_choice(laplace_link, point, float(k)), expected, atol=1e-11)
 
 
 @pytest.mark.parametrize("k", [0, 1, 7, 20, 63, 64])

@@ -1,7 +1,11 @@
+import io
+
 import numpy as np
 import pytest
+from rich.console import Console
 
 from softbin.experiments.benchmark import report
+from softbin.experiments.benchmark.cases import IMPLEMENTATIONS
 from softbin.experiments.benchmark.report import Record, spread
 
 ENVIRONMENT = {
@@ -48,6 +52,19 @@ def test_an_accelerator_is_told_by_its_own_name(picture):
 
 def test_the_picture_says_what_is_copied(picture):
     assert {text.get_text() for text in picture().texts} == {"softbin.loss", "copy: the logits read and written once"}
+
+
+def test_the_widest_numbers_fit_into_the_table():
+    wide = {"compile_s": 12.345, "ratio": 1234.567, "temporary_bytes": 2**40, "max_error": 1e-7, "sum_error": 2e-7}
+    names = IMPLEMENTATIONS["selection"]
+    records = [
+        Record("selection", 2, 8, name, "cpu", forward_ms=1234.567, forward_backward_ms=4321.0, **wide)
+        for name in names
+    ]
+    text = io.StringIO()
+    report.show(records, Console(file=text, width=120))
+    shown = {*names, "1234.567", "4321.000", "1234.57", "1,048,576.00", "1e-07", "2e-07", "sum error"}
+    assert all(each in text.getvalue() for each in shown)
 
 
 def test_labels_of_lines_are_spread():
