@@ -1,6 +1,6 @@
-"""Which settings each method takes in networks that choose inside: 192 runs for two CPU cores.
+"""Which settings each method takes in networks that choose inside: 309 runs for two CPU cores.
 
-The sweep `sparsity` has other seeds, and takes what is chosen here, as :func:`chosen` gives it.
+The sweep `sparsity` has other seeds, and takes what is chosen here.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ TRIED: dict[str, dict[str, Mapping[str, tuple[float, ...]]]] = {
     },
     "experts": {
         "unbalanced": {},
-        "auxiliary_loss": {"penalty": (0.01, 0.03, 0.1)},
+        "auxiliary_loss": {"penalty": (0.01, 0.03, 0.1, 0.3)},
         "sign": {"penalty": (0.003, 0.01, 0.03)},
         "local_quantiles": {},
         "bins": {},
@@ -36,8 +36,8 @@ TRIED: dict[str, dict[str, Mapping[str, tuple[float, ...]]]] = {
     "features": {
         "soft": {"temperature": (0.003, 0.01, 0.03)},
         "straight_through": {"temperature": (0.01, 0.03, 0.1)},
-        "stochastic_gates": {"penalty": (0.3, 1.0, 3.0)},
-        "l1": {"penalty": (0.3, 1.0, 3.0)},
+        "stochastic_gates": {"penalty": (0.3, 1.0, 3.0, 10.0)},
+        "l1": {"penalty": (0.3, 1.0, 3.0, 10.0)},
         "variance": {},
         "f_test": {},
         "random": {},
@@ -52,7 +52,7 @@ TRIED: dict[str, dict[str, Mapping[str, tuple[float, ...]]]] = {
     },
 }
 """The temperatures and penalties of each method, each at all `RATES`."""
-RATES = (1e-3, 3e-3)
+RATES = (1e-3, 3e-3, 1e-2)
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -138,6 +138,6 @@ def _difference(row: pd.Series) -> str:
 def _findings(compared: pd.DataFrame) -> list[str]:
     return [
         f"{row['task']}, k = {row['k']:g}: {row['measure'].replace('_', ' ')} of {row['method']} less that of "
-        f"{row['best']} {row['difference']:+.4f}, p {text.probability(row['p_holm'])}."
+        f"{row['best']} {row['difference']:+.4f} (corrected p {text.probability(row['p_holm'])})."
         for _, row in compared.dropna(subset="difference").iterrows()
     ]
