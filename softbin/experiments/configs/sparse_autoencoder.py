@@ -11,13 +11,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.dataset = "fashion_mnist"  # or digits
     config.data_dir = ""
     config.train_examples = 10240
-    config.validation_examples = 2560
+    config.validation_examples = 5000
     config.k = 16.0  # latents or experts of an image, pixels, or the share of the weights
     config.width = 4096  # latents, experts, or hidden units
     config.temperature = 1.0  # of the soft choice; the last one where it falls
-    config.penalty = 0.0  # of gates, norms or the load; the step of the method sign
+    config.penalty = 0.0  # of gates, norms or loads; the step of the method sign
     config.learning_rate = 1e-3
-    config.epochs = 10
-    config.batch_size = 512
+    config.epochs = 8
+    config.batch_size = 128
     config.seed = 0
     return config

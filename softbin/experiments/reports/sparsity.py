@@ -22,9 +22,9 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-_SETTING = ["task", "k"]
+_SETTING = ["task", "k", "dataset", "train_examples", "width", "epochs", "batch_size"]
 _TUNED = ["temperature", "penalty", "learning_rate"]
-_BESIDE = ("dead", "load_max", "load_min", "batch_load_max")
+_BESIDE = ("dead", "active", "load_max", "load_min", "batch_load_max")
 _READING = f"""\
 After the last epoch, mean ± standard deviation over the seeds. Where a method was run with several temperatures,
 penalties or learning rates, they are those that are best on the validation images, in the mean over the seeds.
@@ -66,7 +66,7 @@ def report(runs: Runs, source: str, workdir: Path) -> list[str]:
         text.run_fields(runs.table, text.field_values(runs.table, _FIELDS)),
         *text.left_out(runs, sorted(runs.table.loc[repeats, "run"])),
     ]
-    for (task, k), rows in compared.groupby(_SETTING, sort=False):
+    for (task, k, *_), rows in compared.groupby(_SETTING, sort=False):
         parts += [f"## {task}, k = {k:g}", _methods(rows)]
     folder.write(workdir / folder.REPORT_FILE, "\n\n".join(parts) + "\n")
     return findings
@@ -75,7 +75,7 @@ def report(runs: Runs, source: str, workdir: Path) -> list[str]:
 def chosen_settings(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of each method with what validates best, in the mean over the seeds."""
     parts = []
-    for (task, _, _), rows in table.groupby([*_SETTING, "method"], sort=False):
+    for (task, *_), rows in table.groupby([*_SETTING, "method"], sort=False):
         measure = TASKS[task].measure
         means = rows.groupby(_TUNED)[f"validation_{measure}"].mean()
         best = means.idxmin() if measure in ERRORS else means.idxmax()
@@ -90,7 +90,7 @@ def comparison(chosen: pd.DataFrame) -> pd.DataFrame:
       chosen: as of `chosen_settings`.
     """
     records: list[dict[str, Any]] = []
-    for (task, k), rows in chosen.groupby(_SETTING, sort=False):
+    for (task, *rest), rows in chosen.groupby(_SETTING, sort=False):
         measure = f"test_{TASKS[task].measure}"
         reached = {method: part.set_index("seed")[measure] for method, part in rows.groupby("method", sort=False)}
         others = {method: reached[method].mean() for method in reached if method not in (*OURS, *UNBOUND)}
@@ -98,7 +98,8 @@ def comparison(chosen: pd.DataFrame) -> pd.DataFrame:
         best = best_of(others, key=lambda method: others[method], default=None)
         for method, part in rows.groupby("method", sort=False):
             record = {
-                **{"task": task, "k": k, "method": method, "seeds": len(part), "measure": measure},
+                **dict(zip(_SETTING, (task, *rest), strict=True)),
+                **{"method": method, "seeds": len(part), "measure": measure},
                 **part.iloc[0][_TUNED],
                 **{"mean": part[measure].mean(), "sd": part[measure].std()},
                 **{name: part[name].mean() for name in _BESIDE},

@@ -36,14 +36,15 @@ class _Learner(NamedTuple):
 def train(
     split: Split, numbers: Numbers, *, method: str, width: int, epochs: int, batch_size: int
 ) -> dict[str, Float[Array, "..."]]:
-    """Train by Adam to reconstruct the images.
+    """Train by Adam to reconstruct the images, its rate falling to 0 as a cosine.
 
-    Latents are the largest of `relu(W (x - b) + c)`. Where a batch chooses, held-out images keep the latents above the
-    cutoff of as many training images as a batch has, so that none depends on another.
+    Latents are the largest of `relu(W (x - b) + c)`; each has a direction of length 1. Where a batch chooses, held-out
+    images keep the latents above the cutoff of as many training images as a batch has, so that none depends on another.
+    Nothing revives latents that die.
 
     Args:
       split: the images.
-      numbers: `k` latents of an image, the last temperature, the rate, and the seed.
+      numbers: `k` latents of an image, the last temperature, the first rate, and the seed.
       method: one of `METHODS`.
       width: how many latents there are.
       epochs: passes over the training images.
@@ -51,21 +52,21 @@ def train(
 
     Returns:
       For each epoch `validation_unexplained`, the mean squared error over that of the mean image, and `dead`, the share
-      of the latents that no training image of the epoch had; after the last `test_unexplained`.
+      of the latents that no training image of the epoch had among its largest; after the last `test_unexplained`, and
+      `active`, how many latents a test image has in the mean.
     """
     images = split.train.pixels
     rows, pixels = images.shape
     axis, steps = METHODS[method], rows // batch_size
     weight_key, order_key = jax.random.split(jax.random.key(numbers.seed))
-    directions = jax.random.normal(weight_key, (width, pixels))
-    directions /= jnp.linalg.norm(directions, axis=1, keepdims=True)
+    directions = _unit(jax.random.normal(weight_key, (width, pixels)))
     params = {
         "encoder": directions.T,
         "encoder_bias": jnp.zeros(width),
         "decoder": directions,
         "decoder_bias": images.mean(0),
     }
-    optimizer = optax.adam(numbers.learning_rate)
+    optimizer = optax.adam(optax.cosine_decay_schedule(numbers.learning_rate, epochs * steps))
 
     def encode(params, images):
         return jax.nn.relu((images - params["decoder_bias"]) @ params["encoder"] + params["encoder_bias"])
@@ -79,7 +80,7 @@ def train(
     def choose(latents, step):
         if method in ("top_k", "batch_top_k"):
             return softbin.binary_argmax(latents, count(latents), axis=axis)
-        annealed = ANNEALED_FROM ** (1 - step / (epochs * steps)) if method == "soft" else 1.0
+        annealed = ANNEALED_FROM ** (1 - step / max(epochs * steps - 1, 1)) if method == "soft" else 1.0
         return softbin.soft_binary_argmax(
             latents, count(latents), numbers.temperature * annealed, axis=axis, straight_through=method != "soft"
         )
@@ -87,30 +88,38 @@ def train(
     def loss_fn(params, batch, step):
         latents = encode(params, batch)
         chosen = choose(latents, step)
-        return jnp.mean((decode(params, latents * chosen) - batch) ** 2), jnp.any((latents * chosen) > 0, 0)
+        largest = chosen if method != "soft" else softbin.binary_argmax(latents, numbers.k)
+        return jnp.mean((decode(params, latents * chosen) - batch) ** 2), jnp.any((latents * largest) > 0, 0)
 
     def train_step(learner: _Learner, rows):
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
         (value, used), gradient = grad_fn(learner.params, images[rows], learner.step)
         updates, opt_state = optimizer.update(gradient, learner.opt_state)
         params = optax.apply_updates(learner.params, updates)
+        params |= {"decoder": _unit(params["decoder"])}
         return _Learner(params, opt_state, learner.step + 1, jnp.where(used, 0, learner.unused + 1)), value
 
-    def unexplained(learner: _Learner, part):
-        params = learner.params
-        latents = encode(params, part.pixels)
+    def keep(params, latents):
         if axis == _BY_IMAGE:
-            kept = latents * softbin.binary_argmax(latents, count(latents))
-        else:
-            reference = encode(params, images[:batch_size])
-            kept = jnp.where(latents > softbin.cutoff(reference, count(reference), axis=None), latents, 0)
-        return jnp.mean((decode(params, kept) - part.pixels) ** 2) / jnp.mean((part.pixels - images.mean(0)) ** 2)
+            return latents * softbin.binary_argmax(latents, count(latents))
+        reference = encode(params, images[:batch_size])
+        return jnp.where(latents > softbin.cutoff(reference, count(reference), axis=None), latents, 0)
+
+    def unexplained(params, part):
+        kept = keep(params, encode(params, part.pixels))
+        error = jnp.mean((decode(params, kept) - part.pixels) ** 2)
+        return error / jnp.mean((part.pixels - images.mean(0)) ** 2), jnp.mean(jnp.sum(kept > 0, 1))
 
     def measure(learner: _Learner):
-        dead = jnp.mean(learner.unused >= steps)
-        return {"validation_unexplained": unexplained(learner, split.validation), "dead": dead}
+        error, _ = unexplained(learner.params, split.validation)
+        return {"validation_unexplained": error, "dead": jnp.mean(learner.unused >= steps)}
 
     learner = _Learner(params, optimizer.init(params), jnp.zeros((), jnp.int32), jnp.zeros(width, jnp.int32))
     passes = {"rows": rows, "batch_size": batch_size, "epochs": epochs}
     learner, history = train_in_epochs(train_step, learner, measure, **passes, key=order_key)
-    return history | {"test_unexplained": unexplained(learner, split.test)}
+    error, active = unexplained(learner.params, split.test)
+    return history | {"test_unexplained": error, "active": active}
+
+
+def _unit(directions):
+    return directions / jnp.linalg.norm(directions, axis=1, keepdims=True)

@@ -81,7 +81,7 @@ class _Learner(NamedTuple):
 def train(
     split: Split, numbers: Numbers, *, method: str, width: int, epochs: int, batch_size: int
 ) -> dict[str, Float[Array, "..."]]:
-    """Train by Adam with cross-entropy.
+    """Train by Adam with cross-entropy, its rate falling to 0 as a cosine.
 
     An image goes to `k` of `width` experts, each of one hidden layer, whose logits are added by their gates. A mapped
     axis stands for the devices: each shard has images of other classes, and knows those of the others only by
@@ -89,7 +89,8 @@ def train(
 
     Args:
       split: the images.
-      numbers: `k`, the rate, the seed, and the penalty: the weight of the auxiliary loss, or the step of `sign`.
+      numbers: `k`, the first rate, the seed, and the penalty: the weight of the auxiliary loss, in which the load is
+        that of all shards, or the step of `sign`.
       method: one of `METHODS`.
       width: how many experts there are.
       epochs: passes over the training images.
@@ -103,7 +104,7 @@ def train(
     model_key, shard_key, order_key = jax.random.split(jax.random.key(numbers.seed), 3)
     images = _sharded(split.train, shard_key)
     rows, steps = images.labels.shape[1], images.labels.shape[1] // (batch_size // SHARDS)
-    optimizer = optax.adam(numbers.learning_rate)
+    optimizer = optax.adam(optax.cosine_decay_schedule(numbers.learning_rate, epochs * steps))
     params = _initial(model_key, images.pixels.shape[-1], width)
 
     def shard_loss(params, bias, batch: Images):
@@ -113,7 +114,7 @@ def train(
         value = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(outputs, batch.labels))
         load = jnp.mean(shares > 0, 0) * width / numbers.k
         if method == "auxiliary_loss":
-            value += numbers.penalty * jnp.mean(load * jnp.mean(jax.nn.softmax(logits), 0)) * width
+            value += numbers.penalty * jnp.sum(lax.pmean(load, _AXIS) * jnp.mean(jax.nn.softmax(logits), 0))
         return value, load, METHODS[method](lax.stop_gradient(logits), bias, numbers)
 
     def loss_fn(params, bias, batch: Images):

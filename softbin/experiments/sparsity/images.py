@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Real
 
 from softbin.experiments.common import data
@@ -33,17 +34,20 @@ class Numbers(NamedTuple):
     seed: Int[Array, ""]
 
 
-def load(name: str, data_dir: str, train_examples: int, validation_examples: int, pooled: bool) -> Split:
-    """A data set of :func:`softbin.experiments.common.data.load`.
+def load(name: str, data_dir: str, train_examples: int, validation_examples: int, seed: int, *, pooled: bool) -> Split:
+    """A data set of :func:`softbin.experiments.common.data.load`, of which a seed chooses the training images.
 
     Args:
       name, data_dir, train_examples, validation_examples: as there.
+      seed: of the choice.
       pooled: whether to take the means of 2 x 2 pixels.
 
     Raises:
       UserError: as there.
     """
-    loaded = data.load(name, data_dir, train_examples, validation_examples)
+    data.load(name, data_dir, train_examples, validation_examples)  # are there as many?
+    loaded = data.load(name, data_dir, 0, validation_examples)
+    chosen = np.random.default_rng(seed).permutation(len(loaded.train_labels))[: train_examples or None]
 
     def part(images, labels) -> Images:
         n, height, width, channels = images.shape
@@ -52,7 +56,7 @@ def load(name: str, data_dir: str, train_examples: int, validation_examples: int
         return Images(jnp.asarray(images.reshape(n, -1)), jnp.asarray(labels))
 
     return Split(
-        part(loaded.train_images, loaded.train_labels),
+        part(loaded.train_images[chosen], loaded.train_labels[chosen]),
         part(loaded.validation_images, loaded.validation_labels),
         part(loaded.test_images, loaded.test_labels),
     )

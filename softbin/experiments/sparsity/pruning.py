@@ -6,6 +6,7 @@ from itertools import pairwise
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 import softbin
@@ -27,19 +28,19 @@ METHODS = (*BY_MAGNITUDE, *BY_MASK, "dense")
 def train(
     split: Split, numbers: Numbers, *, method: str, width: int, epochs: int, batch_size: int
 ) -> dict[str, Float[Array, "..."]]:
-    """Train a network of two hidden layers by Adam with cross-entropy.
+    """Train a network of two hidden layers by Adam with cross-entropy, its rate falling to 0 as a cosine.
 
     - `global`: the largest weights of all layers, ever fewer, by :func:`softbin.adapters.optax.keep_top_k`.
     - `by_layer`: the same share of each layer.
     - `at_once`: as `global`, but all of it in the middle of the pruning.
-    - `soft`: the weights are multiplied by :func:`softbin.soft_binary_argmax` of their magnitudes in units of their
-      root mean square, at a temperature that falls to the given one.
+    - `soft`: the weights are multiplied by :func:`softbin.soft_binary_argmax` of their magnitudes, in units of the root
+      mean square of all; as many are chosen as `global` keeps, at a temperature that falls to the given one.
     - `straight_through`: likewise at the given temperature, with a hard mask forward.
     - `dense`: all weights.
 
     Args:
       split: the images.
-      numbers: `k`, the share of the weights; the last temperature, the rate, and the seed.
+      numbers: `k`, the share of the weights; the last temperature, the first rate, and the seed.
       method: one of `METHODS`.
       width: of the hidden layers.
       epochs: passes over the training images.
@@ -47,7 +48,7 @@ def train(
 
     Returns:
       After each epoch `validation_accuracy`, and after the last `test_accuracy`, of the network with the share of its
-      weights; before `END` the magnitudes leave more.
+      weights that is kept by then.
     """
     images = split.train
     rows, pixels = images.pixels.shape
@@ -60,7 +61,8 @@ def train(
         if method not in BY_MASK:
             return params["weights"]
         fallen = ANNEALED_FROM ** jnp.maximum(1 - step / (END * steps), 0) if method == "soft" else 1.0
-        return _masked(params["weights"], numbers.k, numbers.temperature * fallen, hard, method == "straight_through")
+        kept = share(numbers.k, step / steps)
+        return _masked(params["weights"], kept, numbers.temperature * fallen, hard, method == "straight_through")
 
     def loss_fn(params, batch: Images, step):
         logits = _logits(weights(params, step, hard=False), params["biases"], batch.pixels)
@@ -87,26 +89,31 @@ def train(
     return history | {"test_accuracy": accuracy(learner, split.test)}
 
 
+def share(k, progress, at_once: bool = False):
+    """Of the weights that are kept, from all to `k`."""
+    done = jnp.clip((progress - BEGIN) / (END - BEGIN), 0, 1)
+    left = jnp.where(done < 0.5, 1.0, 0.0) if at_once else (1 - done) ** 3
+    return k + (1 - k) * left
+
+
 def _optimizer(method: str, numbers: Numbers, steps: int, params) -> optax.GradientTransformation:
-    adam = optax.adam(numbers.learning_rate)
+    adam = optax.adam(optax.cosine_decay_schedule(numbers.learning_rate, steps))
     if method not in BY_MAGNITUDE:
         return adam
 
-    def share(step):
-        done = jnp.clip((step / steps - BEGIN) / (END - BEGIN), 0, 1)
-        left = jnp.where(done < 0.5, 1.0, 0.0) if method == "at_once" else (1 - done) ** 3
-        return softbin.budgets.fraction(numbers.k + (1 - numbers.k) * left)
+    def schedule(step):
+        return softbin.budgets.fraction(share(numbers.k, step / steps, at_once=method == "at_once"))
 
     layers = range(len(params["weights"])) if method == "by_layer" else [0] * len(params["weights"])
     labels = {"weights": [f"layer {layer}" for layer in layers], "biases": ["biases"] * len(params["biases"])}
-    pruned = {f"layer {layer}": optax.chain(adam, keep_top_k(share)) for layer in layers}
+    pruned = {f"layer {layer}": optax.chain(adam, keep_top_k(schedule)) for layer in layers}
     return optax.partition({**pruned, "biases": adam}, labels)
 
 
 def _masked(weights: list[Array], k, temperature, hard: bool, straight_through: bool) -> list[Array]:
     """By one choice among the weights of all layers."""
-    flat, unravel = jax.flatten_util.ravel_pytree(weights)
-    magnitudes = jnp.concatenate([jnp.ravel(jnp.abs(w) / jnp.sqrt(jnp.mean(w**2))) for w in weights])
+    flat, unravel = ravel_pytree(weights)
+    magnitudes = jnp.abs(flat) / jnp.sqrt(jnp.mean(flat**2))
     k = jnp.round(k * flat.size)
     if hard:
         mask = softbin.binary_argmax(magnitudes, k)

@@ -40,7 +40,7 @@ TASKS = {
 """By name."""
 ERRORS = (_UNEXPLAINED,)
 """The measures that are better where they are smaller."""
-_MEASURED = {"autoencoder": ("dead",), "experts": ("load_max", "load_min", "batch_load_max")}
+_MEASURED = {"autoencoder": ("dead", "active"), "experts": ("load_max", "load_min", "batch_load_max")}
 MEASURES = (
     *(f"{part}_{measure}" for measure in (_UNEXPLAINED, _ACCURACY) for part in ("validation", "test")),
     *(name for names in _MEASURED.values() for name in names),
@@ -69,14 +69,18 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> dict
     if finished is not None:
         return finished
     task = _checked(config)
-    split = load(config.dataset, config.data_dir, config.train_examples, config.validation_examples, task.pooled)
+    sizes = config.train_examples, config.validation_examples
+    split = load(config.dataset, config.data_dir, *sizes, config.seed, pooled=task.pooled)
+    if config.task == "features" and config.k > split.train.pixels.shape[1]:
+        raise UserError(f"k must be at most the number of pixels, {split.train.pixels.shape[1]}, got {config.k:g}")
     numbers = Numbers(*(jnp.asarray(config[name], jnp.float32) for name in Numbers._fields))
     numbers = numbers._replace(seed=jnp.asarray(config.seed, jnp.int32))
     folder.start(workdir, config.to_dict())
 
     start = time.perf_counter()
-    sizes = {name: config[name] for name in ("method", "width", "epochs", "batch_size")}
-    results = {name: values.tolist() for name, values in jax.device_get(task.train(split, numbers, **sizes)).items()}
+    program = {name: config[name] for name in ("method", "width", "epochs", "batch_size")}
+    found = jax.device_get(task.train(split, numbers, **program))
+    results = {name: values.tolist() for name, values in found.items()}
     seconds = time.perf_counter() - start
     columns = {name: values for name, values in results.items() if isinstance(values, list)}  # the others: in the end
     history = [{"epoch": e + 1, **{name: columns[name][e] for name in columns}} for e in range(config.epochs)]

@@ -66,7 +66,7 @@ def test_a_run_is_repeated_exactly_and_a_finished_one_is_not_run_again(finished,
 @pytest.mark.parametrize(("task", "method"), [(task, method) for task in TASKS for method in TASKS[task].methods])
 def test_every_method_has_the_measures_of_its_task(task, method):
     settings = config(task, method=method)
-    split = load("digits", "", 1024, 256, TASKS[task].pooled)
+    split = load("digits", "", 1024, 256, 0, pooled=TASKS[task].pooled)
     numbers = Numbers(*(jnp.float32(settings[name]) for name in Numbers._fields))._replace(seed=jnp.int32(0))
     sizes = {name: settings[name] for name in ("method", "width", "epochs", "batch_size")}
     results = jax.eval_shape(lambda: TASKS[task].train(split, numbers, **sizes))
@@ -76,7 +76,7 @@ def test_every_method_has_the_measures_of_its_task(task, method):
 
 
 @pytest.mark.parametrize(
-    ("task", "changes", "message"),
+    ("of", "changes", "message"),
     [
         ("pruning", {"task": "distillation"}, "unknown task 'distillation': choose one of autoencoder, experts, featu"),
         ("pruning", {"method": "l1"}, "pruning has no method 'l1': choose one of global, by_layer"),
@@ -86,17 +86,20 @@ def test_every_method_has_the_measures_of_its_task(task, method):
         ("experts", {"batch_size": 4}, r"batch_size must be in \[8, 1024\], the training examples, got 4"),
         ("features", {"temperature": 0.0}, r"temperature must be positive and finite, got 0\.0"),
         ("features", {"penalty": -1.0}, r"penalty must be finite and not negative, got -1\.0"),
+        ("features", {"k": 65.0}, "k must be at most the number of pixels, 64, got 65"),
         ("features", {"loss": "hinge"}, "unknown fields loss: see .*sparse_autoencoder.py"),
     ],
 )
-def test_bad_configs_are_refused_and_nothing_is_written(task, changes, message, tmp_path):
+def test_bad_configs_are_refused_and_nothing_is_written(of, changes, message, tmp_path):
+    settings = config(of)
+    settings.update(changes)
     with pytest.raises(UserError, match=message):
-        train(config(task, **changes), tmp_path / "run")
+        train(settings, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_pooled_images_are_the_means_of_four_pixels():
-    whole, pooled = (load("digits", "", 8, 1, pooled).train.pixels for pooled in (False, True))
+    whole, pooled = (load("digits", "", 8, 1, 0, pooled=pooled).train.pixels for pooled in (False, True))
     assert (whole.shape, pooled.shape) == ((8, 64), (8, 16))
     np.testing.assert_allclose(pooled[:, 5], whole.reshape(8, 8, 8)[:, 2:4, 2:4].mean((1, 2)), rtol=1e-6)
 
