@@ -109,7 +109,7 @@ def test_help_describes_every_flag_and_shows_an_example(name, described, flag, c
         (
             "report",
             ["{in}", "--results=papers"],
-            "unknown results 'papers': choose paper, boosting_tables, capacity,",
+            "unknown results 'papers': choose paper, ",
         ),
         (
             "report",
