@@ -121,6 +121,8 @@ def test_packaged_results_are_read():
         table = runs.table
         if runs.kind == "regression":
             assert (table["test_mae"] > 0).all()
+        elif runs.kind == "sparsity":
+            assert table["test_accuracy"].fillna(table["test_unexplained"]).between(0, 1).all()
         else:
             assert table["best_test_auc" if runs.kind == "boosting" else "max_test_accuracy"].between(0, 1).all()
         assert not table.duplicated("run").any()
