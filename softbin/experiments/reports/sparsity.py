@@ -1,6 +1,5 @@
 """The report of networks that choose inside: where is the soft gradient, or the exact quantile, ahead?"""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,6 @@ from softbin.experiments.sparsity.run import ERRORS, TASKS
 OURS = ("soft", "straight_through", "straight_through_batch", "exact_quantiles")
 UNBOUND = ("dense", "unbalanced")
 """The methods that keep all weights, or let the load be as it is: no rivals."""
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
-
-
 _SETTING = ["task", "k", "dataset", "train_examples", "width", "epochs", "batch_size"]
 _TUNED = ["temperature", "penalty", "learning_rate"]
 _BESIDE = ("dead", "active", "load_max", "load_min", "batch_load_max")
@@ -29,7 +22,8 @@ _READING = f"""\
 After the last epoch, mean ± standard deviation over the seeds. Where a method was run with several temperatures,
 penalties or learning rates, they are those that are best on the validation images, in the mean over the seeds.
 
-Δ is the difference of {_listed(OURS)} to the best of the other methods, without {_listed(UNBOUND)}; that choice, by the
+Δ is the difference of {", ".join(OURS)}
+to the best of the other methods, without {", ".join(UNBOUND)}; that choice, by the
 test images, favours the other. Tests are t-tests paired by the seed. p is corrected by Holm's method over all tests of
 the report, and bold below {ALPHA}."""
 _FIELDS = (

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Real
 
 from softbin.experiments.common import data
+from softbin.experiments.common.errors import UserError
 
 
 class Images(NamedTuple):
@@ -43,11 +44,13 @@ def load(name: str, data_dir: str, train_examples: int, validation_examples: int
       pooled: whether to take the means of 2 x 2 pixels.
 
     Raises:
-      UserError: as there.
+      UserError: as there, or there are fewer training images.
     """
-    data.load(name, data_dir, train_examples, validation_examples)  # are there as many?
     loaded = data.load(name, data_dir, 0, validation_examples)
-    chosen = np.random.default_rng(seed).permutation(len(loaded.train_labels))[: train_examples or None]
+    available = len(loaded.train_labels)
+    if train_examples > available:
+        raise UserError(f"train_examples {train_examples} is more than the {available} that {name} has: lower it")
+    chosen = np.random.default_rng(seed).permutation(available)[:train_examples]
 
     def part(images, labels) -> Images:
         n, height, width, channels = images.shape

@@ -40,12 +40,12 @@ TASKS = {
 """By name."""
 ERRORS = (_UNEXPLAINED,)
 """The measures that are better where they are smaller."""
-_MEASURED = {"autoencoder": ("dead", "active"), "experts": ("load_max", "load_min", "batch_load_max")}
 MEASURES = (
     *(f"{part}_{measure}" for measure in (_UNEXPLAINED, _ACCURACY) for part in ("validation", "test")),
-    *(name for names in _MEASURED.values() for name in names),
+    *("dead", "active"),
+    *("load_max", "load_min", "batch_load_max"),
 )
-"""All that any task measures after each epoch."""
+"""All that any task measures, after each epoch or in the end."""
 _LEAST = {"train_examples": 1, "validation_examples": 1, "width": 1, "epochs": 1, "batch_size": 1, "seed": 0}
 _POSITIVE = ("k", "temperature", "learning_rate")
 FIELDS = frozenset(_LEAST) | {*_POSITIVE, "task", "method", "dataset", "data_dir", "penalty"}

@@ -88,6 +88,7 @@ def test_every_method_has_the_measures_of_its_task(task, method):
         ("features", {"temperature": 0.0}, r"temperature must be positive and finite, got 0\.0"),
         ("features", {"penalty": -1.0}, r"penalty must be finite and not negative, got -1\.0"),
         ("features", {"k": 65.0}, "k must be at most the number of pixels, 64, got 65"),
+        ("features", {"train_examples": 1400}, "train_examples 1400 is more than the 1181 that digits has: lower it"),
         ("features", {"loss": "hinge"}, "unknown fields loss: see .*sparse_autoencoder.py"),
     ],
 )
