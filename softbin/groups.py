@@ -63,6 +63,15 @@ class Groups(NamedTuple):
         """The sum over each group."""
         return _total(values, self)
 
+    def total_flags(self, flags: Sequence[Float[Array, "*shape"]]) -> list[Float[Array, "*group"]]:
+        """The sums over each group of zeros and ones, of no more entries than floats can count.
+
+        Along the last axis as integers, which compilers may add in any order, and so in vectors.
+        """
+        if flags[0].ndim - 1 not in self.axes:
+            return [self.total(flag) for flag in flags]
+        return [count.astype(flags[0].dtype) for count in self.counts([flag == 1 for flag in flags])]
+
     def total_in_parts(self, values: Float[Array, "*shape"]) -> tuple[Float[Array, "*group"], Float[Array, "*group"]]:
         """The sum over each group, of more entries than a float can count: multiples of a power of two, and a rest."""
         values = _reduce_blocks(values, self.axes[0], jnp.add, jnp.sum)
@@ -151,7 +160,8 @@ def _total_jvp(groups, primals, tangents):
 def _total_along(values, axis):
     values = _reduce_blocks(values, axis, jnp.add, jnp.sum)
     if block := _block_length(values.shape[axis]):
-        halved = _halve(_cut(values, axis, block), axis + 1, jnp.add, 3)
+        last = axis == values.ndim - 1
+        halved = _halve(_cut(values, axis, block), axis + 1, jnp.add, _row_halvings(block) if last else 3)
         values = halved.reshape(*values.shape[:axis], -1, *values.shape[axis + 1 :])
     return lax.platform_dependent(
         values, cpu=partial(_dot_with_ones, axis=axis), default=lambda values: values.sum(axis, keepdims=True)
@@ -190,6 +200,11 @@ def _halve(values, axis, combine, times):
         if values.shape[axis] % 2 == 0:
             values = combine(*jnp.split(values, 2, axis))
     return values
+
+
+def _row_halvings(length: int) -> int:
+    """How often to halve along the last axis: a loop over fewer than 16 entries is slow, but for the shortest rows."""
+    return 3 if length < 32 else min(3, (length // 16).bit_length() - 1)
 
 
 def _block_length(n) -> int | None:

@@ -54,6 +54,7 @@ class Regularizer:
       mean, variance: of the distribution whose distribution function `ψ` is. The search starts there.
       divergence: `φ(y) - φ(q) - φ'(q) (y - q)`, with the digits that the difference would lose where `y` is near `q`.
         Where it is not given it is worked out from the others; then the link must be smooth inside (0, 1).
+      piecewise_linear: whether `parts` gives no slopes but 0 and 1, which are quicker to sum.
       name: what `repr` shows.
 
     Example:
@@ -81,6 +82,7 @@ class Regularizer:
     mean: float
     variance: float
     divergence: Callable[[Array, Array], Array] = field(default=None, kw_only=True)  # type: ignore[assignment]
+    piecewise_linear: bool = field(default=False, kw_only=True)
     name: str = field(default="Regularizer", compare=False, kw_only=True)
 
     def __post_init__(self):
@@ -254,6 +256,7 @@ euclidean = Regularizer(
     parts=_euclidean_parts,
     mean=1 / 2,
     variance=1 / 12,
+    piecewise_linear=True,
     name="softbin.euclidean",
 )
 """`φ(y) = y²/2`, `ψ(u) = clip(u, 0, 1)`: the Euclidean projection (arXiv:2602.23336, eq. 9)."""

@@ -14,6 +14,7 @@ floats, scores and temperature are first multiplied by a power of two, the scale
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -28,8 +29,9 @@ from softbin.regularizers import Regularizer
 
 _TOLERANCE = 8  # machine epsilons, relative to the sum of the fractions
 _NEGLIGIBLE = 0.4  # a power of the least float: in sums below it, residuals are as small as they need to be
-_PROGRESS = 0.35  # of the residual; in an exponential tail Newton's method leaves 1/e, which would take forever
 _FAR = 0.25  # of the budget, or of what it leaves
+_PROGRESS = 0.35  # what a step far away may leave; in an exponential tail Newton's method leaves 1/e, and takes forever
+_PROGRESS_NEARBY = 0.5
 _ROUNDS_PER_BIT = 4  # a bound that no input comes near; see tests/test_search.py
 
 
@@ -48,6 +50,9 @@ class Reductions(Protocol):
 
     def plain_total(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
         """The sum over each group, for which the last digits do not matter, or there are none."""
+
+    def total_flags(self, flags: Sequence[Float[Array, "*shape"]]) -> list[Float[Array, "*group"]]:
+        """The sums over each group of zeros and ones, of no more entries than a float can count."""
 
     def total_in_parts(self, values: Float[Array, "*shape"]) -> tuple[Float[Array, "*group"], ...]:
         """The sum over each group, of more entries than a float can count: as terms that round less than their sum."""
@@ -194,11 +199,20 @@ def search(
 
     def measure(point, scale):
         parts = regularizer.parts(excess(scores, Threshold(*point, scale), temperature))
-        whole = weighted(parts.whole, weights)
-        whole, *rest = [groups.total(whole)] if countable else groups.total_in_parts(whole)
-        rest += [] if k_rest is None else [-k_rest]
         fraction, rounding = (groups.total(weighted(part, weights)) for part in (parts.fraction, parts.rounding))
-        return _Sums(sum(rest, whole - k) + fraction, groups.total(weighted(parts.slope, slope_weights)), rounding)
+        whole, slope, rest = weighted(parts.whole, weights), None, [] if k_rest is None else [-k_rest]
+        if not countable:
+            whole, *low = groups.total_in_parts(whole)
+            rest += low
+        elif weights is not None:
+            whole = groups.total(whole)
+        elif regularizer.piecewise_linear and slope_weights is None:
+            whole, slope = groups.total_flags([whole, parts.slope])
+        else:
+            (whole,) = groups.total_flags([whole])
+        if slope is None:
+            slope = groups.total(weighted(parts.slope, slope_weights))
+        return _Sums(sum(rest, whole - k) + fraction, slope, rounding)
 
     def improve(state: _State) -> _State:
         trial = state.trial
@@ -213,7 +227,8 @@ def search(
         far = jnp.abs(sums.residual) > _FAR * jnp.minimum(k - settled, size - (k - settled))
         newton = _select(far & (below < probit) & (probit < above), probit, newton)
         inside = (below < newton) & (newton < above)
-        progress = state.bisected | (jnp.abs(sums.residual) <= jnp.abs(state.residual) * _PROGRESS)
+        enough = jnp.where(far, _PROGRESS, _PROGRESS_NEARBY)
+        progress = state.bisected | (jnp.abs(sums.residual) <= jnp.abs(state.residual) * enough)
         middle = _bisect(below, above, start.coarse, unit / 8)
         exhausted = ~((below < middle) & (middle < above))
         use_newton = inside & (progress | converged | exhausted)

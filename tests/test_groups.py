@@ -42,6 +42,13 @@ def test_lanes_of_a_group_are_taken_together(reduction, expected, rows):
     np.testing.assert_array_equal(groups.gather(group_array), group_array[:, :5])
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_flags_add_up_along_any_axis(axis):
+    flags = np.random.default_rng(0).integers(2, size=(2, 300, 96)).astype(np.float32)
+    totals = Groups((axis,)).total_flags([*jnp.asarray(flags)])
+    np.testing.assert_array_equal(totals, flags.sum(axis + 1, keepdims=True))
+
+
 def test_total_is_linear_both_ways():
     groups, values = Groups((0,), lanes=2), jnp.arange(2400.0).reshape(600, 4)
     _, tangent = jax.jvp(groups.total, (values,), (values,))

@@ -24,6 +24,7 @@ def test_parts_add_up_and_have_the_slope_of_the_link(name, x64):
     parts = regularizer.parts(u)
     np.testing.assert_array_equal(parts.whole + parts.fraction, regularizer.link(u))
     assert set(np.unique(parts.whole)) == {0, 1}
+    assert (set(np.unique(parts.slope)) == {0, 1}) == regularizer.piecewise_linear
     np.testing.assert_allclose(parts.slope, jax.vmap(jax.grad(regularizer.link))(u), rtol=1e-12)
 
 

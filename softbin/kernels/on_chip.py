@@ -40,6 +40,9 @@ class _OnChip:
     def plain_total(self, values):
         return self.total(values)
 
+    def total_flags(self, flags):
+        return [self.total(flag) for flag in flags]
+
     def total_in_parts(self, values):
         return (self.total(values),)
 
