@@ -18,7 +18,6 @@ from softbin.groups import Groups, weighted
 from softbin.regularizers import Regularizer
 from softbin.search import Threshold, search
 
-
 IMPLEMENTATIONS = (None, "xla", "pallas", "interpret_tpu", "interpret_gpu")
 """None is "xla"; the last two are the kernels of "pallas", interpreted."""
 

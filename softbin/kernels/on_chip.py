@@ -175,7 +175,7 @@ def on_gpu(compute, group_arrays, entries, groups, interpret=False):
     )
 
 
-RUNS = {
+RUNS: dict[str, Callable] = {
     "pallas": run,
     "interpret_tpu": partial(on_tpu, interpret=True),
     "interpret_gpu": partial(on_gpu, interpret=True),
