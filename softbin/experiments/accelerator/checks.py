@@ -13,7 +13,6 @@ from softbin.experiments.accelerator import timing
 from softbin.experiments.accelerator.hard_cases import CASES
 from softbin.experiments.accelerator.plan import Plan
 
-REGULARIZERS = {"euclidean": softbin.euclidean, "binary_entropy": softbin.binary_entropy}
 _CALLS = ("tpu_custom_call", "mosaic_gpu")  # of a kernel in a program
 
 Outcomes = Mapping[str, Any]
@@ -27,7 +26,7 @@ def hard_cases(plan: Plan, regularizer: str) -> list[dict[str, Any]]:
     def project(implementation: str, backend: str | None = None) -> Outcomes:
         device = jax.local_devices(backend=backend)[0]
         choose = partial(
-            softbin.soft_binary_argmax, regularizer=REGULARIZERS[regularizer], implementation=implementation
+            softbin.soft_binary_argmax, regularizer=getattr(softbin, regularizer), implementation=implementation
         )
         return {
             name: choose(jax.device_put(scores, device), k, temperature)

@@ -65,7 +65,7 @@ def plan_parts(plan: Plan, workdir: Path, paper: bool) -> Iterator[tuple[str, Pa
     Raises:
       UserError: the paper's runs are asked for, and no images are found.
     """
-    for name in checks.REGULARIZERS:
+    for name in plan.regularizers:
         yield f"check_{name}", Part({"check": f"hard cases, {name}"}, partial(checks.hard_cases, plan, name))
     yield "check_ways", Part({"check": "ways of use"}, partial(checks.ways, plan))
     for dtype in plan.dtypes:

@@ -9,6 +9,7 @@ class Plan(NamedTuple):
     """What is checked, timed and trained."""
 
     kernels: tuple[str, ...]  # implementations beside "xla"
+    regularizers: tuple[str, ...]  # of the hard cases
     most_entries: int  # of a hard case
     checked: tuple[int, int]  # the shape of the logits on which ways of use are checked
     losses: tuple[tuple[int, int], ...]  # examples and classes
@@ -26,6 +27,7 @@ class Plan(NamedTuple):
 
 FULL = Plan(
     kernels=("pallas",),
+    regularizers=("euclidean", "binary_entropy"),
     most_entries=1_000_000,
     checked=(4096, 10),
     losses=roofline.SIZES,
@@ -42,6 +44,7 @@ FULL = Plan(
 )
 SMALL = Plan(
     kernels=("interpret_tpu", "interpret_gpu"),
+    regularizers=("euclidean",),
     most_entries=512,
     checked=(96, 3),
     losses=((128, 10),),
