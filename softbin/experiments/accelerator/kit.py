@@ -70,20 +70,22 @@ def plan_parts(plan: Plan, workdir: Path, paper: bool) -> Iterator[tuple[str, Pa
     yield "check_ways", Part({"check": "ways of use"}, partial(checks.ways, plan))
     for dtype in plan.dtypes:
         for n, classes in plan.losses:
-            run: Callable[[], Any] = partial(programs.losses, plan, n, classes, dtype)
-            yield f"loss_{n}x{classes}_{dtype}", Part({"n": n, "classes": classes, "dtype": dtype}, run)
+            do: Callable[[], Any] = partial(programs.losses, plan, n, classes, dtype)
+            yield f"loss_{n}x{classes}_{dtype}", Part({"n": n, "classes": classes, "dtype": dtype}, do)
         for length in plan.lengths:
-            run = partial(programs.rows, plan, length, dtype)
+            do = partial(programs.rows, plan, length, dtype)
             subject = {"rows": plan.entries // length, "length": length, "dtype": dtype}
-            yield f"rows_{length}_{dtype}", Part(subject, run)
-    datasets, problem = ([], "") if plan.interpret else networks.found()
+            yield f"rows_{length}_{dtype}", Part(subject, do)
+    datasets, problem = ([], "None were looked for.") if plan.interpret else networks.found()
     if paper and not datasets:
         raise UserError(f"--paper finds no images; {problem}")
     for dataset in datasets or [networks.RANDOM]:
         for loss in plan.trained:
-            run = partial(networks.train, plan, dataset, loss, workdir, paper)
+            do = partial(networks.train, plan, dataset, loss, workdir, paper)
             subject = {"dataset": dataset, "loss": loss, "batch_size": plan.batch_size, "whole": paper}
-            yield f"{'paper' if paper else 'network'}_{dataset}_{loss}".replace(" ", "_"), Part(subject, run)
+            if not datasets:
+                subject["no_files"] = problem
+            yield f"{'paper' if paper else 'network'}_{dataset}_{loss}".replace(" ", "_"), Part(subject, do)
 
 
 def _taken(interpret: bool) -> dict[str, Any]:

@@ -123,8 +123,10 @@ def _microseconds(record: Mapping[str, Any]) -> str:
 
 
 def _networks(parts: Parts) -> str:
-    rows = []
+    rows, notes = [], dict[str, None]()
     for part in _of(parts, "dataset"):
+        if "no_files" in part:
+            notes[f"Images are random, and only times mean something: {part['no_files']}"] = None
         result = part["result"]
         accuracies = [NO_VALUE, NO_VALUE]
         if part["whole"]:
@@ -134,7 +136,7 @@ def _networks(parts: Parts) -> str:
             [part["dataset"], part["loss"], f"{part['batch_size']:,}", f"{result['milliseconds']:,.1f}", *accuracies]
         )
     columns = ["images", "loss", "batch", "milliseconds a step", "largest test accuracy", "published, five seeds"]
-    return markdown(columns, rows)
+    return "\n\n".join([markdown(columns, rows), *notes])
 
 
 def _missing(parts: Parts) -> str:

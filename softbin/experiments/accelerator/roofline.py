@@ -10,9 +10,9 @@ Every count is of value and gradient by float32 logits, with `k = n/2`. It is as
 - a pass that waits for another costs a launch, and on a GPU every round asks the host whether there is another.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
+from softbin.experiments.reports.text import markdown
 from softbin.kernels.on_chip import LONGEST
 
 SIZES = ((8192, 10), (65_536, 10), (65_536, 1000), (16_777_216, 1))
@@ -66,21 +66,11 @@ def device(kind: str) -> Device | None:
     return next((device for device in DEVICES.values() if device.kind in kind), None)
 
 
-def rows() -> Iterator[list[str]]:
-    """The columns of each size and way: name, megabytes, passes, and microseconds by device."""
+def table() -> str:
+    """Megabytes, passes and microseconds of each size and way."""
+    rows = []
     for n, classes in SIZES:
         for way, step in steps(n, classes).items():
             times = [f"{1e6 * step.seconds(device):,.0f}" for device in DEVICES.values()]
-            yield [f"{n:,} x {classes:,}", way, f"{step.moved / 1e6:,.1f}", str(step.passes), *times]
-
-
-def table() -> str:
-    """The same as text, for a screen."""
-    lines = [["examples x classes", "", "MB", "passes", *(f"{name}, µs" for name in DEVICES)], *rows()]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            f"{cell:<{w}}" if i < 2 else f"{cell:>{w}}" for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
+            rows.append([f"{n:,} x {classes:,}, {way}", f"{step.moved / 1e6:,.1f}", str(step.passes), *times])
+    return markdown(["examples x classes", "MB", "passes", *(f"{name}, µs" for name in DEVICES)], rows)

@@ -54,6 +54,7 @@ def test_every_part_is_done_and_shown(trial):
     assert "A trial, not a measurement" in page
     assert "## What failed or is missing\n\nNothing.\n" in page
     assert "| random images | hypersimplex | 32 |" in page
+    assert "Images are random, and only times mean something: None were looked for." in page
 
 
 def test_only_what_is_missing_is_done_again(trial):
