@@ -71,7 +71,7 @@ def _parser() -> command_line.Parser:
         "Time the losses beside cross-entropy and other projections, at sizes from small to large.",
         "--workdir=runs/bench --quick",
     )
-    parser.add_argument("--workdir", required=True, help="the folder for bench.json and bench.png")
+    parser.add_argument("--workdir", required=True, help="the folder for the results")
     parser.add_argument("--quick", action="store_true", help="fewer sizes and rounds, within two minutes")
     parser.add_argument(
         "--accelerator",

@@ -85,7 +85,7 @@ def _compared(
 ) -> dict[str, Any]:
     """The largest difference, where it is, and all that are too large; or the error of what fails."""
     try:
-        found = find()
+        found = jax.block_until_ready(find())
     except Exception as error:  # of a compiler, perhaps: the other checks go on
         return {"implementation": name, "error": timing.named(error)}
     differences = {case: difference(found[case], expected[case]) for case in expected}

@@ -7,7 +7,7 @@ import jax
 import pytest
 from rich.console import Console
 
-from softbin.experiments.accelerator import kit
+from softbin.experiments.accelerator import checks, kit
 from softbin.experiments.accelerator.kit import Part, plan_parts
 from softbin.experiments.accelerator.plan import FULL, SMALL
 from softbin.experiments.common import packages
@@ -152,3 +152,10 @@ def test_without_images_there_are_random_ones_but_not_for_the_paper(tmp_path, mo
     with pytest.raises(UserError, match="--paper finds no images; Fashion-MNIST is not in"):
         list(plan_parts(FULL, tmp_path, True))
     assert len(list(plan_parts(SMALL, tmp_path, False))) == len(PARTS) + 1
+
+
+def test_a_kernel_that_fails_leaves_the_other_checks():
+    plan = SMALL._replace(kernels=("no_such_kernels",), most_entries=1)
+    on_cpu, kernels = checks.hard_cases(plan, "euclidean")
+    assert on_cpu["above"] == {}
+    assert kernels["error"].startswith("ValueError: implementation must be None")
