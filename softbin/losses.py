@@ -167,16 +167,15 @@ def _squared_errors_jvp(groups, regularizer, implementation, primals, tangents):
 
 def _values_and_gradient(scores, k, temperature, weights, targets, groups, regularizer, implementation):
     """The value per class, and the gradient by the scores."""
-    if thresholds.chosen_kernels(implementation, scores, groups):
-        return _value_and_gradient_on_chip(scores, k, temperature, weights, targets, groups, regularizer)
+    run = thresholds.chosen_kernels(implementation, scores, groups)
+    if run is not None:
+        return _value_and_gradient_on_chip(scores, k, temperature, weights, targets, groups, regularizer, run)
     u = _excess(scores, k, temperature, weights, groups, regularizer, implementation)
     return _half_squares_and_gradient(u, temperature, weights, targets, groups, regularizer)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(5, 6))
-def _value_and_gradient_on_chip(scores, k, temperature, weights, targets, groups, regularizer):
-    from softbin.kernels import on_chip  # loads Pallas
-
+@partial(jax.custom_jvp, nondiff_argnums=(5, 6, 7))
+def _value_and_gradient_on_chip(scores, k, temperature, weights, targets, groups, regularizer, run):
     def compute(group_arrays, entries, reductions):
         k, temperature = group_arrays
         scores, weights = entries[0][...], None if len(entries) < 3 else entries[2][...]
@@ -188,12 +187,12 @@ def _value_and_gradient_on_chip(scores, k, temperature, weights, targets, groups
         return [values], [by_scores]
 
     entries = [scores, targets] if weights is None else [scores, targets, weights]
-    (values,), (by_scores,) = on_chip.run(compute, [k, temperature], entries, groups)
+    (values,), (by_scores,) = run(compute, [k, temperature], entries, groups)
     return values, by_scores
 
 
 @_value_and_gradient_on_chip.defjvp
-def _value_and_gradient_on_chip_jvp(groups, regularizer, primals, tangents):
+def _value_and_gradient_on_chip_jvp(groups, regularizer, run, primals, tangents):
     def by_xla(*primals):
         return _values_and_gradient(*primals, groups, regularizer, "xla")
 

@@ -61,7 +61,8 @@ def soft_binary_argmax(
       forward_mode: use `jax.custom_jvp` in place of `jax.custom_vjp`, as `jax.jvp` and `jax.jacfwd` need.
       implementation: "xla", which None stands for, runs everywhere. "pallas" searches for the threshold in a kernel
         for TPUs, and for GPUs from Hopper on, that reads the scores once; it takes float32 groups of up to 8,192
-        entries on one device, and leaves all else to "xla".
+        entries on one device, and leaves all else to "xla". "interpret_tpu" and "interpret_gpu" are its kernels for
+        TPU and GPU interpreted by XLA, slowly, on any device: to test them.
 
     Returns:
       `y`, with the shape and dtype of `scores`. NaN where a traced `k` is outside [0, n] or a traced

@@ -5,8 +5,8 @@ an interval. Both work on any axis in place, without a sort and without a transp
 tangent of a threshold's `fine` is that of `τλ` itself, since no scale keeps all derivatives in the range of floats.
 """
 
+from collections.abc import Callable
 from functools import partial
-from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,9 @@ from softbin import search as solver
 from softbin.groups import Groups, weighted
 from softbin.regularizers import Regularizer
 from softbin.search import Threshold, search
+
+IMPLEMENTATIONS = (None, "xla", "pallas", "interpret_tpu", "interpret_gpu")
+"""None is "xla"; the last two are the kernels of "pallas", interpreted."""
 
 
 @jax.custom_jvp
@@ -71,8 +74,8 @@ def solve(
     Raises:
       ValueError: there is no such implementation.
     """
-    kernels = chosen_kernels(implementation, scores, groups)
-    if kernels is None:
+    run = chosen_kernels(implementation, scores, groups)
+    if run is None:
         return search(scores, k, temperature, weights, groups, regularizer, k_rest)[0]
 
     def compute(group_arrays, entries, reductions):
@@ -80,7 +83,7 @@ def solve(
         return search(scores, *group_arrays, weights, reductions, regularizer)[0], ()
 
     entries = [scores] if weights is None else [scores, weights]
-    found, _ = kernels.run(compute, [k, temperature], entries, groups)
+    found, _ = run(compute, [k, temperature], entries, groups)
     return Threshold(*found)
 
 
@@ -101,19 +104,20 @@ def _solve_jvp(groups, regularizer, implementation, primals, tangents):
     return threshold, Threshold(zero, dfine, zero)
 
 
-def chosen_kernels(implementation: str | None, scores, groups: Groups) -> ModuleType | None:
-    """`softbin.kernels.on_chip` where it is chosen and can take these groups, else None.
+def chosen_kernels(implementation: str | None, scores, groups: Groups) -> Callable | None:
+    """The `run` of `softbin.kernels.on_chip` that is chosen, where it can take these groups, else None.
 
     Raises:
       ValueError: there is no such implementation.
     """
-    if implementation not in (None, "xla", "pallas"):
-        raise ValueError(f'implementation must be None, "xla" or "pallas", got {implementation!r}')
-    if implementation == "pallas":
-        from softbin.kernels import on_chip  # loads Pallas
+    if implementation not in IMPLEMENTATIONS:
+        names = ", ".join(f'"{name}"' for name in IMPLEMENTATIONS[1:-1])
+        raise ValueError(f'implementation must be None, {names} or "{IMPLEMENTATIONS[-1]}", got {implementation!r}')
+    if implementation in (None, "xla"):
+        return None
+    from softbin.kernels import on_chip  # loads Pallas
 
-        return on_chip if on_chip.fits(scores, groups) else None
-    return None
+    return on_chip.RUNS[implementation] if on_chip.fits(scores, groups) else None
 
 
 def safe_ratio(numerator, slope):

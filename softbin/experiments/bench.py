@@ -24,8 +24,34 @@ and then holds and sorts the whole batch on every one. For C = 10 classes and k 
 
 The all-reduces cost their latency alone, and it does not grow with the batch. (On the wire, a ring moves up to twice
 an all-reduce's bytes.)
+
+A device on paper
+-----------------
+
+What value and gradient of `softbin.loss` should take on one device, by its memory (3.35, 4.8 and 0.82 TB/s) and by
+what waits for what, with 3 rounds of 4 sums: `softbin.experiments.accelerator.roofline` says what else is assumed, and
+`--accelerator` measures it. `least` is what any loss must move, cross-entropy too.
+
+>>> from softbin.experiments.accelerator import roofline
+>>> print(roofline.table())
+| examples x classes | MB | passes | H100 SXM, µs | H200, µs | TPU v5e, µs |
+| --- | ---: | ---: | ---: | ---: | ---: |
+| 8,192 x 10, least | 0.7 | 1 | 4 | 4 | 2 |
+| 8,192 x 10, kernel | 1.3 | 2 | 8 | 8 | 4 |
+| 8,192 x 10, XLA, fused | 2.4 | 6 | 70 | 69 | 12 |
+| 8,192 x 10, XLA, not fused | 6.3 | 18 | 119 | 118 | 29 |
+| 65,536 x 10, least | 5.5 | 1 | 6 | 5 | 8 |
+| 65,536 x 10, XLA, fused | 18.9 | 6 | 75 | 73 | 32 |
+| 65,536 x 10, XLA, not fused | 50.3 | 18 | 132 | 127 | 82 |
+| 65,536 x 1,000, least | 524.6 | 1 | 161 | 113 | 641 |
+| 65,536 x 1,000, XLA, fused | 1,835.5 | 6 | 617 | 451 | 2,250 |
+| 65,536 x 1,000, XLA, not fused | 4,981.3 | 18 | 1,604 | 1,155 | 6,103 |
+| 16,777,216 x 1, least | 201.3 | 1 | 64 | 46 | 247 |
+| 16,777,216 x 1, XLA, fused | 604.0 | 6 | 249 | 195 | 746 |
+| 16,777,216 x 1, XLA, not fused | 1,409.3 | 18 | 538 | 411 | 1,742 |
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -33,9 +59,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from softbin.experiments.accelerator import kit
 from softbin.experiments.benchmark.measure import FULL, QUICK, bench
 from softbin.experiments.common import command_line
-from softbin.experiments.common.errors import exit_on_user_error
+from softbin.experiments.common.errors import UserError, exit_on_user_error
 
 
 def _parser() -> command_line.Parser:
@@ -44,15 +71,36 @@ def _parser() -> command_line.Parser:
         "Time the losses beside cross-entropy and other projections, at sizes from small to large.",
         "--workdir=runs/bench --quick",
     )
-    parser.add_argument("--workdir", required=True, help="the folder for bench.json and bench.png")
+    parser.add_argument("--workdir", required=True, help="the folder for the results")
     parser.add_argument("--quick", action="store_true", help="fewer sizes and rounds, within two minutes")
+    parser.add_argument(
+        "--accelerator",
+        action="store_true",
+        help="check and time kernels, losses and the paper's network on a TPU or GPU",
+    )
+    parser.add_argument("--interpret", action="store_true", help="try --accelerator on any device, small and slow")
+    parser.add_argument("--paper", action="store_true", help="with --accelerator, train the network to the end")
     return parser
+
+
+def _check(flags: argparse.Namespace) -> None:
+    for name in ("interpret", "paper"):
+        if getattr(flags, name) and not flags.accelerator:
+            raise UserError(f"--{name} goes with --accelerator: give that too")
+    if flags.accelerator and flags.quick:
+        raise UserError("--quick does not go with --accelerator: leave it out, or try the kit with --interpret")
+    if flags.interpret and flags.paper:
+        raise UserError("--paper trains for hours where kernels are interpreted: leave out --interpret")
 
 
 def _run(arguments: Sequence[str] | None) -> None:
     flags = _parser().parse_args(arguments)
+    _check(flags)
     console = Console() if sys.stdout.isatty() else Console(width=120)
-    bench(QUICK if flags.quick else FULL, Path(flags.workdir), console)
+    if flags.accelerator:
+        kit.run(Path(flags.workdir), flags.interpret, flags.paper, console)
+    else:
+        bench(QUICK if flags.quick else FULL, Path(flags.workdir), console)
     console.print(f"Results in {flags.workdir}.", highlight=False)
 
 

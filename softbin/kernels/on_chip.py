@@ -108,7 +108,7 @@ def run(
 
 
 def on_tpu(compute, group_arrays, entries, groups, interpret=False):
-    """`run` in Mosaic TPU."""
+    """`run` in Mosaic TPU; interpreted, by XLA on any platform."""
     n, count = _sizes(entries, groups)
     missing = -count % _LANES
     columns = [jnp.pad(_columns(array, groups), ((0, 0), (0, missing))) for array in entries]
@@ -139,7 +139,7 @@ def on_tpu(compute, group_arrays, entries, groups, interpret=False):
 
 
 def on_gpu(compute, group_arrays, entries, groups, interpret=False):
-    """`run` in Mosaic GPU."""
+    """`run` in Mosaic GPU; interpreted, by XLA on any platform."""
     n, count = _sizes(entries, groups)
     missing, takes_no_part = -n % _LANES, [-jnp.inf] + [0] * (len(entries) - 1)
     blocks = [
@@ -176,6 +176,14 @@ def on_gpu(compute, group_arrays, entries, groups, interpret=False):
         [_group_array(row, group_arrays[0].shape, groups) for row in found[:of_groups]],
         [_entries(block.reshape(count, -1).T[:n], entries[0].shape, groups) for block in found[of_groups:]],
     )
+
+
+RUNS: dict[str, Callable] = {
+    "pallas": run,
+    "interpret_tpu": partial(on_tpu, interpret=True),
+    "interpret_gpu": partial(on_gpu, interpret=True),
+}
+"""Of each implementation in kernels."""
 
 
 def _sizes(entries, groups):

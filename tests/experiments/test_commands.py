@@ -53,7 +53,7 @@ def sweep_config(tmp_path):
         ("train", ["config", "workdir", "coordinator_address", "num_processes", "process_id"]),
         ("sweep", ["config", "workdir"]),
         ("report", ["workdir", "results", "reference"]),
-        ("bench", ["workdir", "quick"]),
+        ("bench", ["workdir", "quick", "accelerator", "interpret", "paper"]),
     ],
 )
 def test_help_describes_every_flag_and_shows_an_example(name, described, flag, command):
@@ -118,6 +118,11 @@ def test_help_describes_every_flag_and_shows_an_example(name, described, flag, c
         ),
         ("report", ["{in}", "more"], "unrecognized arguments: more: see softbin-report --help"),
         ("bench", ["{in}", "--quik"], "unrecognized arguments: --quik: see softbin-bench --help"),
+        ("bench", ["{in}", "--interpret"], "--interpret goes with --accelerator: give that too"),
+        ("bench", ["{in}", "--paper"], "--paper goes with --accelerator: give that too"),
+        ("bench", ["{in}", "--accelerator", "--quick"], "--quick does not go with --accelerator: leave it out, or try"),
+        ("bench", ["{in}", "--accelerator", "--interpret", "--paper"], "--paper trains for hours where kernels are in"),
+        ("bench", ["{in}", "--accelerator"], "there is no TPU or GPU, JAX finds cpu: install softbin[cuda13] or soft"),
         (
             "bench",
             ["--workdir={}/prose.py"],

@@ -133,7 +133,8 @@ def _squared_error(scores, labels):
     return jnp.mean(jnp.sum(optax.l2_loss(scores, _targets(labels, scores.shape[1])), 1))
 
 
-def _cross_entropy(logits, labels):
+def cross_entropy(logits, labels):
+    """Optax' mean cross-entropy of a batch: of a softmax, or of a single class."""
     if logits.shape[1] == 1:
         return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, labels))
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
@@ -388,7 +389,7 @@ IMPLEMENTATIONS: Mapping[str, Mapping[str, Implementation]] = {
         "softbin.loss, pallas": Implementation(
             _softbin(softbin.loss, _half, TEMPERATURE, implementation="pallas"), on_chip=True
         ),
-        "optax cross-entropy": Implementation(_compiled(_cross_entropy)),
+        "optax cross-entropy": Implementation(_compiled(cross_entropy)),
         "optax squared error": Implementation(_compiled(_squared_error)),
         "copy": Implementation(_copy),
         "jaxopt projection_box_section": Implementation(_jaxopt, ("jaxopt",), may_be_slow=True),

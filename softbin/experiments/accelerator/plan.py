@@ -1,0 +1,61 @@
+"""How much the kit does: all of it on an accelerator, or a little by interpreted kernels."""
+
+from typing import NamedTuple
+
+from softbin.experiments.accelerator import roofline
+
+
+class Plan(NamedTuple):
+    """What is checked, timed and trained."""
+
+    kernels: tuple[str, ...]  # implementations beside "xla"
+    regularizers: tuple[str, ...]  # of the hard cases
+    most_entries: int  # of a hard case
+    checked: tuple[int, int]  # the shape of the logits on which ways of use are checked
+    losses: tuple[tuple[int, int], ...]  # examples and classes
+    lengths: tuple[int, ...]  # of rows
+    entries: int  # of all rows together
+    chosen: tuple[int, ...]  # entries of each
+    dtypes: tuple[str, ...]
+    seconds: float  # of a program with many calls
+    trained: tuple[str, ...]  # losses of the network
+    epochs: int
+    batch_size: int
+    random_images: int  # to train on, where no others are
+    interpret: bool
+
+
+FULL = Plan(
+    kernels=("pallas",),
+    regularizers=("euclidean", "binary_entropy"),
+    most_entries=1_000_000,
+    checked=(4096, 10),
+    losses=roofline.SIZES,
+    lengths=(8, 64, 1024, 8192, 16_384),
+    entries=2**22,
+    chosen=(2, 8),
+    dtypes=("float32", "bfloat16"),
+    seconds=0.1,
+    trained=("hypersimplex", "cross_entropy"),
+    epochs=6,
+    batch_size=8192,
+    random_images=60_000,
+    interpret=False,
+)
+SMALL = Plan(
+    kernels=("interpret_tpu", "interpret_gpu"),
+    regularizers=("euclidean",),
+    most_entries=512,
+    checked=(96, 3),
+    losses=((128, 10),),
+    lengths=(16,),
+    entries=256,
+    chosen=(2,),
+    dtypes=("bfloat16",),
+    seconds=0.0,
+    trained=("hypersimplex",),
+    epochs=2,
+    batch_size=32,
+    random_images=64,
+    interpret=True,
+)
