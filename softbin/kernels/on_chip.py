@@ -81,9 +81,17 @@ class _Block(_OnChip):
 
 def fits(scores: Float[Array, "*shape"], groups: Groups) -> bool:
     """Whether the kernels can search these groups: in float32, not sharded, and short."""
-    if jax.default_backend() == "gpu" and float(getattr(jax.devices()[0], "compute_capability", 0)) < _HOPPER:
+    if jax.default_backend() == "gpu" and _compute_capability(jax.devices()[0]) < _HOPPER:
         return False
     return scores.dtype == jnp.float32 and groups.axis_name is None and groups.size(scores.shape) <= LONGEST
+
+
+def _compute_capability(device: jax.Device) -> float:
+    """Of a GPU by NVIDIA; 0 of another, which names its architecture."""
+    try:
+        return float(getattr(device, "compute_capability", 0))
+    except ValueError:
+        return 0.0
 
 
 def run(

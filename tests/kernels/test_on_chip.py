@@ -1,6 +1,7 @@
 """What runs on chip gives what XLA gives, where kernels run and where they do not."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -182,3 +183,9 @@ def test_other_platforms_run_the_solver():
 def test_unknown_implementation_is_named():
     with pytest.raises(ValueError, match=r"must be None, .* got 'cuda'"):
         softbin.soft_binary_argmax(LOGITS, 2, implementation="cuda")
+
+
+def test_gpus_that_are_not_of_nvidia_are_left_to_xla(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(compute_capability="gfx942")])
+    assert not on_chip.fits(jnp.zeros(8), Groups((0,)))
