@@ -86,7 +86,7 @@ def fits(scores: Float[Array, "*shape"], groups: Groups) -> bool:
     return scores.dtype == jnp.float32 and groups.axis_name is None and groups.size(scores.shape) <= LONGEST
 
 
-def _compute_capability(device: jax.Device) -> float:
+def _compute_capability(device) -> float:
     """Of a GPU by NVIDIA; 0 of another, which names its architecture."""
     try:
         return float(getattr(device, "compute_capability", 0))
