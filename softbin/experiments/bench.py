@@ -29,7 +29,7 @@ A device on paper
 -----------------
 
 What value and gradient of `softbin.loss` should take on one device, by its memory (3.35, 4.8 and 0.82 TB/s) and by
-what waits for what, with 3 rounds of 4 sums: `softbin.experiments.accelerator.roofline` says what else is assumed, and
+what waits for what, with 3 rounds of 3 sums: `softbin.experiments.accelerator.roofline` says what else is assumed, and
 `--accelerator` measures it. `least` is what any loss must move, cross-entropy too.
 
 >>> from softbin.experiments.accelerator import roofline
@@ -39,16 +39,16 @@ what waits for what, with 3 rounds of 4 sums: `softbin.experiments.accelerator.r
 | 8,192 x 10, least | 0.7 | 1 | 4 | 4 | 2 |
 | 8,192 x 10, kernel | 1.3 | 2 | 8 | 8 | 4 |
 | 8,192 x 10, XLA, fused | 2.4 | 6 | 70 | 69 | 12 |
-| 8,192 x 10, XLA, not fused | 6.3 | 18 | 119 | 118 | 29 |
+| 8,192 x 10, XLA, not fused | 5.3 | 15 | 107 | 106 | 24 |
 | 65,536 x 10, least | 5.5 | 1 | 6 | 5 | 8 |
 | 65,536 x 10, XLA, fused | 18.9 | 6 | 75 | 73 | 32 |
-| 65,536 x 10, XLA, not fused | 50.3 | 18 | 132 | 127 | 82 |
+| 65,536 x 10, XLA, not fused | 42.5 | 15 | 118 | 114 | 70 |
 | 65,536 x 1,000, least | 524.6 | 1 | 161 | 113 | 641 |
 | 65,536 x 1,000, XLA, fused | 1,835.5 | 6 | 617 | 451 | 2,250 |
-| 65,536 x 1,000, XLA, not fused | 4,981.3 | 18 | 1,604 | 1,155 | 6,103 |
+| 65,536 x 1,000, XLA, not fused | 4,194.8 | 15 | 1,357 | 979 | 5,140 |
 | 16,777,216 x 1, least | 201.3 | 1 | 64 | 46 | 247 |
 | 16,777,216 x 1, XLA, fused | 604.0 | 6 | 249 | 195 | 746 |
-| 16,777,216 x 1, XLA, not fused | 1,409.3 | 18 | 538 | 411 | 1,742 |
+| 16,777,216 x 1, XLA, not fused | 1,208.0 | 15 | 466 | 357 | 1,493 |
 """
 
 import argparse

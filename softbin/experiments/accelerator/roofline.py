@@ -2,7 +2,7 @@
 
 Every count is of value and gradient by float32 logits, with `k = n/2`. It is assumed that
 
-- the search takes 3 rounds of 4 sums; 2 sums come before it, and 3, of the value and of the gradient, after it;
+- the search takes 3 rounds of 3 sums; 2 sums come before it, and 3, of the value and of the gradient, after it;
 - XLA reads the logits once for the sums that do not wait for one another (`XLA, fused`), or once for every sum, as it
   does on a CPU (`XLA, not fused`); it makes targets of the labels as it reads them, and holds none of this on chip;
 - the kernel reads scores and targets once and writes the gradient once, and XLA writes the targets before; what it
@@ -17,7 +17,7 @@ from softbin.kernels.on_chip import LONGEST
 
 SIZES = ((8192, 10), (65_536, 10), (65_536, 1000), (16_777_216, 1))
 """Examples and classes."""
-_ROUNDS, _SUMS, _BEFORE, _AFTER = 3, 4, 2, 3
+_ROUNDS, _SUMS, _BEFORE, _AFTER = 3, 3, 2, 3
 _FLOAT = 4
 
 
