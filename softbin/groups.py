@@ -66,9 +66,10 @@ class Groups(NamedTuple):
     def total_flags(self, flags: Sequence[Float[Array, "*shape"]]) -> list[Float[Array, "*group"]]:
         """The sums over each group of zeros and ones, of no more entries than floats can count.
 
-        Along the last axis as integers, which compilers may add in any order, and so in vectors.
+        Along the last axis as integers, which compilers may add in any order, and so in vectors, as far as they count.
         """
-        if flags[0].ndim - 1 not in self.axes:
+        size = self.size(flags[0].shape)
+        if flags[0].ndim - 1 not in self.axes or not (is_symbolic(size) or size < 2**31):
             return [self.total(flag) for flag in flags]
         return [count.astype(flags[0].dtype) for count in self.counts([flag == 1 for flag in flags])]
 

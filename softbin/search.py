@@ -30,8 +30,8 @@ from softbin.regularizers import Regularizer
 _TOLERANCE = 8  # machine epsilons, relative to the sum of the fractions
 _NEGLIGIBLE = 0.4  # a power of the least float: in sums below it, residuals are as small as they need to be
 _FAR = 0.25  # of the budget, or of what it leaves
-_PROGRESS = 0.35  # what a step far away may leave; in an exponential tail Newton's method leaves 1/e, and takes forever
-_PROGRESS_NEARBY = 0.5
+_PROGRESS = 0.35  # of the residual; in an exponential tail Newton's method leaves 1/e, which would take forever
+_PROGRESS_OF_PIECES = 0.5  # near the root of a piecewise linear function, which has no such tail
 _ROUNDS_PER_BIT = 4  # a bound that no input comes near; see tests/test_search.py
 
 
@@ -227,7 +227,7 @@ def search(
         far = jnp.abs(sums.residual) > _FAR * jnp.minimum(k - settled, size - (k - settled))
         newton = _select(far & (below < probit) & (probit < above), probit, newton)
         inside = (below < newton) & (newton < above)
-        enough = jnp.where(far, _PROGRESS, _PROGRESS_NEARBY)
+        enough = jnp.where(far, _PROGRESS, _PROGRESS_OF_PIECES) if regularizer.piecewise_linear else _PROGRESS
         progress = state.bisected | (jnp.abs(sums.residual) <= jnp.abs(state.residual) * enough)
         middle = _bisect(below, above, start.coarse, unit / 8)
         exhausted = ~((below < middle) & (middle < above))

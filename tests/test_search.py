@@ -75,9 +75,16 @@ def test_separated_clusters_end_early(regularizer, chosen):
 
 
 @each_regularizer
+def test_a_few_far_above_the_others_end_early(regularizer):
+    scores = np.where(np.arange(6400) < 64, 100, 0).astype(np.float32)
+    _, rounds = solve(scores, np.float32(64), np.float32(1), regularizer)
+    assert rounds <= 8
+
+
+@each_regularizer
 def test_neighbouring_floats_at_a_small_temperature_end_early(regularizer):
     scores = np.full(N, -1376425, np.float32)
     scores[1:] = np.nextafter(scores[0], np.float32(-np.inf))
     y, rounds = solve(scores, np.float32(1), np.float32(3.2e-6), regularizer)
     assert rounds <= MOST_ROUNDS
-    np.testing.assert_allclose(y, np.arange(N) == 0, atol=1e-20)
+    np.testing.assert_array_equal(y, np.arange(N) == 0)
