@@ -7,10 +7,7 @@ code that users run.
 import jax
 
 _HAS_A_CHOICE_OF_EMITTERS = jax.__version_info__ < (0, 11)
-_QUICK = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}
+_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 AS_USERS_DO = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
 """The `compiler_options` of `jax.jit` that are XLA's defaults."""
 if jax.__version_info__ >= (0, 10):  # JAX 0.7 compiles wrong programs then

@@ -59,7 +59,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from softbin.experiments.accelerator import kit
 from softbin.experiments.benchmark.measure import FULL, QUICK, bench
 from softbin.experiments.common import command_line
 from softbin.experiments.common.errors import UserError, exit_on_user_error
@@ -98,6 +97,8 @@ def _run(arguments: Sequence[str] | None) -> None:
     _check(flags)
     console = Console() if sys.stdout.isatty() else Console(width=120)
     if flags.accelerator:
+        from softbin.experiments.accelerator import kit  # loads all that trains
+
         kit.run(Path(flags.workdir), flags.interpret, flags.paper, console)
     else:
         bench(QUICK if flags.quick else FULL, Path(flags.workdir), console)

@@ -5,6 +5,8 @@
 tenth of the batch more or less, or as many of every class.
 """
 
+from typing import Any
+
 import ml_collections
 
 from softbin.experiments.configs import noise_development
@@ -29,18 +31,19 @@ def get_config() -> ml_collections.ConfigDict:
         block = config.grid[f"{kind}_{100 * amount:.0f}"] = ml_collections.ConfigDict()
         block.noise_kind = (kind,)
         block.label_noise = (amount,)
-        block.variants = tuple(map(noise_development.chosen, noise_development.LOSSES + _trimmed(right)))
+        block.variants = losses(right, more=(-0.1, 0.1))
         block.seed = SEEDS
     return config
 
 
-def _trimmed(right: float) -> tuple[dict, ...]:
-    """As many as there are right labels, fewer, more, and as many of every class."""
+def losses(right: float, more: tuple[float, ...] = ()) -> tuple[dict[str, Any], ...]:
+    """Of all examples, and of as many as there are right labels, so many more, and as many of every class."""
     *others, _ = noise_development.TRIMMED
-    hypersimplex = noise_development.BY_PROJECTION
-    return (
-        *({**variant, "trim": right} for variant in (*others, hypersimplex)),
-        {**hypersimplex, "trim": round(right - 0.1, 2)},
-        {**hypersimplex, "trim": round(right + 0.1, 2)},
-        {**hypersimplex, "trim": right, "trim_per_class": True},
+    by_projection = noise_development.BY_PROJECTION
+    variants = (
+        *noise_development.LOSSES,
+        *({**variant, "trim": right} for variant in (*others, by_projection)),
+        *({**by_projection, "trim": round(right + m, 2)} for m in more),
+        {**by_projection, "trim": right, "trim_per_class": True},
     )
+    return tuple(map(noise_development.chosen, variants))

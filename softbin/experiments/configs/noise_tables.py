@@ -28,14 +28,6 @@ def get_config() -> ml_collections.ConfigDict:
             for field, value in sizes.items():
                 block[field] = (value,)
             block.dataset, block.noise_kind, block.label_noise = (table,), (kind,), (AMOUNT,)
-            block.variants = tuple(map(noise_development.chosen, _losses(noise.RIGHT[kind, AMOUNT])))
+            block.variants = noise.losses(noise.RIGHT[kind, AMOUNT])
             block.seed = SEEDS
     return config
-
-
-def _losses(right: float) -> tuple[dict[str, Any], ...]:
-    """Those of all examples, those of as many as there are right labels, and of as many of every class."""
-    *trimmed, _ = noise_development.TRIMMED
-    by_projection = noise_development.BY_PROJECTION
-    kept = ({**variant, "trim": right} for variant in (*trimmed, by_projection))
-    return *noise_development.LOSSES, *kept, {**by_projection, "trim": right, "trim_per_class": True}

@@ -38,7 +38,7 @@ def finished(tmp_path_factory):
 
 def test_each_task_learns(finished):
     reached = {task: summary[f"test_{TASKS[task].measure}"] for task, (_, summary) in finished.items()}
-    assert reached["autoencoder"] < 0.5  # of the variance, by 4 of 64 directions
+    assert reached["autoencoder"] < 0.4  # of the variance, by 4 of 64 directions
     assert min(reached["experts"], reached["features"], reached["pruning"]) > 0.75
 
 
