@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
 _LONGEST_BLOCK = 256
 _LONG = 512
+_SHORT = 32
 _FIELD = 10  # bits of an integer that count up to three conditions at once, in blocks of fewer entries than they hold
 _ROUND = 4096  # sums of up to 2^24 entries, in parts, are whole numbers that floats hold
 
@@ -111,6 +112,22 @@ class Groups(NamedTuple):
         for axis in self.axes:
             values = _reduce_blocks(values, axis, jnp.maximum, jnp.max).max(axis, keepdims=True)
         return self._across(values, jnp.max, lax.pmax)
+
+    def either_side(
+        self, values: Float[Array, "*shape"], k: Float[Array, "*group"]
+    ) -> tuple[Float[Array, "*group"], Float[Array, "*group"]] | None:
+        """The k-th largest entry of each group and the next, for a fractional k twice the one that it takes a part of.
+
+        None where groups are too long to compare all pairs of entries, or in several parts.
+        """
+        axis, *more = self.axes
+        n = values.shape[axis]
+        if more or self.lanes > 1 or self.axis_name is not None or is_symbolic(n) or n > _SHORT:
+            return None
+        others = (lax.slice_in_dim(values, i, i + 1, axis=axis) for i in range(n))
+        larger = n - 1 - sum((values > other).astype(values.dtype) for other in others)  # or equal
+        kth, after = (jnp.where(larger >= k - 1, values, -jnp.inf), jnp.where(larger > k - 1, values, -jnp.inf))
+        return self.largest(kth), self.largest(after)
 
     def any(self, group_array: Bool[Array, "..."]) -> Bool[Array, ""]:
         """Whether something holds for any group."""

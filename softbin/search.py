@@ -60,6 +60,11 @@ class Reductions(Protocol):
     def largest(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
         """The largest entry of each group."""
 
+    def either_side(
+        self, values: Float[Array, "*shape"], k: Float[Array, "*group"]
+    ) -> tuple[Float[Array, "*group"], Float[Array, "*group"]] | None:
+        """The entries that come k-th and next; None where groups are too long to compare all pairs of entries."""
+
     def any(self, group_array: Bool[Array, "..."]) -> Bool[Array, ""]:
         """Whether something holds for any group."""
 
@@ -191,7 +196,9 @@ def search(
     temperature as long as the scores gives each entry its own. A group with NaN ends at once and stays NaN. The rest is
     what a float `k` lacks of a larger budget's digits.
     """
-    below, start, above, scale, k, size, settled = _bracket(scores, k, temperature, weights, groups, regularizer)
+    plain = regularizer.piecewise_linear and weights is None and not _each_its_own(temperature, scores, k)
+    sides = groups.either_side(scores, k) if plain else None
+    below, start, above, scale, k, size, settled = _bracket(scores, k, temperature, weights, groups, regularizer, sides)
     epsilon, most = jnp.finfo(scores.dtype).eps, _ROUNDS_PER_BIT * jnp.finfo(scores.dtype).bits
     negligible = float(jnp.finfo(scores.dtype).tiny) ** _NEGLIGIBLE
     unit, slope_weights = _slope_units(_scaled(temperature, scale), weights, scores, k)
@@ -223,9 +230,10 @@ def search(
         converged = ~(jnp.abs(sums.residual) > noise)  # so for NaN
 
         newton = _shift(trial, unit * sums.residual / sums.slope)
-        probit = _shift(trial, unit * _probit_step(sums, k - settled, size))
         far = jnp.abs(sums.residual) > _FAR * jnp.minimum(k - settled, size - (k - settled))
-        newton = _select(far & (below < probit) & (probit < above), probit, newton)
+        if sides is None:
+            probit = _shift(trial, unit * _probit_step(sums, k - settled, size))
+            newton = _select(far & (below < probit) & (probit < above), probit, newton)
         inside = (below < newton) & (newton < above)
         enough = jnp.where(far, _PROGRESS, _PROGRESS_OF_PIECES) if regularizer.piecewise_linear else _PROGRESS
         progress = state.bisected | (jnp.abs(sums.residual) <= jnp.abs(state.residual) * enough)
@@ -337,13 +345,14 @@ def _summarize(scores, k, temperature, weights, groups) -> _Summary:
     )
 
 
-def _bracket(scores, k, temperature, weights, groups, regularizer):
+def _bracket(scores, k, temperature, weights, groups, regularizer, sides):
     """Points below, near and above the root, the scale, `k` as far as it can be spent, and the counts behind it.
 
     With q = k/n and the extremes of the scores, `n ψ(lowest/τ - λ) <= k <= n ψ(highest/τ - λ)` puts the root between
     `lowest - τ ψ⁻¹(q)` and `highest - τ ψ⁻¹(q)`. The start is the root for normal scores of the same moments: the link
-    is a distribution function, and so `Σ ψ(x/τ - λ) = n P(X - τ U >= τ λ)`, where U is distributed by it. But where U
-    spreads wider than the scores do, the start is the root for scores all at their mean.
+    is a distribution function, and so `Σ ψ(x/τ - λ) = n P(X - τ U >= τ λ)`, where U is distributed by it. With the k-th
+    and the next score known it is the root for scores far apart. But where U spreads wider than the scores do, the
+    start is the root for scores all at their mean.
     """
     limit, epsilon = jnp.finfo(scores.dtype).max, jnp.finfo(scores.dtype).eps
     finite = _summarize(scores, k, temperature, weights, groups)
@@ -370,7 +379,12 @@ def _bracket(scores, k, temperature, weights, groups, regularizer):
     noise = temperature * math.sqrt(regularizer.variance)
     larger = jnp.maximum(finite.deviation, noise)
     spread = larger * _sqrt((finite.deviation / larger) ** 2 + (noise / larger) ** 2)
-    quantile = mean - temperature * regularizer.mean - spread * probit(q)
+    if sides is None:
+        quantile = mean - temperature * regularizer.mean - spread * probit(q)
+    else:
+        half = jnp.full_like(k, 0.5)
+        middle = sum(side / 2 * finite.scale for side in sides)
+        quantile = middle - temperature * regularizer.inverse_link(half, half)
     use_quantile = (finite.deviation > noise) & (jnp.abs(quantile) <= limit)
     start = jnp.where(use_quantile, jnp.clip(quantile + offset, finite.lowest, finite.highest), mean)
     below, start, above = point(finite.lowest, -1), point(start, 0), point(finite.highest, 1)

@@ -49,6 +49,14 @@ def test_flags_add_up_along_any_axis(axis):
     np.testing.assert_array_equal(totals, flags.sum(axis + 1, keepdims=True))
 
 
+@pytest.mark.parametrize(("k", "places"), [(1, (0, 1)), (2, (1, 2)), (2.5, (2, 2)), (4, (3, 4))])
+def test_either_side_of_a_rank_is_found_in_short_groups(k, places):
+    values = np.random.default_rng(0).choice(9, (50, 6)).astype(np.float32)
+    sides = Groups((1,)).either_side(jnp.asarray(values), jnp.full((50, 1), k, jnp.float32))
+    np.testing.assert_array_equal(jnp.hstack(sides), -np.sort(-values)[:, places])
+    assert Groups((0,)).either_side(jnp.asarray(values), jnp.ones((1, 6))) is None
+
+
 def test_total_is_linear_both_ways():
     groups, values = Groups((0,), lanes=2), jnp.arange(2400.0).reshape(600, 4)
     _, tangent = jax.jvp(groups.total, (values,), (values,))

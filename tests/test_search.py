@@ -7,11 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+import softbin
 from tests.hard_cases import ALL_REGULARIZERS, CASES, Case, measure, solve
 
 N = 16
+LONG = 33  # too many to compare all pairs
 MOST_ROUNDS = 96  # three quarters of the solver's bound
 each_regularizer = pytest.mark.parametrize("regularizer", ALL_REGULARIZERS.values(), ids=ALL_REGULARIZERS)
+each_search = pytest.mark.parametrize(
+    ("regularizer", "length"),
+    [*((regularizer, N) for regularizer in ALL_REGULARIZERS.values()), (softbin.euclidean, LONG)],
+    ids=[*ALL_REGULARIZERS, "euclidean-long"],
+)
 properties = settings(max_examples=100, deadline=None, derandomize=True)
 temperatures = st.floats(-6, 6).map(lambda power: 10**power)
 finite_scores = arrays(np.float32, N, elements=st.floats(width=32, allow_nan=False, allow_infinity=False))
@@ -27,21 +34,25 @@ def test_hard_cases_keep_the_numerical_contract(name, regularizer):
     assert outcome.rounds <= 40
 
 
-@each_regularizer
+def _masked_up_to(length, scores):
+    return np.pad(scores, (0, length - N), constant_values=-np.inf)
+
+
+@each_search
 @properties
 @given(scores=finite_scores, k=st.floats(0, N), temperature=temperatures)
-def test_any_finite_scores_keep_the_numerical_contract(regularizer, scores, k, temperature):
-    outcome = measure(Case(scores, k, temperature), regularizer)
+def test_any_finite_scores_keep_the_numerical_contract(regularizer, length, scores, k, temperature):
+    outcome = measure(Case(_masked_up_to(length, scores), k, temperature), regularizer)
     assert outcome.error <= 1e-6
     assert outcome.budget_error <= 1e-6
     assert outcome.rounds <= MOST_ROUNDS
 
 
-@each_regularizer
+@each_search
 @properties
 @given(scores=any_bits, k=st.floats(0, N), temperature=temperatures)
-def test_search_ends_on_any_bits(regularizer, scores, k, temperature):
-    y, rounds = solve(scores, np.float32(k), np.float32(temperature), regularizer)
+def test_search_ends_on_any_bits(regularizer, length, scores, k, temperature):
+    y, rounds = solve(_masked_up_to(length, scores), np.float32(k), np.float32(temperature), regularizer)
     assert rounds <= MOST_ROUNDS
     assert np.all(np.isnan(y)) == np.any(np.isnan(scores))
     if not np.any(np.isnan(scores)):

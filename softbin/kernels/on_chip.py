@@ -46,6 +46,9 @@ class _OnChip:
     def total_in_parts(self, values):
         return (self.total(values),)
 
+    def either_side(self, values, k):
+        return None
+
 
 class _Columns(_OnChip):
     """Every column of a block is a group."""
