@@ -24,7 +24,7 @@ from softbin.arguments import (
     dtype_of,
     nan_if_negative,
 )
-from softbin.groups import Groups, halvings, is_symbolic, shards
+from softbin.groups import Groups, halvings, is_symbolic, shards, weighted
 from softbin.meshes import is_manual
 
 Budget = Callable[..., Array] | Real[ArrayLike, "..."]
@@ -80,7 +80,7 @@ def run_on_batch(
     def call(logits, labels, budget, temperature, where, weights):
         if 0 in jnp.shape(logits)[:-1] or jnp.shape(logits) == (0,):
             logits, labels, where, weights = _one_masked_example(logits, labels)
-        if isinstance(budget, Partial) and budget.func is not budgets.label_count:  # jit would keep a program for each
+        if isinstance(budget, Partial) and not _counts_labels(budget):  # jit would keep a program for each
             batch = prepare_batch(logits, where, weights, axis_name)
             budget = batch_budget(batch, None if labels is None else prepare_targets(labels, logits, batch), budget)
         return function(logits, labels, budget, temperature, where, weights, axis_name=axis_name, **settings)
@@ -170,11 +170,18 @@ def batch_budget(batch: Batch, targets, budget: Budget) -> Real[ArrayLike, "..."
     """`k` of the whole batch, over all shards."""
     if not callable(budget):
         return budget
+    if _counts_labels(budget) and targets is not None:
+        # Where the labels lie, in rows: quicker than by example, and a sum that the compiler finds a second time.
+        return batch.groups.gather(batch.groups.total(weighted(targets, batch.weights)))[0]
     weights = _budget_weights(batch)
     if weights is None:
         weights = jnp.ones(batch.logits.shape[0] * batch.groups.lanes, batch.logits.dtype)
     k = budget(None if targets is None else by_example(targets, batch.groups.lanes), weights)
     return k if batch.groups.axis_name is None else lax.psum(k, batch.groups.axis_name)
+
+
+def _counts_labels(budget) -> bool:
+    return getattr(budget, "func", budget) is budgets.label_count
 
 
 def batch_mean(values: Float[Array, "rows row"], batch: Batch) -> Float[Array, ""]:

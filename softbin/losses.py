@@ -277,7 +277,7 @@ def _fenchel_young(scores, k, temperature, weights, targets, groups, regularizer
 
     With `u = x/τ - λ` every term `φ(Y) - φ(p) - u (Y - p)` is a Bregman divergence, so nothing cancels; the
     multiplier pays for labels off the hypersimplex. Any threshold does, and at a budget of none or all, which a link
-    without ends reaches at infinity only, it is zero.
+    without ends (one that is not piecewise linear) reaches at infinity only, it is zero.
     """
     return _fenchel_young_value(scores, k, temperature, weights, targets, groups, regularizer, implementation)[0]
 
@@ -291,7 +291,9 @@ def _fenchel_young_value(scores, k, temperature, weights, targets, groups, regul
     multiplier = thresholds.multiplier(found, temperature)
     infinite = jnp.isinf(multiplier)
     multiplier = jnp.where(infinite, 0, multiplier)
-    divergence = change - jnp.where(missing == 0, 0, jnp.where(infinite, scores / temperature, u) * missing)
+    if not regularizer.piecewise_linear:
+        u = jnp.where(infinite, scores / temperature, u)
+    divergence = change - jnp.where(missing == 0, 0, u * missing)
     value = groups.total(divergence) - multiplier * (groups.total(weighted(targets, weights)) - k)
     return temperature * value, (missing, groups.total(change), temperature * multiplier)
 
