@@ -180,7 +180,7 @@ def _total_along(values, axis):
     if block := _block_length(values.shape[axis]):
         last = axis == values.ndim - 1
         halved = _halve(_cut(values, axis, block), axis + 1, jnp.add, _row_halvings(block) if last else 3)
-        values = halved.reshape(*values.shape[:axis], -1, *values.shape[axis + 1 :])
+        values = lax.collapse(halved, axis, axis + 2)
     return lax.platform_dependent(
         values, cpu=partial(_dot_with_ones, axis=axis), default=lambda values: values.sum(axis, keepdims=True)
     )
@@ -205,7 +205,7 @@ def _reduce_blocks(values, axis, combine, reduce):
 
 
 def _cut(values, axis, block):
-    return values.reshape(*values.shape[:axis], -1, block, *values.shape[axis + 1 :])
+    return values.reshape(*values.shape[:axis], values.shape[axis] // block, block, *values.shape[axis + 1 :])
 
 
 def _halve(values, axis, combine, times):

@@ -32,6 +32,13 @@ def test_other_axes_are_kept(reduction, expected, n):
 
 
 @each_reduction
+@pytest.mark.parametrize("n", [300, 70_000])
+def test_no_groups_have_no_sums(reduction, expected, n):
+    del expected
+    assert reduction(Groups((1,)), jnp.zeros((0, n))).shape == (0, 1)
+
+
+@each_reduction
 @pytest.mark.parametrize("rows", [3, 1000])
 def test_lanes_of_a_group_are_taken_together(reduction, expected, rows):
     groups, values = Groups((0,), lanes=4), np.random.default_rng(0).uniform(size=(rows, 4, 5)).astype(np.float32)
