@@ -30,6 +30,7 @@ BASELINES = ("cross_entropy", LOGISTIC)
 """The logistic loss, by its names for networks and for boosting."""
 _ITS_SHARE = "its share of"
 _LINEAR = "linear"
+_MARKERS = "os^D"  # of variants of one loss
 _READING = f"""\
 Of the test rows with the highest scores, 1% to 10% of all, the share of positives: mean ± standard deviation over the
 seeds, and in brackets the gain over the logistic loss (`{BASELINES[0]}`, `{BASELINES[1]}`) of the same model and its p.
@@ -201,6 +202,8 @@ def _figure(table: pd.DataFrame) -> Figure:
     datasets = list(table["dataset"].unique())
     models = sorted(table["model"].unique(), key=lambda model: (model != _LINEAR, not model.startswith("mlp"), model))
     places = {model: place for place, model in enumerate(models)}
+    alike = table.drop_duplicates("variant").groupby("loss")["variant"].unique()
+    markers = {variant: _MARKERS[i % len(_MARKERS)] for variants in alike for i, variant in enumerate(variants)}
     figure, panels = style.grid(len(datasets), len(PERCENTAGES), width=3.2, height=2.4, sharex=True, sharey="row")
     for row, dataset in zip(panels, datasets, strict=True):
         row[0].set_ylabel(f"{dataset}\ngain in precision", fontsize=8)
@@ -215,6 +218,6 @@ def _figure(table: pd.DataFrame) -> Figure:
                 inside = color if _ITS_SHARE in variant else "white"
                 dots = {"color": color, "markerfacecolor": inside, "markersize": 4, "label": variant}
                 found = found.assign(place=found["model"].map(places)).sort_values("place")
-                axes.plot(found["place"], found["difference"], "o-", **dots)
+                axes.plot(found["place"], found["difference"], "-", marker=markers[variant], **dots)
     style.legend(figure)
     return figure
