@@ -336,7 +336,8 @@ def _summarize(scores, k, temperature, weights, groups) -> _Summary:
         zero, one = jnp.zeros_like(mean), jnp.ones_like(mean)
         return _Summary(mean - reach, mean + reach, mean, _sqrt(variance), size * one, zero, one)
 
-    extreme = (square > limits.max / size) | (group_temperature < least) | (group_temperature > most)
+    # Of the total's square too: compilers divide after they multiply.
+    extreme = (square > limits.max / size / size) | (group_temperature < least) | (group_temperature > most)
     moments = by_moments()
     return lax.cond(
         groups.any(extreme),

@@ -68,6 +68,12 @@ def test_a_negligible_budget_ends_early(regularizer):
 
 
 @each_regularizer
+@pytest.mark.parametrize("score", [1.23e18, 3e18])
+def test_totals_whose_squares_overflow_keep_the_numerical_contract(regularizer, score):
+    assert measure(Case(np.where(np.arange(N) > 0, score, 0).astype(np.float32), 0.0, 1.0), regularizer).error <= 1e-6
+
+
+@each_regularizer
 def test_search_ends_at_once_on_nan(regularizer):
     _, rounds = solve(np.full(N, np.nan, np.float32), np.float32(3), np.float32(1), regularizer)
     assert rounds == 1

@@ -26,7 +26,7 @@ def test_times_stand_beside_paper_and_cpu():
         "| softbin.loss, pallas, float32 | failed | – |",
         "| on paper: kernel, float32 | 8.4 | – |",
         "| on paper: XLA, fused, float32 | 69.7 | 74.6 |",
-        "| two CPU cores: softbin.loss, float32 | 362 | 1,481 |",
+        "| two CPU cores: softbin.loss, float32 | 370 | 1,275 |",
         "- small, softbin.loss, pallas failed: ValueError: no",
     ):
         assert line in shown.splitlines()
