@@ -277,7 +277,7 @@ def _fenchel_young(scores, k, temperature, weights, targets, groups, regularizer
 
     With `u = x/τ - λ` every term `φ(Y) - φ(p) - u (Y - p)` is a Bregman divergence, so nothing cancels; the
     multiplier pays for labels off the hypersimplex. Any threshold does, and at a budget of none or all, which a link
-    without ends (one that is not piecewise linear) reaches at infinity only, it is zero.
+    without ends reaches at infinity only, it is zero; a piecewise linear one has ends.
     """
     return _fenchel_young_value(scores, k, temperature, weights, targets, groups, regularizer, implementation)[0]
 

@@ -54,7 +54,7 @@ class Regularizer:
       mean, variance: of the distribution whose distribution function `ψ` is. The search starts there.
       divergence: `φ(y) - φ(q) - φ'(q) (y - q)`, with the digits that the difference would lose where `y` is near `q`.
         Where it is not given it is worked out from the others; then the link must be smooth inside (0, 1).
-      piecewise_linear: whether `parts` gives no slopes but 0 and 1, which are quicker to sum.
+      piecewise_linear: whether `parts` gives no slopes but 0 and 1, which are quicker to sum, and takes fewer rounds.
       name: what `repr` shows.
 
     Example:

@@ -336,8 +336,8 @@ def _summarize(scores, k, temperature, weights, groups) -> _Summary:
         zero, one = jnp.zeros_like(mean), jnp.ones_like(mean)
         return _Summary(mean - reach, mean + reach, mean, _sqrt(variance), size * one, zero, one)
 
-    # Of the total's square too: compilers divide after they multiply.
-    extreme = (square > limits.max / size / size) | (group_temperature < least) | (group_temperature > most)
+    # Or if the total's square might overflow, since compilers divide after they multiply; 4 is for its rounding.
+    extreme = (square > limits.max / 4 / size / size) | (group_temperature < least) | (group_temperature > most)
     moments = by_moments()
     return lax.cond(
         groups.any(extreme),

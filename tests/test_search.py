@@ -68,9 +68,12 @@ def test_a_negligible_budget_ends_early(regularizer):
 
 
 @each_regularizer
+@pytest.mark.parametrize("k", [0.0, 3.0])
 @pytest.mark.parametrize("score", [1.23e18, 3e18])
-def test_totals_whose_squares_overflow_keep_the_numerical_contract(regularizer, score):
-    assert measure(Case(np.where(np.arange(N) > 0, score, 0).astype(np.float32), 0.0, 1.0), regularizer).error <= 1e-6
+def test_totals_whose_squares_overflow_keep_the_numerical_contract(regularizer, score, k):
+    outcome = measure(Case(np.where(np.arange(N) > 0, score, 0).astype(np.float32), k, 1.0), regularizer)
+    assert outcome.error <= 1e-6
+    assert outcome.budget_error <= 1e-6
 
 
 @each_regularizer
