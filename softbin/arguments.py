@@ -1,18 +1,30 @@
-"""Arguments of operators, losses and decisions: checked, and brought into the form of the solver."""
+"""Arguments of operators, losses and decisions, brought into the form of the solver.
 
-import contextlib
+What can be refused before anything is traced was: see `softbin.checks`.
+"""
+
 import operator
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, ArrayLike, Real
 
-from softbin.budgets import Share
-from softbin.groups import Groups, is_symbolic
-from softbin.regularizers import Regularizer
+from softbin.budgets import Share, brief
+from softbin.checks import (
+    check_amount,
+    check_axis_name,
+    check_k,
+    check_no_bare_share,
+    check_whole,
+    dtype_of,
+    known_value,
+)
+from softbin.groups import Groups
 
 Count = Real[ArrayLike, "..."] | Share
 """How many to choose of each group: a number, an array of them, or a share of what there is."""
@@ -28,62 +40,62 @@ class Problem(NamedTuple):
     groups: Groups
 
 
-def check(scores, k, temperature, where, weights, groups: Groups, name="scores"):
-    """Refuse what is known to be wrong before anything is traced: dtypes, an empty group, values."""
-    check_floating(name, scores)
-    size = groups.size(jnp.shape(scores))
-    if size == 0:
-        raise ValueError(
-            f"{name} with shape {jnp.shape(scores)} are empty along {groups.axes}: there is nothing to choose from"
-        )
-    check_k(k, size if weights is None else None)
-    check_temperature(temperature)
-    check_weights(weights)
-    check_mask(where)
-
-
-def check_floating(name, value):
-    """Integers are more likely class numbers than scores."""
-    dtype = dtype_of(name, value)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"{name} must be floating point, got {dtype}: convert them, for example to float32")
-
-
-def check_regularizer(regularizer):
-    """A name is none."""
-    if not isinstance(regularizer, Regularizer):
-        raise TypeError(
-            f"regularizer must be softbin.euclidean, softbin.binary_entropy or another Regularizer, got {regularizer!r}"
-        )
-
-
-def dtype_of(name, value):
-    """The dtype that JAX gives an array or a number, of which lists and strings are neither."""
-    if value is not None and not isinstance(value, str):  # which may name a dtype
-        with contextlib.suppress(TypeError):
-            return jnp.result_type(value)
-    raise TypeError(f"{name} must be an array or a number, got {value!r}: convert it, for example with jnp.asarray")
-
-
 def computed_in(scores):
     """The dtype of the work on floating point scores: their own, but no narrower than float32."""
     dtype = jnp.result_type(scores)
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
+def as_computed(scores) -> Array:
+    """Scores in the dtype of the work on them."""
+    return convert(scores, computed_in(scores))
+
+
+def convert(values, dtype) -> Array:
+    """Values in another dtype, each the value that its own dtype can hold.
+
+    In a compiled program that is not a matter of course: XLA keeps excess precision, so that the float32 copy of a
+    bfloat16 product is the product before it was rounded. Then it is not the number that was ranked or compared.
+    """
+    given = jnp.result_type(values)
+    converted = jnp.asarray(values, dtype)
+    is_narrow = given in (jnp.bfloat16, jnp.float16)
+    return _rounded_to(converted, given) if is_narrow and converted.dtype in (jnp.float32, jnp.float64) else converted
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _rounded_to(values, dtype):
+    limits = jnp.finfo(dtype)
+    rounded = lax.reduce_precision(values, limits.nexp, limits.nmant)
+    if limits.nexp == jnp.finfo(jnp.bfloat16).nexp:
+        return rounded
+    step = float(limits.smallest_subnormal)  # float16 has numbers below its normal ones, which that makes 0
+    return jnp.where(jnp.abs(values) < float(limits.tiny), jnp.round(values / step) * step, rounded)
+
+
+@_rounded_to.defjvp
+def _rounded_to_jvp(dtype, primals, tangents):
+    return _rounded_to(*primals, dtype), tangents[0]
+
+
 def prepare(scores, k, temperature, groups: Groups, where, weights) -> tuple[Problem, Array | None]:
-    """Bring arguments into the solver's form; also which entries exist, None for all. NaN for values out of range."""
+    """Bring arguments into the solver's form; also which entries exist, None for all. NaN for values out of range.
+
+    Where a mask leaves fewer than `k` entries, `k` becomes their number.
+    """
     shape = jnp.shape(scores)
-    dtype = computed_in(scores)
-    scores = jnp.asarray(scores, dtype)
+    scores = as_computed(scores)
+    dtype = scores.dtype
     weights, part = _taking_part(weights, where, shape, dtype)
     count = count_of(scores, part, weights, groups)
     if part is not None:
         scores = jnp.where(part, scores, -jnp.inf)
     k = _counted(k, count, groups, shape, dtype)
-    temperature = _per_group("temperature", temperature, groups, shape, dtype)
+    temperature = _per_group(temperature, groups, shape, dtype)
     slack = 1 + 1e-6  # a budget summed in another order may exceed the count by a rounding
-    k = jnp.where((k >= 0) & (k <= count * slack), k, jnp.nan)
+    most = count if where is None or weights is not None else groups.size(shape)
+    k = jnp.where((k >= 0) & (k <= most * slack), k, jnp.nan)
+    k = k if most is count else jnp.minimum(k, count)
     temperature = jnp.where((temperature > 0) & jnp.isfinite(temperature), temperature, jnp.nan)
     return Problem(scores, k, temperature, weights, groups), part
 
@@ -97,58 +109,82 @@ def count_of(scores, part, weights, groups: Groups) -> Any:
 
 
 class Choice(NamedTuple):
-    """Checked arguments of a hard choice: `k` is an integer where whole entries are chosen, and valid or not."""
+    """Arguments of a hard choice.
+
+    Attributes:
+      scores: `-inf` where they do not exist.
+      k: how many are chosen, an integer where whole entries are, and at most what there is; 0 if `valid` is false.
+      asked: what was asked for; a mask may leave fewer.
+      valid: whether that was in range.
+      weights: None where all entries weigh 1.
+      part: which entries exist, None for all.
+      size: how many there are, or what they weigh.
+    """
 
     scores: Array
     k: Array
+    asked: Array
     valid: Array
     weights: Array | None
     part: Array | None
-    size: Array  # how many entries there are, or what they weigh
+    size: Array
 
 
 def prepare_choice(scores, k, groups: Groups, where, weights, *, divisible: bool = False) -> Choice:
-    """Bring the arguments of a hard choice into the form of `softbin.order_statistics`; an invalid `k` becomes 0.
+    """Bring the arguments of a hard choice into the form of `softbin.order_statistics`.
 
-    A share of the entries is rounded to a whole number of them, unless entries weigh or are `divisible`: then `k` is
-    real.
+    A number of entries, and a share of them, is rounded to a whole one, a share to at least one, unless entries weigh
+    or are `divisible`: then `k` is real. Where a mask leaves fewer, all that exist are chosen.
     """
     shape = jnp.shape(scores)
-    dtype = computed_in(scores)
-    scores = jnp.asarray(scores, dtype)
+    scores = as_computed(scores)
+    dtype = scores.dtype
     weights, part = _taking_part(weights, where, shape, dtype)
     count: Any = groups.size(shape)
     if part is not None:
         scores = jnp.where(part, scores, -jnp.inf)
         count = groups.counts([part])[0] if weights is None else groups.total(jnp.where(part, weights, 0))
+    most = count if where is None else groups.size(shape) if weights is None else jnp.finfo(dtype).max
+    is_share = isinstance(k, Share)
 
-    divisible |= weights is not None
-    if divisible or isinstance(k, Share) or jnp.issubdtype(jnp.result_type(k), jnp.floating):
-        k = _counted(k, count, groups, shape, dtype, rounded=not divisible)
-        valid = (k >= 0) & (k <= jnp.asarray(count, dtype))
-        valid &= divisible or k == jnp.round(k)
+    if divisible or weights is not None:
+        k = _counted(k, count, groups, shape, dtype)
+        valid = (k >= 0) & (k <= jnp.asarray(most, dtype))
+    elif is_share or jnp.issubdtype(jnp.result_type(k), jnp.floating):
+        k = jnp.round(real := _counted(k, count, groups, shape, dtype))
+        k = jnp.where(real > 0, jnp.maximum(k, 1), k) if is_share else k
+        valid = (k >= 0) & (k <= jnp.asarray(most, dtype))
     else:
         k = jnp.asarray(k)
         if k.dtype.itemsize > 2:
             k = jnp.clip(k, 0 if jnp.issubdtype(k.dtype, jnp.unsignedinteger) else -1, jnp.iinfo(jnp.int32).max)
-        k = _per_group("k", k, groups, shape, jnp.int32)
-        valid = (k >= 0) & (k <= count)
-    k = jnp.where(valid, k, 0)
-    return Choice(scores, k if divisible else k.astype(jnp.int32), valid, weights, part, jnp.asarray(count))
+        k = _per_group(k, groups, shape, jnp.int32)
+        valid = (k >= 0) & (k <= most)
+    asked = jnp.where(valid, k, 0)
+    asked = asked if divisible or weights is not None else asked.astype(jnp.int32)
+    chosen = asked if most is count else jnp.minimum(asked, jnp.asarray(count, asked.dtype))
+    return Choice(scores, chosen, asked, valid, weights, part, jnp.asarray(count))
 
 
-def whole(k) -> Any:
-    """A known whole budget as integers, which have digits enough for any group; others as they are."""
-    known = known_value(k)
-    return k if known is None else known.astype(np.int32)
+def checked_count(k, name, entries, groups: Groups) -> Any:
+    """How many entries a hard choice takes: whole numbers, as integers where they are known; a share as it is.
 
-
-def rounded(k) -> Any:
-    """The nearest whole budget; a share is rounded where it is counted."""
-    if isinstance(k, Share):
+    Python's and NumPy's numbers must be whole. A JAX array, traced or not, is rounded half to even, so that a schedule
+    gives the same inside and outside of `jax.jit`.
+    """
+    if not isinstance(k, Share):
+        check_amount("k", k)
+        check_no_bare_share(k)
+        check_whole(k)
+        known = known_value(k)
+        if known is not None:
+            k = np.round(known)
+        elif jnp.issubdtype(jnp.result_type(k), jnp.floating):
+            k = jnp.round(k)
+    check_k(k, name, entries, groups)
+    if known_value(k) is None:
         return k
-    known = known_value(k)
-    return jnp.round(k) if known is None else np.round(known)
+    return np.minimum(np.float64(k), np.iinfo(np.int32).max).astype(np.int32)  # digits enough for any group
 
 
 def split(k, scores, groups: Groups) -> tuple[Any, Array | None]:
@@ -162,6 +198,8 @@ def split(k, scores, groups: Groups) -> tuple[Any, Array | None]:
 
 def groups_along(axis, scores, axis_name=None, name="scores") -> Groups:
     """The groups that an `axis` argument stands for: along one axis, several, or all where it is None."""
+    dtype_of(name, scores)
+    check_axis_name(axis_name)
     shape = jnp.shape(scores)
     if not shape:
         raise ValueError(f"{name} must have an axis to choose along, got a scalar")
@@ -169,7 +207,9 @@ def groups_along(axis, scores, axis_name=None, name="scores") -> Groups:
         named = range(len(shape)) if axis is None else axis if isinstance(axis, Sequence) else [axis]
         named = [operator.index(axis) for axis in named]
     except TypeError:
-        raise TypeError(f"axis must be an integer, a tuple of integers, or None for all axes, got {axis!r}") from None
+        raise TypeError(
+            f"axis must be an integer, a tuple of integers, or None for all axes, got {brief(axis)}"
+        ) from None
     wrong = [axis for axis in named if not -len(shape) <= axis < len(shape)]
     if wrong:
         raise ValueError(f"axis {wrong[0]} is not an axis of {name} with shape {shape}")
@@ -179,99 +219,26 @@ def groups_along(axis, scores, axis_name=None, name="scores") -> Groups:
     return Groups(axes, axis_name)
 
 
-def check_k(k, size=None):
-    """A budget that is known when traced must be one, of groups of this size if all entries weigh 1."""
-    if isinstance(k, Share):
-        return
-    if callable(k):
-        raise TypeError(f"k must be a number, an array, or a share such as softbin.budgets.fraction(0.5), got {k!r}")
-    _check_real("k", k)
-    known = known_value(k)
-    if known is not None and not np.all(known >= 0):
-        raise ValueError(f"k must be in [0, n], got {_show(k)}")
-    if known is not None and not (size is None or is_symbolic(size)) and not np.all(known <= size):
-        raise ValueError(f"k must be at most n = {size}, the length of the axis, got {_show(k)}")
-
-
-def check_whole(k):
-    """A budget that is known when traced must be whole where exactly so many entries are chosen."""
-    check_k(k)
-    known = known_value(k)
-    if known is not None and np.any(known != np.round(known)):
-        raise ValueError(f"exactly k entries are chosen: k must be whole, got {_show(k)}")
-
-
-def check_positive(k):
-    """Of no entries there is neither a rank nor a mean."""
-    known = known_value(k.shares if isinstance(k, Share) else k)
-    if known is not None and known.dtype.kind in "iuf" and not np.all(known > 0):
-        raise ValueError(f"k must be positive: there has to be an entry to take, got {_show(known)}")
-
-
-def check_temperature(temperature):
-    """A temperature that is known when traced must be one."""
-    _check_real("temperature", temperature)
-    known = known_value(temperature)
-    if known is not None and not (np.all(known > 0) and np.all(np.isfinite(known))):
-        raise ValueError(
-            f"temperature must be positive and finite, got {_show(temperature)}; "
-            "for a hard choice use softbin.binary_argmax"
-        )
-
-
-def _check_real(name, value):
-    dtype = dtype_of(name, value)
-    if not jnp.issubdtype(dtype, jnp.floating) and not jnp.issubdtype(dtype, jnp.integer):
-        raise TypeError(f"{name} must be real, got {dtype}")
-
-
-def known_value(value) -> np.ndarray | None:
-    """The value in numpy, or None where it is traced or a share, of what is counted at run time."""
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
-    return None if traced or isinstance(value, Share) else np.asarray(value)
-
-
-def _show(value) -> str:
-    return np.array2string(np.asarray(value), threshold=8)
-
-
-def _counted(k, count, groups, shape, dtype, rounded=False):
+def _counted(k, count, groups, shape, dtype):
     """`k` as a group array, where it is a share of a count of entries or weights."""
     if not isinstance(k, Share):
-        return _per_group("k", k, groups, shape, dtype)
-    k = _per_group("k", k.shares, groups, shape, dtype) * jnp.asarray(count, dtype)
-    return jnp.round(k) if rounded else k
+        return _per_group(k, groups, shape, dtype)
+    return _per_group(jnp.asarray(k.shares), groups, shape, dtype) * jnp.asarray(count, dtype)
 
 
-def _per_group(name, value, groups, shape, dtype):
-    value = jnp.asarray(value)
-    axes, lanes = groups.axes, groups.lanes
+def _per_group(value, groups, shape, dtype):
+    """A number for each group, or one for all, as a group array."""
     expected = groups.without(shape)
-    expected = expected if lanes == 1 else (*expected[:-1], expected[-1] // lanes)
-    try:
-        value = jnp.broadcast_to(value, expected)
-    except ValueError:
-        raise ValueError(
-            f"{name} with shape {value.shape} does not broadcast to {expected}, the shape of scores without {axes}"
-        ) from None
-    return groups.spread(jnp.expand_dims(value.astype(dtype), axes))
-
-
-def check_weights(weights):
-    """Weights that are known when traced must not be negative."""
-    if weights is None:
-        return
-    _check_real("weights", weights)
-    known = known_value(weights)
-    if known is not None and not np.all(known >= 0):
-        raise ValueError(f"weights must not be negative, got a smallest of {np.min(known)}")
+    expected = expected if groups.lanes == 1 else (*expected[:-1], expected[-1] // groups.lanes)
+    value = jnp.broadcast_to(convert(value, dtype), expected)
+    return groups.spread(jnp.expand_dims(value, groups.axes))
 
 
 def _taking_part(weights, where, shape, dtype) -> tuple[Array | None, Array | None]:
     """Weights, zero where masked, and which entries exist; each None where all are alike."""
-    part = None if where is None else _broadcast("where", jnp.asarray(where), shape)
+    part = None if where is None else jnp.broadcast_to(jnp.asarray(where), shape)
     if weights is not None:
-        weights = _broadcast("weights", nan_if_negative(jnp.asarray(weights, dtype)), shape)
+        weights = jnp.broadcast_to(nan_if_negative(convert(weights, dtype)), shape)
         weights = weights if part is None else jnp.where(part, weights, 0)
         part = weights != 0
     return weights, part
@@ -280,16 +247,3 @@ def _taking_part(weights, where, shape, dtype) -> tuple[Array | None, Array | No
 def nan_if_negative(weights):
     """What no weights can be shows in the result."""
     return jnp.where(weights >= 0, weights, jnp.nan)
-
-
-def check_mask(where):
-    """A mask of numbers is more likely a mistake than a mask."""
-    if where is not None and (dtype := dtype_of("where", where)) != jnp.bool_:
-        raise TypeError(f"where must be boolean, got {dtype}: compare with 0")
-
-
-def _broadcast(name, value, shape):
-    try:
-        return jnp.broadcast_to(value, shape)
-    except ValueError:
-        raise ValueError(f"{name} with shape {value.shape} does not broadcast to scores with shape {shape}") from None

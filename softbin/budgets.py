@@ -10,6 +10,7 @@ where a mask or weights of the loss are; `k` broadcasts to (C,). A callable must
 the sum over its parts), since under `axis_name` the shards' budgets are added up.
 """
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,8 +34,10 @@ class Share:
 
     shares: Any
 
-    def __call__(self, targets: Targets, weights: Weights) -> Float[Array, "..."]:
-        """`k` of a batch."""
+    def __call__(self, targets: Any, weights: Weights | None = None) -> Any:
+        """`k` of a batch; itself where it is called as Optax calls a schedule, with a number of steps."""
+        if weights is None:
+            return self
         return jnp.asarray(self.shares, weights.dtype) * Groups((0,)).total(weights)[0]
 
     def __repr__(self) -> str:
@@ -64,7 +67,7 @@ def fraction(share: Real[ArrayLike, ""]) -> Share:
     """
     shares = _checked(share, "a share of the batch must be a number in [0, 1]")
     if np.ndim(shares):
-        raise ValueError(f"fraction takes one share for every class, got {share}: use softbin.budgets.prior")
+        raise ValueError(f"fraction takes one share for every class, got {brief(share)}: use softbin.budgets.prior")
     return Share(shares)
 
 
@@ -87,14 +90,16 @@ def prior(class_priors: Sequence[Real[ArrayLike, ""]] | Real[ArrayLike, " classe
       >>> print(prior([0.25, 0.75])(None, jnp.ones(8)))
       [2. 6.]
     """
-    shares = _checked(class_priors, "shares of a batch must be numbers in [0, 1]")
+    shares = _checked(class_priors, "class_priors must be numbers in [0, 1]")
     if np.ndim(shares) == 0:
         raise ValueError(
-            f"prior takes a share for each class, got {class_priors}: "
+            f"class_priors must be a share for each class, got {class_priors}: "
             f"softbin.budgets.fraction({class_priors}) is one share for all"
         )
     if np.ndim(shares) > 1:
-        raise ValueError(f"prior takes a vector of shares, one for each class, got the shape {np.shape(shares)}")
+        raise ValueError(
+            f"class_priors must be a vector of shares, one for each class, got the shape {np.shape(shares)}"
+        )
     return Share(shares if _is_traced(shares) else tuple(shares.tolist()))
 
 
@@ -104,9 +109,9 @@ def _checked(shares, rule):
         return jnp.asarray(shares)
     known = _as_real(shares)
     if known is None:
-        raise TypeError(f"{rule}, got {shares!r}")
+        raise TypeError(f"{rule}, got {brief(shares)}")
     if not np.all((known >= 0) & (known <= 1)):
-        raise ValueError(f"{rule}, got {shares}")
+        raise ValueError(f"{rule}, got {show(known)}")
     return known if known.ndim else float(known)
 
 
@@ -124,29 +129,45 @@ def label_count(targets: Targets, weights: Weights) -> Float[Array, " classes"]:
       [1. 0. 2.]
     """
     if targets is None:
-        raise ValueError("the budget label_count counts labels, and none were given: pass labels or another budget")
+        raise ValueError("targets are what label_count counts, got None")
     return Groups((0,)).total(targets * (weights if weights.ndim > 1 else weights[:, None]))[0]
 
 
-def check_budget(budget) -> None:
-    """Refuse what is known to be no budget of a batch, and a share of it that would be taken for a number of examples.
+def looks_like_shares(known: np.ndarray) -> bool:
+    """Whether amounts can be meant as shares: all of them are in [0, 1], and one is neither 0 nor 1."""
+    return bool(np.all((known >= 0) & (known <= 1)) and np.any((known > 0) & (known < 1)))
 
-    An array can be meant as shares if all of its entries are in [0, 1] and one is neither 0 nor 1.
-    """
+
+def check_budget(budget) -> None:
+    """Refuse what is no budget of a batch, and a share of it that would be taken for a number of examples."""
     if callable(budget) or _is_traced(budget):
         return
     known = _as_real(budget)
     if known is None:
         raise TypeError(
             "budget must be a number of examples, an array of them, or one of softbin.budgets.label_count, "
-            f"softbin.budgets.fraction(0.5), softbin.budgets.prior([...]), got {budget!r}"
+            f"softbin.budgets.fraction(0.5), softbin.budgets.prior([...]), got {brief(budget)}"
         )
-    if np.all((known >= 0) & (known <= 1)) and np.any((known > 0) & (known < 1)):
-        shown = np.array2string(known, threshold=8, separator=", ")
+    if looks_like_shares(known):
+        shown = show(known)
         raise ValueError(
             f"budget is a number of examples, and {shown} looks like a share of the batch: "
             f"pass softbin.budgets.{'prior' if known.ndim else 'fraction'}({shown})"
         )
+
+
+def brief(value: Any) -> str:
+    """What a message shows of a value that is none of those expected."""
+    return _BRIEF.repr(value)
+
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxother = 2, 80, 120
+
+
+def show(value: Any) -> str:
+    """What a message shows of a number, or of an array of them."""
+    return np.array2string(np.asarray(value), threshold=8, separator=", ")
 
 
 def _is_traced(value) -> bool:

@@ -36,8 +36,17 @@ def test_shares_need_no_labels(budget):
 
 
 def test_label_count_needs_labels():
-    with pytest.raises(ValueError, match="counts labels, and none were given"):
+    with pytest.raises(ValueError, match="targets are what label_count counts, got None"):
         budgets.label_count(None, WEIGHTS)
+
+
+def test_shares_of_groups_are_a_k():
+    """With what is known and traced, and no warning of JAX's, which would read the shape of a list."""
+    scores, shares, counts = jnp.arange(24.0).reshape(3, 8) % 7, np.float32([0.25, 0.5, 0.75]), jnp.array([2, 4, 6])
+    for choose in (softbin.soft_binary_argmax, softbin.binary_argmax, softbin.top_k_mean):
+        expected = choose(scores, counts)
+        np.testing.assert_array_equal(choose(scores, budgets.prior(shares)), expected)
+        np.testing.assert_array_equal(jax.jit(lambda s, f=choose: f(scores, budgets.prior(s)))(shares), expected)
 
 
 def test_equal_budgets_are_equal_and_hashable():
