@@ -1,4 +1,10 @@
-"""Hard choices: the k-th largest score, the k largest, and where to cut between them and the rest, without a sort."""
+"""Hard choices: the k-th largest score, the k largest, and where to cut between them and the rest, without a sort.
+
+How many are chosen is one rule for all. A Python or NumPy number must be whole. A JAX array, traced or not, is rounded
+half to even, so that a schedule gives the same inside and outside of `jax.jit`. A share of the entries that exist is
+rounded too, but to at least one of them. Where a mask leaves fewer than `k`, all that exist are chosen. With weights
+`k` is real: what the chosen weigh.
+"""
 
 import math
 from collections.abc import Sequence
@@ -13,17 +19,8 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from softbin import meshes, order_statistics
-from softbin.arguments import (
-    Choice,
-    Count,
-    check,
-    check_positive,
-    check_whole,
-    computed_in,
-    groups_along,
-    prepare_choice,
-    whole,
-)
+from softbin.arguments import Choice, Count, as_computed, checked_count, groups_along, prepare_choice
+from softbin.checks import check_entries, check_k
 from softbin.groups import Groups
 from softbin.order_statistics import Ranked
 
@@ -47,6 +44,11 @@ def kth_largest(
     It is found without a sort, in a few rounds of counts: on a sharded axis a round is one small all-reduce, and the
     result the same on any number of devices. Groups have up to 2^31 entries.
 
+    To choose by it, use :func:`binary_argmax`, or :func:`cutoff` on float32 scores. `scores >= kth_largest(scores, k)`
+    is the same only where the scores are stored before: in a program that also computes them, XLA may do so once for
+    each use, with other roundings, and the value is then missed by the entry that holds it; bfloat16 and float16 scores
+    it may not round at all. Pass those that you compare through `jax.lax.reduce_precision` first.
+
     The gradient goes to the entry that holds the value, as that of `jax.lax.top_k` does: among equal scores, to the
     last one that :func:`binary_argmax` chooses. So the gradients for `k = 1, ..., m` add up to the choice of `m`. It
     works in forward and in reverse mode; weights and `k` have none.
@@ -54,29 +56,32 @@ def kth_largest(
     Args:
       scores: floating point, any shape; groups lie along `axis`. Infinities are ordinary values, -0 equals 0, and
         subnormal float32 or float64 numbers are 0.
-      k: a whole number in [1, n], an array that broadcasts to the shape of `scores` without `axis`, or a share of the
-        entries that exist, `softbin.budgets.fraction(0.1)`, which is rounded to a whole number of them. May be traced.
-        With weights real, above 0 and at most their sum.
+      k: a whole number in [0, n], an array that broadcasts to the shape of `scores` without `axis`, or a share of the
+        entries that exist, `softbin.budgets.fraction(0.1)`, which is rounded, to at least one of them. May be traced; a
+        JAX array is rounded half to even. With weights real, and at most their sum.
       axis: the axis that groups lie along, a tuple of axes, or None for all.
-      where: broadcasts to `scores`. Entries where it is false do not exist.
+      where: broadcasts to `scores`. Entries where it is false do not exist; of fewer than `k` the least is meant.
       weights: non-negative, broadcasts to `scores`. An entry of weight 2 acts as two equal entries. Sums of weights
         are in floats: exact for whole weights up to a sum of 2^24 in float32.
       axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split.
 
     Returns:
-      The values, in the dtype of `scores`, without `axis`; NaN for a group with NaN, and where a traced `k` is out of
-      range or not whole.
+      The values, in the dtype of `scores`, without `axis`; `inf`, which no score is above, where none is chosen: at
+      `k = 0`, and of a group that is masked whole. NaN for a group with NaN, and where a traced `k` is out of range.
 
     Raises:
-      TypeError, ValueError: as :func:`softbin.soft_binary_argmax`, and for a `k` that is 0 or not whole.
+      TypeError, ValueError: as :func:`softbin.soft_binary_argmax`; for a Python or NumPy `k` that is not whole, and for
+        a number between 0 and 1, which looks like a share.
 
     Example:
       >>> print(kth_largest(jnp.array([[3.0, 1.0, 2.0], [5.0, 5.0, 4.0]]), k=2))
       [2. 5.]
+      >>> print(kth_largest(jnp.array([3.0, 1.0, 2.0]), k=2, where=jnp.array([False, True, False])))
+      1.0
     """
-    check_positive(k)
-    groups = _checked(scores, k, axis, where, weights, axis_name)
-    return _run(_kth_largest, groups.sharding, (scores, k, where, weights), weights, groups)
+    groups, k = _checked(scores, k, axis, where, weights, axis_name)
+    few = turns(k, weights)
+    return meshes.run(_kth_largest, groups.sharding, scores, k, where, weights, groups=groups, turns=few)
 
 
 def binary_argmax(
@@ -96,24 +101,32 @@ def binary_argmax(
     Args:
       scores: floating point, any shape. -0 equals 0, and subnormal float32 or float64 numbers are 0.
       k: a whole number in [0, n], an array that broadcasts to the shape of `scores` without `axis`, or a share of the
-        entries that exist, `softbin.budgets.fraction(0.1)`, which is rounded to a whole number of them. May be traced.
+        entries that exist, `softbin.budgets.fraction(0.1)`, which is rounded, to at least one of them. May be traced; a
+        JAX array is rounded half to even.
       axis: the axis to choose along, a tuple of axes to choose along together, or None for all.
-      where: broadcasts to `scores`. Entries where it is false are never chosen.
+      where: broadcasts to `scores`. Entries where it is false are never chosen; of fewer than `k` all others are.
       axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split.
 
     Returns:
       Zeros and ones, with the shape and dtype of `scores`; NaN in a group with NaN, and where a traced `k` is
-      out of range or not whole.
+      out of range.
 
     Raises:
-      TypeError, ValueError: as :func:`softbin.soft_binary_argmax`, and for a `k` that is not whole.
+      TypeError, ValueError: as :func:`kth_largest`.
 
     Example:
       >>> print(binary_argmax(jnp.array([1.0, 3.0, 1.0]), k=2))
       [1. 1. 0.]
+
+      A schedule gives 2.6 and then 2.2, which are rounded:
+
+      >>> schedule = jax.jit(lambda step: binary_argmax(jnp.array([1.0, 3.0, 2.0, 0.5]), 2.6 - 0.4 * step))
+      >>> print(schedule(0), schedule(1))
+      [1. 1. 1. 0.] [0. 1. 1. 0.]
     """
-    groups = _checked(scores, k, axis, where, None, axis_name)
-    return _run(_binary_argmax, lambda spec: spec, (scores, k, where), None, groups)
+    groups, k = _checked(scores, k, axis, where, None, axis_name)
+    few = turns(k, None)
+    return meshes.run(_binary_argmax, lambda spec: spec, scores, k, where, groups=groups, turns=few)
 
 
 def cutoff(
@@ -128,24 +141,29 @@ def cutoff(
     """The cutoff that `k` scores are above: the middle between the k-th largest score and the next.
 
     `scores > cutoff` is true exactly `k` times, unless the next score equals the k-th; then that is the cutoff, and
-    fewer scores are above it. Where no float lies in the middle, the cutoff is the next score. It is `inf` at `k = 0`,
-    and `-inf` where no score is left: at `k = n`. The gradient is zero.
+    fewer scores are above it. Where no float lies in the middle, the cutoff is the next score. It is `inf` where none
+    is chosen: at `k = 0`, and of a group that is masked whole. Else it is `-inf` where no score is left: at `k = n`, or
+    where a mask leaves `k` or fewer. The gradient is zero.
+
+    In a program that computes bfloat16 or float16 scores, what is compared with a cutoff must be rounded as the scores
+    are that it was found for: see :func:`kth_largest`, or choose by :func:`binary_argmax`.
 
     With weights, the scores above the cutoff weigh `k`, unless that would divide an entry.
 
-    Args and raises: as for :func:`kth_largest`, but that `k` may be 0.
+    Args and raises: as for :func:`kth_largest`.
 
     Returns:
       The cutoffs, in the dtype of `scores`, without `axis`; NaN for a group with NaN, and where a traced `k` is out of
-      range or not whole.
+      range.
 
     Example:
       >>> scores = jnp.array([3.0, 1.0, 2.0, 0.0])
       >>> print(cutoff(scores, k=2), scores > cutoff(scores, k=2))
       1.5 [ True False  True False]
     """
-    groups = _checked(scores, k, axis, where, weights, axis_name)
-    return _run(_cutoff, groups.sharding, (scores, k, where, weights), weights, groups)
+    groups, k = _checked(scores, k, axis, where, weights, axis_name)
+    few = turns(k, weights)
+    return meshes.run(_cutoff, groups.sharding, scores, k, where, weights, groups=groups, turns=few)
 
 
 class Largest(NamedTuple):
@@ -185,7 +203,7 @@ def top_k(
       Values, indices and mask, of the shape of `scores` with `k` along `axis`.
 
     Raises:
-      TypeError: `scores` is not floating point, `where` is not boolean, or `k` is no integer that is known.
+      TypeError: `scores` is not floating point, `where` is not boolean, or `k` is no concrete integer.
       ValueError: `k` is out of range, or shapes do not fit.
 
     Example:
@@ -197,11 +215,12 @@ def top_k(
       [ True False]
     """
     if isinstance(k, bool) or not isinstance(k, int | np.integer):
-        raise TypeError(f"k must be an integer that is known when traced, got {k!r}: binary_argmax takes any other")
+        raise TypeError(f"k must be a concrete integer, got {k!r}: binary_argmax takes a traced one")
     groups = groups_along(axis, scores)
     if len(groups.axes) > 1 or axis is None:
         raise ValueError(f"top_k chooses along one axis, got {axis}: binary_argmax takes several")
-    check(scores, k, 1.0, where, None, groups)
+    check_entries("scores", scores, where, None, groups)
+    check_k(k, "scores", scores, groups)
     (axis,) = groups.axes
 
     def results(spec):
@@ -216,7 +235,7 @@ def _top_k(scores, where, *, k, axis):
     scores, exists = (jnp.moveaxis(jnp.asarray(part), axis, -1) for part in (scores, exists))
 
     def by_value():  # much the faster on CPU
-        ranked = lax.stop_gradient(scores).astype(computed_in(scores))
+        ranked = as_computed(lax.stop_gradient(scores))
         ranked = jnp.where(jnp.abs(ranked) < jnp.finfo(scores.dtype).tiny, 0, ranked)
         return lax.top_k(jnp.where(exists, ranked, -jnp.inf), k)[1]
 
@@ -232,18 +251,14 @@ def _top_k(scores, where, *, k, axis):
     return tuple(jnp.moveaxis(part, -1, axis) for part in (values, indices, mask))
 
 
-def _checked(scores, k, axis, where, weights, axis_name) -> Groups:
+def _checked(scores, k, axis, where, weights, axis_name) -> tuple[Groups, Any]:
+    """The groups, and how many are chosen of each."""
     groups = groups_along(axis, scores, axis_name)
+    check_entries("scores", scores, where, weights, groups)
     if weights is None:
-        check_whole(k)
-    check(scores, k, 1.0, where, weights, groups)
-    return groups
-
-
-def _run(function, result, arrays, weights, groups):
-    scores, k, *others = arrays
-    k = k if weights is not None else whole(k)
-    return meshes.run(function, result, scores, k, *others, groups=groups, turns=turns(k, weights))
+        return groups, checked_count(k, "scores", scores, groups)
+    check_k(k, "scores", scores, groups, weights)
+    return groups, k
 
 
 def turns(k, weights) -> int | None:
@@ -256,7 +271,8 @@ def turns(k, weights) -> int | None:
 def _kth_largest(scores, k, where, weights, *, groups, turns):
     choice = prepare_choice(scores, k, groups, where, weights)
     value = _value(*_settled(choice), groups, jnp.result_type(scores), turns)
-    value = jnp.where(choice.valid & (choice.k > 0), value, jnp.nan)
+    value = jnp.where(choice.k > 0, value, jnp.where(jnp.isnan(value), value, jnp.inf))
+    value = jnp.where(choice.valid, value, jnp.nan)
     return jnp.squeeze(value, groups.axes).astype(jnp.result_type(scores))
 
 
@@ -264,7 +280,7 @@ def _kth_largest(scores, k, where, weights, *, groups, turns):
 def _binary_argmax(scores, k, where, *, groups, turns):
     dtype = jnp.result_type(scores)
     choice = prepare_choice(lax.stop_gradient(scores), k, groups, where, None)
-    value, chosen, _ = _located(*_settled(choice), groups, dtype, turns)
+    value, chosen = _located(*_settled(choice), groups, dtype, turns)
     chosen = chosen & (choice.k > 0)
     y = jnp.where(choice.valid & ~jnp.isnan(value), chosen.astype(dtype), jnp.asarray(jnp.nan, dtype))
     return y if choice.part is None else jnp.where(choice.part, y, 0)
@@ -274,16 +290,21 @@ def _binary_argmax(scores, k, where, *, groups, turns):
 def _cutoff(scores, k, where, weights, *, groups, turns):
     dtype = jnp.result_type(scores)
     choice = prepare_choice(lax.stop_gradient(scores), k, groups, where, weights)
-    value = jnp.where(choice.valid, _value(*_settled(choice), groups, dtype, turns), jnp.nan)
-    reached = order_statistics.above(choice.scores, value) | order_statistics.equals(choice.scores, value)
-    reached = reached if choice.part is None else reached & choice.part
-    weight = groups.counts([reached])[0] if weights is None else groups.total(jnp.where(reached, choice.weights, 0))
-    below = groups.largest(jnp.where(reached, -jnp.inf, choice.scores))
-    after = jnp.where(weight <= choice.k, below, value)
+    scores, rank, weights, part = _settled(choice)
+    ranked = Ranked(scores, weights, part, groups, dtype)
+
+    def value_and_next(value, *_):
+        reached = order_statistics.above(scores, value) | order_statistics.equals(scores, value)
+        reached = reached if part is None else reached & part
+        (count,) = order_statistics.counted([reached], weights, groups)
+        return value, jnp.where(count <= rank, groups.largest(jnp.where(reached, -jnp.inf, scores)), value)
+
+    like = (order_statistics.blank_group(ranked, rank, scores.dtype),) * 2
+    value, after = order_statistics.find(ranked, rank, turns, value_and_next, like)
     middle = (value / 2 + after / 2).astype(dtype).astype(value.dtype)
     middle = jnp.where((after < middle) & (middle < value), middle, after)
     middle = jnp.where(jnp.isnan(value), value, jnp.where(choice.k > 0, middle, jnp.inf))
-    return jnp.squeeze(middle, groups.axes).astype(dtype)
+    return jnp.squeeze(jnp.where(choice.valid, middle, jnp.nan), groups.axes).astype(dtype)
 
 
 def expected_choice(choice: Choice, groups: Groups, dtype, turns=None) -> tuple[Array, Array]:
@@ -294,10 +315,16 @@ def expected_choice(choice: Choice, groups: Groups, dtype, turns=None) -> tuple[
     """
     scores, k, weights, part = _settled(choice)
     rank = k if weights is not None else jnp.ceil(k).astype(jnp.int32)
-    value = _value(*lax.stop_gradient((scores, rank, weights, part)), groups, dtype, turns)
-    above = order_statistics.above(scores, value)
-    equal = order_statistics.equals(scores, value)
-    equal = equal if part is None else equal & part
+    ranked = Ranked(*lax.stop_gradient((scores, weights, part)), groups, dtype)
+
+    def sides(value, *_):
+        equal = order_statistics.equals(ranked.scores, value)
+        return value, order_statistics.above(ranked.scores, value), equal if part is None else equal & part
+
+    rank = lax.stop_gradient(rank)
+    entry = order_statistics.blank_entry(ranked, rank, bool)
+    like = (order_statistics.blank_group(ranked, rank, scores.dtype), entry, entry)
+    value, above, equal = order_statistics.find(ranked, rank, turns, sides, like)
     of_above, of_equal = order_statistics.counted([above, equal], weights, groups)
     of_above, of_equal = of_above.astype(k.dtype), of_equal.astype(k.dtype)
     share = jnp.clip((k - of_above) / jnp.where(of_equal > 0, of_equal, 1), 0, 1)
@@ -314,23 +341,34 @@ def _settled(choice: Choice):
 def _value(scores, k, weights, part, groups, dtype, turns):
     """The k-th largest value, as a group array; NaN in a group with NaN."""
     ranked = Ranked(scores, weights, part, groups, dtype)
-    if turns is not None:
-        return order_statistics.in_turn(ranked, turns)[0]
-    return jnp.where(order_statistics.has_nan(ranked), jnp.nan, order_statistics.kth(ranked, k))
+    like = order_statistics.blank_group(ranked, k, scores.dtype)
+    return order_statistics.find(ranked, k, turns, lambda value, *_: value, like)
 
 
 @_value.defjvp
 def _value_jvp(groups, dtype, turns, primals, tangents):
-    value = _value(*primals, groups, dtype, turns)  # with a derivative of its own, for second ones
-    _, _, held = _located(*lax.stop_gradient(primals), groups, dtype, turns, lax.stop_gradient(value))
-    return value, groups.plain_total(jnp.where(held, tangents[0], 0))
+    value, held = _located(*lax.stop_gradient(primals), groups, dtype, turns, last_only=True)
+    again, change = (groups.plain_total(jnp.where(held, scores, 0)) for scores in (primals[0], tangents[0]))
+    return _with_derivative_of(again, value), change
 
 
-def _located(scores, k, weights, part, groups, dtype, turns, value=None):
-    """`_value`, which entries are chosen, and which one holds the value."""
+@jax.custom_jvp
+def _with_derivative_of(other, value):
+    """The value, with the derivative of another expression of it, which is not worked out where none is asked for."""
+    return jnp.where(False, other, value)  # of the mesh of the other, as JAX 0.7 wants it of what has a derivative
+
+
+_with_derivative_of.defjvps(lambda tangent, *_: tangent, None)
+
+
+def _located(scores, k, weights, part, groups, dtype, turns, last_only=False):
+    """`_value`, and which entries are chosen, or which one holds the value."""
     ranked = Ranked(scores, weights, part, groups, dtype)
-    if turns is not None:
-        return order_statistics.in_turn(ranked, turns)
-    if value is None:
-        value = _value(scores, k, weights, part, groups, dtype, turns)
-    return value, *order_statistics.choose(ranked, k, value)
+
+    def place(value, chosen, held):
+        if turns is None:
+            return value, order_statistics.choose(ranked, k, value, last_only=last_only)
+        return value, held if last_only else chosen
+
+    like = order_statistics.blank_group(ranked, k, scores.dtype), order_statistics.blank_entry(ranked, k, bool)
+    return order_statistics.find(ranked, k, turns, place, like)

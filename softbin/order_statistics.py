@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
+from softbin import meshes
 from softbin.groups import Groups
 from softbin.search import ordered, probit
 
@@ -59,8 +60,48 @@ class _Bracket(NamedTuple):
         return self.low + 1 >= self.high
 
 
-def kth(ranked: Ranked, k: Num[Array, "*group"]) -> Float[Array, "*group"]:
-    """The largest value that the entries at and above it, or their weights, reach `k` with; `k` must be in range.
+def find(ranked: Ranked, k: Num[Array, "*group"], turns: int | None, finish: Callable[..., Any], like: Any) -> Any:
+    """`finish(value, chosen, held)` of the k-th largest value, which is NaN in a group with NaN.
+
+    What decides is read inside of a loop that searches, which works out its operands once and keeps them. Outside, XLA
+    works out a cheap expression again wherever it is read, and not always to the same digits, since a product and a sum
+    may become one operation in one place and not in another: an entry that was counted would not be found again. Nor is
+    a loop enough whose rounds are all alike: what does not depend on its state is moved out.
+
+    Args:
+      ranked, k: `k` is at least 1, and at most what there is, unless that is nothing.
+      turns: where it is known and small, the most that `k` can be: the largest that is left is taken so often.
+      finish: of the value, of which entries are chosen and of which one holds it; of None for both where they are not
+        taken in turn.
+      like: what it returns, made of `blank_group` and `blank_entry`.
+    """
+    search = _by_counts if turns is None else partial(_in_turn, turns=turns)
+    return search(ranked, k, lambda *found: jax.tree.map(_as, like, finish(*found)), like)
+
+
+def blank_group(ranked: Ranked, k, dtype) -> Shaped[Array, "*group"]:
+    """Zeros for a group array, of the type that it has inside `jax.shard_map`."""
+    names = ranked.groups.axis_name
+    reduced = names if isinstance(names, tuple) else (names,)
+    return meshes.vary(jnp.zeros(k.shape, dtype), (_varying(ranked) - set(reduced)) | meshes.varying_axes(k))
+
+
+def blank_entry(ranked: Ranked, k, dtype) -> Shaped[Array, "*shape"]:
+    """Zeros for every entry."""
+    return meshes.vary(jnp.zeros(ranked.scores.shape, dtype), _varying(ranked) | meshes.varying_axes(k))
+
+
+def _varying(ranked):
+    arrays = ranked.scores, ranked.weights, ranked.part
+    return frozenset().union(*(meshes.varying_axes(array) for array in arrays if array is not None))
+
+
+def _as(like, found):
+    return meshes.vary(found, meshes.varying_axes(like))
+
+
+def _by_counts(ranked, k, finish, like):
+    """By the largest value that the entries at and above it, or their weights, reach `k` with.
 
     Subnormal numbers are zero, and NaN are passed over.
     """
@@ -125,30 +166,52 @@ def kth(ranked: Ranked, k: Num[Array, "*group"]) -> Float[Array, "*group"]:
         )
         return _select(settled(bracket), bracket, snapped)
 
-    found = lax.while_loop(lambda bracket: groups.any(~settled(bracket)), narrow, start)
-    sign = jnp.where((k == found.at_low) & (k - found.at_high != 1), -1, 1).astype(scores.dtype)
-    extreme = sign * groups.largest(jnp.where(between(found), sign * scores, -jnp.inf))
-    value = jnp.where(single(found), _value(found.low, dtype, scores.dtype), extreme)
-    return jnp.where(jnp.abs(value) < jnp.finfo(scores.dtype).tiny, 0, value)
+    def value_in(bracket):
+        sign = jnp.where((k == bracket.at_low) & (k - bracket.at_high != 1), -1, 1).astype(scores.dtype)
+        extreme = sign * groups.largest(jnp.where(between(bracket), sign * scores, -jnp.inf))
+        value = jnp.where(single(bracket), _value(bracket.low, dtype, scores.dtype), extreme)
+        value = jnp.where(jnp.abs(value) < jnp.finfo(scores.dtype).tiny, 0, value)
+        return jnp.where(_has_nan(ranked), jnp.nan, value)
+
+    def proceed(state):
+        bracket, result, over = state
+        return lax.cond(
+            groups.any(~settled(bracket)),
+            lambda: (narrow(bracket), result, over),
+            lambda: (bracket, finish(value_in(bracket), None, None), ~over),
+        )
+
+    over = jnp.any(blank_group(ranked, k, bool))
+    return lax.while_loop(lambda state: ~state[2], proceed, (start, like, over))[1]
 
 
-def in_turn(ranked: Ranked, k: int) -> tuple[Float[Array, "*group"], Bool[Array, "*shape"], Bool[Array, "*shape"]]:
-    """The k-th largest value, which entries are chosen, and which one holds it, by taking the largest `k` times.
-
-    The value is NaN in a group with NaN.
-    """
+def _in_turn(ranked, k, finish, like, turns):
     scores, _, part, groups, _ = ranked
     positions = _positions(scores.shape, groups)
-    free = jnp.ones_like(scores, bool) if part is None else part
-    for _ in range(k):
-        value = groups.largest(jnp.where(free, scores, -jnp.inf))
-        nearest = groups.largest(jnp.where(equals(scores, value) & free, -positions, -groups.size(scores.shape)))
-        held = equals(scores, value) & free & (positions == -nearest)
-        free &= ~held
-    return value, ~free if part is None else part & ~free, held
+    exists = jnp.ones_like(scores, bool) if part is None else part
+
+    def take(state):
+        turn, _, chosen, held, value, result = state
+        free = exists & ~chosen
+        largest = groups.largest(jnp.where(free, scores, -jnp.inf))
+        equal = equals(scores, largest) & free
+        nearest = groups.largest(jnp.where(equal, -positions, -groups.size(scores.shape)))
+        first, more = equal & (positions == -nearest), turn < k
+        chosen, held = chosen | (first & more), jnp.where(more, first, held)
+        value = jnp.where(more, largest, value)
+
+        def conclude():  # a maximum may forget NaN: findings/jax-max-forgets-nan-from-4096-entries-on.sh
+            return finish(jnp.where(_has_nan(ranked), jnp.nan, value), chosen, held)
+
+        result = lax.cond(turn == turns - 1, conclude, lambda: result)
+        return turn + 1, ~groups.any(nearest > 0), chosen, held, value, result  # always true, as compilers do not know
+
+    none, value = blank_entry(ranked, k, bool), blank_group(ranked, k, scores.dtype)
+    start = jnp.int32(0), ~jnp.any(value > 0), none, none, value, like
+    return lax.while_loop(lambda state: (state[0] < turns) & state[1], take, start)[-1]
 
 
-def has_nan(ranked: Ranked) -> Bool[Array, "*group"]:
+def _has_nan(ranked: Ranked) -> Bool[Array, "*group"]:
     """Which groups hold NaN: without a pass of its own where a sum shows that none does."""
     scores, _, part, groups, _ = ranked
     suspect = jnp.isnan(groups.total(_shown(ranked)))
@@ -161,9 +224,12 @@ def has_nan(ranked: Ranked) -> Bool[Array, "*group"]:
 
 
 def choose(
-    ranked: Ranked, k: Num[Array, "*group"], value: Float[Array, "*group"]
-) -> tuple[Bool[Array, "*shape"], Bool[Array, "*shape"]]:
-    """Which entries are chosen where the k-th largest is known, of equal ones the first; and the last one of these."""
+    ranked: Ranked, k: Num[Array, "*group"], value: Float[Array, "*group"], *, last_only: bool
+) -> Bool[Array, "*shape"]:
+    """Which entries are chosen where the k-th largest is known, of equal ones the first; or the last of these alone.
+
+    To be called inside of `find`.
+    """
     scores, weights, part, groups, _ = ranked
 
     def equal():
@@ -180,7 +246,9 @@ def choose(
     )
     positions = _positions(scores.shape, groups)
     chosen = equal() & (positions <= last)
-    return above(scores, value) | chosen, chosen & (positions == groups.largest(jnp.where(chosen, positions, -1)))
+    if last_only:
+        return chosen & (positions == groups.largest(jnp.where(chosen, positions, -1)))
+    return above(scores, value) | chosen
 
 
 def _last_of(equal, rest, of_equals, weights, groups):
@@ -243,12 +311,15 @@ def _round(bracket: _Bracket, order: _Order, k, settled) -> _Bracket:
 
 
 def _between(bracket: _Bracket, order: _Order, k):
-    """Where the value lies by the counts at both ends, from one side and from the other."""
+    """Where the value lies by the counts at both ends, from one side and from the other; infinite if an end is."""
     low, high = order.value(bracket.low), order.value(bracket.high - 1)
+    bounded = jnp.isfinite(low) & jnp.isfinite(high)
+    low, high = jnp.where(bounded, low, 0), jnp.where(bounded, high, 0)
     m, rank = (count.astype(low.dtype) for count in (bracket.at_low - bracket.at_high, k - bracket.at_high))
     share = jnp.clip((rank - 0.5) / m, 0, 1)
     margin = _MARGIN * jnp.sqrt(share * (1 - share) / m)
-    return tuple(high * (1 - s) + low * s for s in (jnp.minimum(share + margin, 1), jnp.maximum(share - margin, 0)))
+    shares = jnp.minimum(share + margin, 1), jnp.maximum(share - margin, 0)
+    return tuple(jnp.where(bounded, high * (1 - s) + low * s, jnp.inf) for s in shares)
 
 
 def _propose(bracket: _Bracket, order: _Order, guesses) -> _Bracket:
@@ -272,16 +343,19 @@ def _expected(ranked: Ranked, k):
     if part is not None:
         n = jnp.maximum(counted([part], None, groups)[0].astype(scores.dtype), 1)
     whole = n if weights is None else groups.plain_total(weights if part is None else jnp.where(part, weights, 0))
-    mean = groups.total(shown) / n
-    variance = jnp.maximum(groups.total(shown**2) / n - mean**2, 0)
+    mean, square = groups.total(shown) / n, groups.total(shown**2) / n
+    moderate = square <= limits.max / 4  # false for NaN
+    mean, square = jnp.where(moderate, mean, 0), jnp.where(moderate, square, 0)
+    variance = jnp.maximum(square - mean**2, 0)
     deviation = jnp.sqrt(variance + 64 * limits.eps * mean**2)
     share = jnp.clip(1 - (k.astype(scores.dtype) - 0.5) / whole, limits.tiny, 1 - limits.eps)
     quantile = probit(share)
     density = jnp.exp(-jnp.square(quantile) / 2) / 2.5
     margin = 2 * _MARGIN * jnp.sqrt(share * (1 - share) / n) / density
-    guesses = [mean + deviation * (quantile + side * margin) for side in (-1, 1)]
+    guesses = [jnp.where(moderate, mean + deviation * (quantile + side * margin), jnp.inf) for side in (-1, 1)]
     reach = 2 * deviation * jnp.sqrt(n * jnp.ones_like(mean))  # Samuelson's inequality, and some slack
-    return [jnp.where(jnp.isfinite(reach), mean + side * reach, side * jnp.inf) for side in (-1, 1)], guesses
+    reach = jnp.where(moderate, reach, jnp.inf)
+    return [mean + side * reach for side in (-1, 1)], guesses
 
 
 def _shown(ranked):

@@ -2,18 +2,22 @@
 
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+import softbin
 from softbin import binary_argmax, cutoff, kth_largest, soft_binary_argmax, top_k
+from softbin.budgets import fraction
 from softbin.groups import Groups
-from tests.compiling import AS_USERS_DO
+from tests.compiling import AS_USERS_DO, AT_LEVEL_0
 from tests.hard_cases import CASES
 from tests.test_sharding import MOST_NUMBERS, collectives
 
@@ -22,6 +26,8 @@ SCORES = jnp.array([3.0, 1.0, 2.0, 0.0, 0.4, 1.3])
 GROUPS = RNG.standard_normal((2, 3, 6)).astype(np.float32)
 TIED = np.round(RNG.standard_normal((16, 96)).astype(np.float32), 1)
 TINY, SUBNORMAL = np.finfo(np.float32).tiny, np.float32(1e-40)
+
+BITS = {"bfloat16": (8, 7), "float16": (5, 10)}  # of exponent and mantissa
 
 properties = settings(max_examples=50, deadline=None, derandomize=True)
 
@@ -222,9 +228,66 @@ def test_binary_argmax_chooses_among_what_takes_part():
     np.testing.assert_array_equal(binary_argmax(scores, 4, where=where), where)
 
 
-def test_nothing_is_chosen_of_nothing():
-    np.testing.assert_array_equal(binary_argmax(SCORES, 0, where=np.zeros(6, bool)), np.zeros(6))
-    assert np.isnan(kth_largest(SCORES, 1, where=np.zeros(6, bool)))
+def test_nothing_is_chosen_of_nothing_and_nothing_reaches_it():
+    nothing = np.zeros(6, bool)
+    for k, where in ((0, None), (0, nothing), (1, nothing), (5, nothing), (fraction(0.5), nothing)):
+        values, chosen, cut, gradient = all_choices(SCORES, k, where=where)
+        assert values == cut == np.inf
+        assert not chosen.any()
+        assert not gradient.any()
+
+
+# How many
+
+
+@pytest.mark.parametrize("k", [2.5, 5.6])
+def test_an_array_is_rounded_half_to_even_inside_and_outside_of_a_program(k):
+    for array in (jnp.asarray(k), jnp.bfloat16(k), jnp.full(3, k)):
+        row = jnp.broadcast_to(SCORES, (*array.shape, 6))
+        expected = all_choices(row, round(k))
+        for found in (all_choices(row, array), choose(row, array)):
+            chex.assert_trees_all_equal(found, expected)
+
+
+def test_a_schedule_counts_alike_inside_and_outside_of_a_program():
+    schedule = optax.linear_schedule(6, 1, 7)
+    traced = jax.jit(lambda step: binary_argmax(SCORES, schedule(step)).sum())
+    for step in range(8):
+        assert traced(step) == binary_argmax(SCORES, schedule(step)).sum() == jnp.round(schedule(step))
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.08, 0.09, 0.25, 0.5, 1.0])
+def test_a_positive_share_takes_at_least_one_of_a_group_that_has_entries(share):
+    scores = np.broadcast_to(np.asarray(SCORES), (7, 6))
+    where = np.arange(7)[:, None] > np.arange(6)  # of every group one entry more
+    whole = np.array([0, *(max(round(share * n), 1) for n in range(1, 7))])
+    values, chosen, cuts, gradient = choose(scores, fraction(share), where=where)
+    expected = choose(scores, whole, where=where)
+    chex.assert_trees_all_equal((values, chosen, cuts, gradient), expected)
+    np.testing.assert_array_equal(chosen.sum(1), whole)
+    np.testing.assert_array_equal(chosen, where & (scores >= values[:, None]))
+    chex.assert_trees_all_equal(all_choices(scores[6], fraction(share)), tuple(each[6] for each in expected))
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("k", [2, 5])
+def test_all_are_chosen_where_a_mask_leaves_fewer(traced, k):
+    where = np.arange(7)[:, None] > np.arange(6)
+    scores = np.broadcast_to(np.asarray(SCORES), (7, 6))
+    values, chosen, cuts, gradient = (choose if traced else all_choices)(scores, k, where=where)
+    short = np.arange(7) <= k
+    np.testing.assert_array_equal(chosen[short], where[short])
+    np.testing.assert_array_equal(chosen.sum(1), np.minimum(np.arange(7), k))
+    np.testing.assert_array_equal(values, [np.inf, *(np.sort(scores[n, :n])[-min(n, k)] for n in range(1, 7))])
+    np.testing.assert_array_equal(cuts[short], [np.inf, *[-np.inf] * k])
+    np.testing.assert_array_equal(gradient.sum(1), np.arange(7) > 0)
+
+
+def test_all_are_chosen_where_a_mask_leaves_less_weight():
+    where = np.arange(6) < 2
+    settings = {"weights": jnp.full(6, 0.25), "where": where}
+    assert kth_largest(SCORES, 0.9, **settings) == 1
+    assert cutoff(SCORES, 0.9, **settings) == -np.inf
 
 
 # What is wrong
@@ -243,17 +306,15 @@ def test_nan_marks_its_own_group_alone(nan, k):
     np.testing.assert_array_equal(masked, [1, 0, 1, 0, 0, 0])
 
 
-@pytest.mark.parametrize("k", [-1, 7, 1.5, np.nan, np.inf])
-def test_traced_numbers_out_of_range_or_not_whole_give_nan(k):
+@pytest.mark.parametrize("k", [-1, 7, -0.6, 6.6, np.nan, np.inf])
+def test_traced_numbers_out_of_range_give_nan(k):
     for each in choose(SCORES, k)[:3]:
         assert np.isnan(each).all()
 
 
-def test_a_traced_number_above_what_takes_part_gives_nan():
-    found = jax.jit(all_choices)(SCORES, 4, where=np.arange(6) < 3)
-    np.testing.assert_array_equal(found[1], [*[np.nan] * 3, 0, 0, 0])
-    assert np.isnan(found[0])
-    assert np.isnan(found[2])
+def test_a_traced_number_above_the_length_gives_nan_beside_a_mask_too():
+    values, chosen, cut, _ = choose(SCORES, 7, where=np.arange(6) < 3)
+    assert np.isnan([values, cut, *chosen[:3]]).all()
 
 
 @pytest.mark.parametrize("k", [1.5, [1, 2.5]])
@@ -264,11 +325,108 @@ def test_a_fractional_number_is_refused(k):
 
 
 @pytest.mark.parametrize(
-    ("k", "message"), [(0, "k must be positive"), (-1, "k must be positive"), (7, "k must be at most n = 6")]
+    ("k", "message"),
+    [
+        (-1, r"k must be in \[0, n\], got -1"),
+        (7, "k must be at most n = 6"),
+        (0.5, r"0.5 looks like a share of them: pass softbin.budgets.fraction\(0.5\)"),
+        (jnp.float32(0.5), r"0.5 looks like a share of them: pass softbin.budgets.fraction\(0.5\)"),
+        (np.array([1, 0.5]), r"looks like a share of them: pass softbin.budgets.prior\(\[1. , 0.5\]\)"),
+    ],
 )
-def test_a_rank_out_of_range_is_refused(k, message):
-    with pytest.raises(ValueError, match=message):
-        kth_largest(SCORES, k)
+def test_a_number_that_cannot_be_meant_is_refused(k, message, no_shape_checks):
+    for function in (binary_argmax, kth_largest, cutoff, partial(soft_binary_argmax, straight_through=True)):
+        with pytest.raises(ValueError, match=message):
+            function(jnp.stack([SCORES, SCORES]) if np.ndim(k) else SCORES, k)
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
+def test_eight_bits_are_refused(dtype, no_shape_checks):
+    for function in (binary_argmax, kth_largest, cutoff, top_k, soft_binary_argmax, softbin.top_k_mean):
+        with pytest.raises(TypeError, match=f"must have 16 bits or more, got {dtype}: convert them"):
+            function(jnp.asarray(SCORES, dtype), 2)
+
+
+# One value of what is computed
+
+
+def of_step(values, step):
+    return (values + 0.1) * (0.01 * step) + 0.37 * step
+
+
+FROM_A_STEP = {
+    "kth_largest": lambda x, share, step: 0.01 * step * kth_largest(x, share),
+    "binary_argmax": lambda x, share, step: binary_argmax(of_step(x, step), share).sum(-1),
+    "cutoff": lambda x, share, step: cutoff(x, share),
+    "straight_through": lambda x, share, step: soft_binary_argmax(of_step(x, step), share, straight_through=True).sum(
+        -1
+    ),
+    "gradient": lambda x, share, step: jax.grad(lambda x: kth_largest(of_step(x, step), share).sum())(x).sum(-1),
+    "in_turn": lambda x, share, step: binary_argmax(of_step(x, step), 3).sum(-1),
+    "top_k_mean": lambda x, share, step: softbin.top_k_mean(0.01 * step * x, share),
+}
+
+
+@pytest.mark.parametrize("options", [AS_USERS_DO, AT_LEVEL_0], ids=["as_users_do", "level_0"])
+@pytest.mark.parametrize("name", FROM_A_STEP)
+def test_what_one_program_computes_has_one_value(name, options):
+    """Near counts that are half whole a rounding decides, and compilers may round a product and a sum in two ways."""
+    n = 25
+    x = RNG.standard_normal((8, n)).astype(np.float32)
+    falling = -np.sort(-x.astype(np.float64), 1)
+
+    @partial(jax.jit, compiler_options=options)
+    def run(x, step):
+        return FROM_A_STEP[name](x, fraction(1 - 0.01 * step), step)
+
+    def expected(k, step):
+        match name:
+            case "kth_largest":
+                return 0.01 * step * falling[:, round(k) - 1]
+            case "cutoff":
+                return falling[:, round(k) - 1 : round(k) + 1].mean(1)
+            case "gradient":
+                return np.full(8, 0.01 * step)
+            case "in_turn":
+                return np.full(8, 3)
+            case "top_k_mean":
+                return 0.01 * step * (falling * np.clip(k - np.arange(n), 0, 1)).sum(1) / k
+        return np.full(8, round(k))
+
+    for step in range(2, 97, 2):
+        found = np.asarray(run(x, np.float32(step)))
+        k = n * (1 - 0.01 * step)
+        ways = [expected(k + error, step) for error in (-1e-5, 1e-5)]
+        assert any(np.allclose(found, way, rtol=1e-5, atol=1e-5) for way in ways), (step, k, found)
+
+
+PRODUCERS = {
+    "matmul": lambda a, b: a @ b,
+    "layer_norm": lambda a, b: ((a - a.mean(0)) * jax.lax.rsqrt(a.var(0) + 1e-5))[:, :32],
+}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "producer"), [("bfloat16", "matmul"), ("bfloat16", "layer_norm"), ("float16", "matmul")]
+)
+def test_as_many_are_chosen_of_what_the_program_computes_in_low_precision(dtype, producer):
+    """XLA keeps digits that a narrow float has not, and would count others than it compares; some 10 s in all."""
+    a, b = (RNG.standard_normal(shape).astype(dtype) for shape in ((32, 128, 64), (32, 64, 32)))
+
+    @partial(jax.jit, compiler_options=AS_USERS_DO)
+    @jax.vmap
+    def counts(a, b):
+        scores = PRODUCERS[producer](a, b)
+        stored = jax.lax.reduce_precision(scores.astype(jnp.float32), *BITS[dtype])
+        above = stored > cutoff(scores, 20, axis=0).astype(jnp.float32)
+        columns, rows = (binary_argmax(scores, k, axis=axis) for k, axis in ((20, 0), (7, 1)))
+        return [jnp.sum(each.astype(jnp.float32), axis) for each, axis in ((columns, 0), (rows, 1), (above, 0))]
+
+    columns, rows, above = map(np.asarray, counts(a, b))
+    assert columns.size > 1000
+    assert (columns == 20).all()
+    assert (rows == 7).all()
+    assert (above <= 20).all()  # less where the next score is equal
 
 
 # Derivatives and transforms
@@ -431,9 +589,9 @@ def test_top_k_has_a_gradient_and_any_axis_and_nan_stay_in_their_group():
 
 
 def test_top_k_needs_a_known_number_and_one_axis(no_shape_checks):
-    with pytest.raises(TypeError, match="integer that is known when traced, got 2"):
+    with pytest.raises(TypeError, match="k must be a concrete integer, got 2"):
         top_k(SCORES, 2.0)
-    with pytest.raises(TypeError, match="known when traced"):
+    with pytest.raises(TypeError, match="binary_argmax takes a traced one"):
         jax.jit(top_k)(SCORES, 2)
     with pytest.raises(ValueError, match=r"at most n = 6.*got 7"):
         top_k(SCORES, 7)
@@ -449,3 +607,9 @@ def test_top_k_along_a_sharded_axis():
             found = jax.jit(partial(top_k, k=3, axis=axis))(spread)
             for part, expected in zip(found, largest(TIED, 3, axis=axis), strict=True):
                 np.testing.assert_array_equal(part, expected)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint64", "bfloat16", "float16"])
+def test_a_number_may_be_of_any_real_type(dtype):
+    """Also of one that cannot hold the largest integer that a search counts to, and without a warning."""
+    assert binary_argmax(SCORES, np.asarray(3).astype(jnp.dtype(dtype))).sum() == 3
