@@ -5,6 +5,7 @@ link `ψ = (φ')⁻¹` increases from 0 to 1. The solver needs nothing of a regu
 that can be summed without losing digits. Every continuous distribution has one: its distribution function.
 """
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import ndtr, ndtri, xlog1py, xlogy
+from jax.scipy.special import ndtr, ndtri
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
@@ -86,8 +87,11 @@ class Regularizer:
     name: str = field(default="Regularizer", compare=False, kw_only=True)
 
     def __post_init__(self):
+        for name in ("penalty", "inverse_link", "parts"):
+            if not callable(getattr(self, name)):
+                raise TypeError(f"{name} must be a function of arrays, got {getattr(self, name)!r}")
         for name in ("mean", "variance"):
-            object.__setattr__(self, name, float(getattr(self, name)))
+            object.__setattr__(self, name, _known_number(name, getattr(self, name)))
         if self.divergence is None:
             divergence = _With(_divergence_of, (self.penalty, self.inverse_link, self.parts))
             object.__setattr__(self, "divergence", divergence)
@@ -99,6 +103,15 @@ class Regularizer:
         """`ψ(u)`, in [0, 1]."""
         parts = self.parts(u)
         return parts.whole + parts.fraction
+
+
+def _known_number(name: str, value) -> float:
+    with contextlib.suppress(TypeError, ValueError):  # what is traced, or a ragged list
+        known = np.asarray(value)
+        real = jnp.issubdtype(known.dtype, jnp.floating) or jnp.issubdtype(known.dtype, jnp.integer)
+        if real and known.ndim == 0:
+            return float(known)
+    raise TypeError(f"{name} must be one number that is known, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -153,8 +166,13 @@ def _euclidean_parts(u: Array) -> LinkParts:
     return LinkParts(one.astype(u.dtype), fraction, slope, rounding=fraction)
 
 
+def _times_log(x, y):
+    """`x log y`, and 0 at `x = 0`: without the NaN on the way that `xlogy` of JAX has, and `checkify` reports."""
+    return x * jnp.log(jnp.where(x == 0, 1, y))
+
+
 def _binary_entropy_penalty(y):
-    return xlogy(y, y) + xlog1py(1 - y, -y)
+    return _times_log(y, y) + (1 - y) * jnp.log1p(-jnp.where(y == 1, 0, y))
 
 
 def _binary_entropy_inverse_link(y, complement):
@@ -173,20 +191,21 @@ def _binary_entropy_parts(u: Array) -> LinkParts:
 
 def _laplace_penalty(y):
     tail = jnp.minimum(y, 1 - y)
-    return xlogy(tail, 2 * tail) - tail
+    return _times_log(tail, 2 * tail) - tail
 
 
 def _laplace_divergence(y, q):
     """From one side of 1/2 to the other by way of 1/2, where `φ'` is 0 and `φ''` has a kink."""
     y, q = jnp.where(q <= 0.5, y, 1 - y), jnp.minimum(q, 1 - q)
     beyond = jnp.maximum(y - 0.5, 0)
-    across = _laplace_divergence_below(0.5 - beyond, jnp.full_like(y, 0.5)) - jnp.log(2 * q) * beyond
+    below = _laplace_divergence_below(0.5 - beyond, jnp.full_like(y, 0.5))
+    across = below - jnp.log(2 * jnp.where(beyond > 0, q, 1)) * beyond
     return _laplace_divergence_below(jnp.minimum(y, 0.5), q) + jnp.where(beyond > 0, across, 0)
 
 
 def _laplace_divergence_below(y, q):
     near = jnp.abs(y - q) < q / 4
-    difference = xlogy(y, y / jnp.where(q > 0, q, 1)) - (y - q)
+    difference = _times_log(y, y / jnp.where(q > 0, q, 1)) - (y - q)
     difference = jnp.where((q == 0) & (y > 0), jnp.inf, difference)
     return jnp.where(near, _integrated(jnp.reciprocal, y, q, near), difference)
 
@@ -311,7 +330,7 @@ def tsallis(alpha: int | float) -> Regularizer:
     References:
       Peters, Niculae, Martins, `Sparse Sequence-to-Sequence Models <https://arxiv.org/abs/1905.05702>`_, 2019.
     """
-    alpha = float(alpha)
+    alpha = _known_number("alpha", alpha)
     if not 1 < alpha <= 2:
         raise ValueError(f"alpha must be in (1, 2], got {alpha}: 2 is softbin.euclidean")
     last = (alpha,)

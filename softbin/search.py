@@ -157,18 +157,21 @@ def _bisect(below: Point, above: Point, start, scale) -> Point:
 
 def _sqrt(x):
     """For kernels, since Mosaic GPU has no other root."""
-    return jnp.where(x > 0, x * lax.rsqrt(x), x)
+    positive = (x > 0) & (x < jnp.inf)
+    return jnp.where(positive, x * lax.rsqrt(jnp.where(positive, x, 1)), x)
 
 
 def probit(share):
     """The normal quantile, within 5e-4 (Abramowitz and Stegun, 26.2.23)."""
-    t = _sqrt(-2 * jnp.log(jnp.minimum(share, 1 - share)))
+    tail = jnp.maximum(jnp.minimum(share, 1 - share), jnp.finfo(share.dtype).tiny)
+    t = _sqrt(-2 * jnp.log(tail))
     upper = t - (2.515517 + t * (0.802853 + t * 0.010328)) / (1 + t * (1.432788 + t * (0.189269 + t * 0.001308)))
     return jnp.where(share < 0.5, -upper, upper)
 
 
 def _probit_step(sums: _Sums, k, n):
     """Newton's step for the share of the budget in probits: for a normal sample that is a line, tails included."""
+    n = jnp.where(n > 0, n, 1)
     quantile = probit((k + sums.residual) / n)
     return (quantile - probit(k / n)) * norm.pdf(quantile) * n / sums.slope
 
@@ -229,12 +232,14 @@ def search(
         noise = _TOLERANCE * epsilon * jnp.maximum(sums.rounding, negligible)
         converged = ~(jnp.abs(sums.residual) > noise)  # so for NaN
 
+        is_sloped = sums.slope > 0
+        sums = sums._replace(slope=jnp.where(is_sloped, sums.slope, 1))
         newton = _shift(trial, unit * sums.residual / sums.slope)
         far = jnp.abs(sums.residual) > _FAR * jnp.minimum(k - settled, size - (k - settled))
         if sides is None:
             probit = _shift(trial, unit * _probit_step(sums, k - settled, size))
             newton = _select(far & (below < probit) & (probit < above), probit, newton)
-        inside = (below < newton) & (newton < above)
+        inside = is_sloped & (below < newton) & (newton < above)
         enough = jnp.where(far, _PROGRESS, _PROGRESS_OF_PIECES) if regularizer.piecewise_linear else _PROGRESS
         progress = state.bisected | (jnp.abs(sums.residual) <= jnp.abs(state.residual) * enough)
         middle = _bisect(below, above, start.coarse, unit / 8)
@@ -329,6 +334,9 @@ def _summarize(scores, k, temperature, weights, groups) -> _Summary:
     if weights is not None:
         return by_extremes()
     mean, square = groups.total(scores) / size, groups.total(scores**2) / size
+    # The total's square might overflow, since compilers divide after they multiply; 4 is for its rounding.
+    moderate = square <= limits.max / 4 / size / size  # false for NaN
+    mean, square = jnp.where(moderate, mean, 0), jnp.where(moderate, square, 0)
 
     def by_moments():
         variance = square - mean**2
@@ -336,8 +344,7 @@ def _summarize(scores, k, temperature, weights, groups) -> _Summary:
         zero, one = jnp.zeros_like(mean), jnp.ones_like(mean)
         return _Summary(mean - reach, mean + reach, mean, _sqrt(variance), size * one, zero, one)
 
-    # Or if the total's square might overflow, since compilers divide after they multiply; 4 is for its rounding.
-    extreme = (square > limits.max / 4 / size / size) | (group_temperature < least) | (group_temperature > most)
+    extreme = ~moderate | (group_temperature < least) | (group_temperature > most)
     moments = by_moments()
     return lax.cond(
         groups.any(extreme),

@@ -11,6 +11,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from softbin import search as solver
@@ -20,6 +21,8 @@ from softbin.search import Threshold, search
 
 IMPLEMENTATIONS = (None, "xla", "pallas", "interpret_tpu", "interpret_gpu")
 """None is "xla"; the last two are the kernels of "pallas", interpreted."""
+CHECKPOINT_NAME = "softbin_threshold"
+"""By which a policy of `jax.checkpoint` can save thresholds, so that a backward pass does not search for them again."""
 
 
 @jax.custom_jvp
@@ -52,7 +55,6 @@ def _multiplier_jvp(primals, tangents):
     return value, (dthreshold.fine - value * dtemperature) / temperature
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(4, 5, 6))
 def solve(
     scores: Float[Array, "*shape"],
     k: Float[Array, "*group"],
@@ -74,6 +76,12 @@ def solve(
     Raises:
       ValueError: there is no such implementation.
     """
+    found = _solve(scores, k, temperature, weights, groups, regularizer, implementation, k_rest)
+    return jax.tree.map(partial(checkpoint_name, name=CHECKPOINT_NAME), found)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(4, 5, 6))
+def _solve(scores, k, temperature, weights, groups, regularizer, implementation, k_rest):
     run = chosen_kernels(implementation, scores, groups)
     if run is None:
         return search(scores, k, temperature, weights, groups, regularizer, k_rest)[0]
@@ -87,7 +95,7 @@ def solve(
     return Threshold(*found)
 
 
-@solve.defjvp
+@_solve.defjvp
 def _solve_jvp(groups, regularizer, implementation, primals, tangents):
     scores, k, temperature, weights, k_rest = primals
     dscores, dk, dtemperature, dweights, _ = tangents
@@ -110,14 +118,19 @@ def chosen_kernels(implementation: str | None, scores, groups: Groups) -> Callab
     Raises:
       ValueError: there is no such implementation.
     """
-    if implementation not in IMPLEMENTATIONS:
-        names = ", ".join(f'"{name}"' for name in IMPLEMENTATIONS[1:-1])
-        raise ValueError(f'implementation must be None, {names} or "{IMPLEMENTATIONS[-1]}", got {implementation!r}')
+    check_implementation(implementation)
     if implementation in (None, "xla"):
         return None
     from softbin.kernels import on_chip  # loads Pallas
 
     return on_chip.RUNS[implementation] if on_chip.fits(scores, groups) else None
+
+
+def check_implementation(implementation) -> None:
+    """Refuse the name of one that there is not."""
+    if implementation not in IMPLEMENTATIONS:
+        names = ", ".join(f'"{name}"' for name in IMPLEMENTATIONS[1:-1])
+        raise ValueError(f'implementation must be None, {names} or "{IMPLEMENTATIONS[-1]}", got {implementation!r}')
 
 
 def safe_ratio(numerator, slope):

@@ -2,7 +2,7 @@
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 
 import chex
 import flax.linen as nn
@@ -13,6 +13,7 @@ import optax
 import pytest
 from flax import nnx
 from jax import export, lax
+from jax.experimental import checkify
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import softbin
@@ -161,6 +162,31 @@ def test_donated_logits_without_transfers_where_nans_are_errors():
         results = jax.block_until_ready(program(*batch))
     assert_same(results)
     assert batch[0].is_deleted()
+
+
+def test_checks_of_floats_give_no_false_alarm():
+    logits = LOGITS.copy()
+    logits[::3, 1] = -np.inf
+
+    @jax.jit
+    @partial(checkify.checkify, errors=checkify.float_checks)
+    def checked(logits):
+        def loss(logits):
+            return softbin.loss(logits, jnp.zeros(N, jnp.int32), budget=budgets.label_count)  # others are absent
+
+        return (
+            jax.value_and_grad(loss)(logits),
+            softbin.fenchel_young_loss(LOGITS, jnp.zeros(N, jnp.int32), regularizer=softbin.binary_entropy),
+            jax.grad(lambda x: softbin.soft_binary_argmax(x, 2)[0, 0])(logits),
+            softbin.cutoff(logits, 2, where=jnp.arange(N)[:, None] > 0),
+            softbin.binary_argmax(logits, 5),
+            softbin.kth_largest(logits, 0.5, weights=jnp.full((N, CLASSES), 0.25)),
+            softbin.top_k_mean(logits, 3, 0.5),
+        )
+
+    error, results = checked(logits)
+    error.throw()
+    assert not any(np.isnan(result).any() for result in jax.tree.leaves(results))
 
 
 def test_a_program_for_any_number_of_examples():
