@@ -9,8 +9,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from softbin import meshes, thresholds
-from softbin.arguments import Count, check, check_regularizer, groups_along, prepare, rounded, split
-from softbin.groups import weighted
+from softbin.arguments import Count, groups_along, prepare, split
+from softbin.checks import (
+    check_entries,
+    check_k,
+    check_per_group,
+    check_regularizer,
+    check_temperature,
+)
+from softbin.groups import Groups, weighted
 from softbin.hard_choices import binary_argmax
 from softbin.regularizers import Regularizer, euclidean
 
@@ -44,20 +51,26 @@ def soft_binary_argmax(
     by the scores, `d / D` by `k`. They are zero where every entry is saturated. A float32 result is within 1e-6
     of the exact one on any finite input of normal numbers; smaller ones count as zero.
 
+    Under `jax.checkpoint` the backward pass searches again, unless a policy saves the thresholds, which are few:
+    `jax.checkpoint_policies.save_only_these_names("softbin_threshold")`. So it is in the losses and in smooth means.
+
     Args:
       scores: floating point, any shape; groups lie along `axis`. `+inf` is always chosen (and spends budget),
         `-inf` never; NaN makes its own group NaN. bfloat16 and float16 are computed in float32.
       k: how many to choose, real, in [0, n]: a number, an array that broadcasts to the shape of `scores` without
-        `axis`, or a share of the entries that exist, `softbin.budgets.fraction(0.1)`. May be traced; has a gradient.
+        `axis`, or a share of the entries that exist, `softbin.budgets.fraction(0.1)`. The number 0.1 is a tenth of one
+        entry. May be traced; has a gradient.
       temperature: positive, of the kind and shape of `k`. May be traced, and has a gradient.
       axis: the axis to choose along, a tuple of axes to choose along together, or None for all.
-      where: broadcasts to `scores`. Entries where it is false do not exist: result and gradient are 0.
+      where: broadcasts to `scores`. Entries where it is false do not exist: result and gradient are 0. Where fewer than
+        `k` exist, all of these are 1.
       weights: non-negative, broadcasts to `scores`. An entry of weight 2 acts as two equal entries.
       regularizer: `softbin.euclidean`, `softbin.binary_entropy`, or another of `softbin.regularizers`.
       axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split. Inside the map, take the
         gradient of a function of the shard's own part of `y`: it is that of the sum of these over all shards.
-      straight_through: choose as :func:`softbin.binary_argmax` does, exactly, with `k` rounded to a whole number, and
-        keep the derivatives of the soft choice (Bengio et al., arXiv:1308.3432). Not for weights.
+      straight_through: choose as :func:`softbin.binary_argmax` does, exactly, with a `k` by its rule, whole or a JAX
+        array that is rounded, and keep the derivatives of the soft choice (Bengio et al., arXiv:1308.3432). Not for
+        weights.
       forward_mode: use `jax.custom_jvp` in place of `jax.custom_vjp`, as `jax.jvp` and `jax.jacfwd` need.
       implementation: "xla", which None stands for, runs everywhere. "pallas" searches for the threshold in a kernel
         for TPUs, and for GPUs from Hopper on, that reads the scores once; it takes float32 groups of up to 8,192
@@ -70,8 +83,8 @@ def soft_binary_argmax(
 
     Raises:
       TypeError: `scores` is not floating point, or `where` is not boolean.
-      ValueError: a `k` or temperature that is known when traced is out of range, shapes do not fit, there is no such
-        implementation, or weighted entries are to be chosen straight through.
+      ValueError: a concrete `k` or temperature is out of range, shapes do not fit, there is no such implementation, or
+        weighted entries are to be chosen straight through.
 
     Example:
       >>> scores = jnp.array([3.0, 1.0, 2.0, 0.0])
@@ -91,17 +104,27 @@ def soft_binary_argmax(
       Gomez, Wang, Tang, `Differentiable Zero-One Loss via Hypersimplex Projections
       <https://arxiv.org/abs/2602.23336>`_, 2026, eq. 9 and Algorithm 1.
     """
-    check_regularizer(regularizer)
-    groups = groups_along(axis, scores, axis_name)
-    check(scores, k, temperature, where, weights, groups)
+    groups = _checked("scores", scores, k, temperature, axis, where, weights, regularizer, axis_name)
+    thresholds.check_implementation(implementation)
     settings = {"regularizer": regularizer, "forward_mode": forward_mode, "implementation": implementation}
-    arrays = scores, *split(k, scores, groups), temperature, where, weights
     hard = None
     if straight_through:
         if weights is not None:
             raise ValueError("straight_through chooses whole entries: leave out weights, or choose softly")
-        hard = binary_argmax(scores, rounded(k), axis=axis, where=where, axis_name=axis_name)
+        hard = binary_argmax(scores, k, axis=axis, where=where, axis_name=axis_name)
+    arrays = scores, *split(k, scores, groups), temperature, where, weights
     return meshes.run(_soft_binary_argmax, lambda spec: spec, *arrays, hard, groups=groups, **settings)
+
+
+def _checked(name, scores, k, temperature, axis, where, weights, regularizer, axis_name=None) -> Groups:
+    """The groups along the axis, of arguments that may be right."""
+    check_regularizer(regularizer)
+    groups = groups_along(axis, scores, axis_name, name)
+    check_entries(name, scores, where, weights, groups)
+    check_k(k, name, scores, groups, weights)
+    check_temperature(temperature, remedy="; for a hard choice use softbin.binary_argmax")
+    check_per_group("temperature", temperature, name, scores, groups)
+    return groups
 
 
 @partial(jax.jit, static_argnames=("groups", "regularizer", "forward_mode", "implementation"))
@@ -162,9 +185,7 @@ def threshold(
       Gomez, Wang, Tang, `Differentiable Zero-One Loss via Hypersimplex Projections
       <https://arxiv.org/abs/2602.23336>`_, 2026.
     """
-    check_regularizer(regularizer)
-    groups = groups_along(axis, scores, axis_name)
-    check(scores, k, temperature, where, weights, groups)
+    groups = _checked("scores", scores, k, temperature, axis, where, weights, regularizer, axis_name)
     arrays = scores, *split(k, scores, groups), temperature, where, weights
     return meshes.run(_threshold, groups.sharding, *arrays, groups=groups, regularizer=regularizer)
 
@@ -186,13 +207,16 @@ def project_hypersimplex(
 ) -> Float[Array, "*shape"]:
     r"""The Euclidean projection onto `{y in [0, 1]^n : Σ y = k}`.
 
-    :func:`soft_binary_argmax` at temperature 1; see there for arguments, errors and derivatives.
+    :func:`soft_binary_argmax` at temperature 1; see there for arguments, errors and derivatives, here in both modes.
 
     Example:
       >>> print(project_hypersimplex(jnp.array([0.9, 0.3, 0.4]), k=1))
       [0.7        0.10000002 0.2       ]
     """
-    return soft_binary_argmax(point, k, axis=axis, where=where)
+    groups = _checked("point", point, k, 1.0, axis, where, None, euclidean)
+    arrays = point, *split(k, point, groups), 1.0, where, None, None
+    settings = {"regularizer": euclidean, "forward_mode": True, "implementation": None}
+    return meshes.run(_soft_binary_argmax, lambda spec: spec, *arrays, groups=groups, **settings)
 
 
 def _project_forward_mode(scores, k, temperature, weights, groups, regularizer, implementation, k_rest):

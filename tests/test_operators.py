@@ -334,8 +334,14 @@ def test_traced_weights_below_zero_give_nan_unless_masked():
     assert np.isnan(jax.jit(lambda weights: softbin.loss(logits, labels, weights=weights))(weights))
 
 
-def test_traced_budget_above_the_number_that_takes_part_gives_nan():
-    assert np.all(np.isnan(project(SCORES, 2.0, where=np.arange(6) == 0)[0]))
+def test_all_are_chosen_where_a_mask_leaves_fewer_than_the_budget():
+    where = np.arange(6) < 2
+    first = jax.jit(jax.value_and_grad(lambda x, k: soft_binary_argmax(x, k, where=where)[0]))
+    for k in (2.0, 2.5, 6.0):
+        y, gradient = first(SCORES, k)
+        assert y == 1
+        assert not gradient.any()
+    assert np.isnan(first(SCORES, 6.5)[0])
 
 
 # The threshold
@@ -459,16 +465,23 @@ def test_bad_input_is_named(error, message, changes, no_shape_checks):
 def test_straight_through_chooses_as_the_hard_choice_and_changes_as_the_soft_one():
     scores = jnp.asarray(np.round(GROUPS, 1))
     where = scores > -1.5
-    for k, whole in ((2.0, 2), (budgets.fraction(0.5), budgets.fraction(0.5)), (1.7, 2)):
+    for k, whole in ((2.0, 2), (budgets.fraction(0.5), budgets.fraction(0.5)), (jnp.float32(1.7), 2)):
         soft = partial(soft_binary_argmax, where=where)
         through = partial(soft, straight_through=True)
-        arguments = (scores, k, 0.7) if isinstance(k, float) else (scores, 0.7)
-        given = (lambda f, k=k: f) if isinstance(k, float) else (lambda f, k=k: lambda x, t: f(x, k, t))
+        is_share = isinstance(k, budgets.Share)
+        arguments = (scores, 0.7) if is_share else (scores, k, 0.7)
+        given = (lambda f, k=k: lambda x, t: f(x, k, t)) if is_share else (lambda f, k=k: f)
         value, gradients = pulled_back(COTANGENT, jax.jit(given(through)), *arguments)
         hard = softbin.binary_argmax(scores, whole, where=where)
         np.testing.assert_allclose(value, jnp.sum(hard * COTANGENT), rtol=1e-6)
         chex.assert_trees_all_close(gradients, pulled_back(COTANGENT, given(soft), *arguments)[1], atol=1e-6)
         np.testing.assert_array_equal(given(through)(*arguments), hard)
+
+
+def test_project_hypersimplex_has_both_modes():
+    by_point = [mode(lambda x: softbin.project_hypersimplex(x, 2.3))(SCORES / 4) for mode in (jax.jacfwd, jax.jacrev)]
+    chex.assert_trees_all_close(*by_point, atol=1e-6)
+    assert np.abs(by_point[0]).max() > 0.4
 
 
 def test_straight_through_has_forward_mode_and_whole_entries():
