@@ -11,18 +11,18 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
-from softbin import meshes, thresholds
-from softbin.arguments import (
-    Count,
-    check,
+from softbin import meshes, order_statistics, thresholds
+from softbin.arguments import Count, count_of, groups_along, prepare, prepare_choice
+from softbin.checks import (
+    check_entries,
     check_floating,
+    check_k,
+    check_no_bare_share,
+    check_per_group,
     check_positive,
     check_regularizer,
-    count_of,
-    groups_along,
+    check_temperature,
     known_value,
-    prepare,
-    prepare_choice,
 )
 from softbin.groups import weighted
 from softbin.hard_choices import expected_choice, turns
@@ -64,7 +64,7 @@ def top_k_mean(
         shards. May be traced, so that a schedule can drive it, and has a gradient.
       temperature: 0, or positive, of the kind and shape of `k`, in units of the values. A traced one must be positive.
       axis: the axis that groups lie along, a tuple of axes, or None for all.
-      where: broadcasts to `values`. Entries where it is false do not exist.
+      where: broadcasts to `values`. Entries where it is false do not exist; of fewer than `k` the mean is that of all.
       weights: non-negative, broadcasts to `values`. An entry of weight 2 acts as two equal entries.
       regularizer: where the temperature is positive, `softbin.euclidean`, `softbin.binary_entropy`, or another of
         `softbin.regularizers`.
@@ -73,7 +73,8 @@ def top_k_mean(
 
     Returns:
       The means, in the dtype of `values`, without `axis`; 0 for a group that is masked whole, NaN where a traced `k`
-      or temperature is out of range.
+      or temperature is out of range. Infinite values that count make the mean infinite, whatever the temperature, or
+      NaN if there are both.
 
     Raises:
       TypeError: `values` is not floating point, or `where` is not boolean.
@@ -102,12 +103,16 @@ def top_k_mean(
       Fan, Lyu, Ying, Hu, `Learning with Average Top-k Loss <https://arxiv.org/abs/1705.08826>`_, 2017;
       Rockafellar, Uryasev, `Optimization of Conditional Value-at-Risk <https://doi.org/10.21314/JOR.2000.038>`_, 2000.
     """
-    check_positive(k)
     check_regularizer(regularizer)
     groups = groups_along(axis, values, axis_name, name="values")
-    exact = _is_zero_temperature(temperature)
-    check(values, k, 1.0 if exact else temperature, where, weights, groups, name="values")
-    if exact:
+    check_entries("values", values, where, weights, groups)
+    check_positive(k)
+    if weights is None:
+        check_no_bare_share(k)
+    check_k(k, "values", values, groups, weights)
+    check_temperature(temperature, zero=True)
+    check_per_group("temperature", temperature, "values", values, groups)
+    if _is_zero_temperature(temperature):
         mean = partial(_exact_mean, turns=turns(k, weights))
         return meshes.run(mean, groups.sharding, values, k, where, weights, groups=groups)
     mean = partial(_smooth_mean, regularizer=regularizer)
@@ -156,9 +161,10 @@ def bottom_k_mean(
       >>> print(each.round(4))
       [0.0747 0.1269]
 
-      The selection as weights of the HyperSimplex loss, which then splits those examples into the classes:
+      The selection as weights of the HyperSimplex loss, which then splits those examples into the classes. Rank by its
+      own terms: errors of the raw logits go by constants per class too, which that loss leaves undetermined.
 
-      >>> errors = jnp.sum((logits / 5 - jax.nn.one_hot(labels, 2)) ** 2, -1)
+      >>> errors = softbin.per_example_loss(logits, labels)
       >>> kept = softbin.binary_argmax(-errors, softbin.budgets.fraction(0.6))
       >>> print(kept, f"{softbin.loss(logits, labels, weights=kept):.4f}")
       [1. 1. 1. 0. 0.] 0.0625
@@ -224,7 +230,19 @@ def _smooth_mean(values, k, temperature, where, weights, *, groups, regularizer)
     multiplier = jnp.clip(multiplier, *_range(scores, part, groups))  # it has lost its digits where τ is huge
     reference = lax.stop_gradient(jnp.where(jnp.isfinite(multiplier), multiplier, 0))
     total = _smooth_total(scores, k, temperature, weights, part, reference, y, q, multiplier, groups, regularizer)
-    return _mean(total, reference, k, count, groups, values)
+    infinite = lax.stop_gradient(_infinite(scores, k, weights, part, groups))
+    return _mean(total, reference + infinite, k, count, groups, values)
+
+
+def _infinite(scores, k, weights, part, groups):
+    """What infinite values make of the mean of the `k` largest, whatever the temperature, and 0 where it is finite."""
+    lowest = scores == -jnp.inf
+    highest, lowest, finite = order_statistics.counted(
+        [scores == jnp.inf, lowest if part is None else lowest & part, jnp.isfinite(scores)], weights, groups
+    )
+    needed = (lowest > 0) & (k > (highest + finite).astype(k.dtype))
+    zero = jnp.zeros_like(k)
+    return jnp.where(highest > 0, jnp.inf, zero) - jnp.where(needed, jnp.inf, zero)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(9, 10))

@@ -11,7 +11,8 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 
 from softbin import meshes
-from softbin.arguments import Count, check, check_positive, dtype_of, groups_along, prepare_choice
+from softbin.arguments import Count, convert, groups_along, prepare_choice
+from softbin.checks import check_entries, check_k, check_no_bare_share, check_positive, dtype_of
 from softbin.groups import weighted
 from softbin.hard_choices import expected_choice, turns
 
@@ -39,16 +40,17 @@ def precision_at_k(
       scores: floating point, any shape; groups lie along `axis`. NaN makes its own group NaN.
       labels: 1 for a positive, 0 for a negative, or in between; of the shape of `scores`.
       k: how many are taken, above 0 and at most n: a number, an array that broadcasts to the shape of `scores` without
-        `axis`, or a share, `softbin.budgets.fraction(0.02)`. May be traced. Of a fractional one a part of an entry is
-        taken.
+        `axis`, or a share of what exists, `softbin.budgets.fraction(0.02)`. May be traced. Of a fractional one a part
+        of an entry is taken.
       axis: the axis that groups lie along, a tuple of axes, or None for all.
-      where: broadcasts to `scores`. Entries where it is false do not exist.
+      where: broadcasts to `scores`. Entries where it is false do not exist: if there are fewer than `k`, all are taken,
+        and the missing ones count as not relevant, so that the precision is still out of `k`.
       weights: non-negative, broadcasts to `scores`. An entry of weight 2 acts as two equal entries.
       axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split.
 
     Returns:
       The precisions, of at least float32 precision, without `axis`; NaN where a traced `k` or label is out of range,
-      and for a group that is masked whole.
+      and for a share of a group that is masked whole.
 
     Raises:
       TypeError, ValueError: as :func:`softbin.kth_largest`, and for labels of another shape or outside [0, 1].
@@ -91,6 +93,13 @@ def recall_at_k(
       >>> scores, labels = jnp.array([0.9, 0.8, 0.8, 0.1]), jnp.array([1, 0, 1, 1])
       >>> print(recall_at_k(scores, labels, k=2))
       0.5
+
+      The mean over lists, of which those without a positive are left out:
+
+      >>> scores, labels = jnp.array([[0.9, 0.8, 0.1], [0.3, 0.2, 0.6]]), jnp.array([[1, 0, 1], [0, 0, 0]])
+      >>> recalls = recall_at_k(scores, labels, k=2)
+      >>> print(recalls, jnp.mean(recalls, where=jnp.any(labels > 0, -1)))
+      [0.5 nan] 0.5
     """
     hits, _, positives = _hits(scores, labels, k, axis, where, weights, axis_name)
     return hits / positives
@@ -98,9 +107,12 @@ def recall_at_k(
 
 def _hits(scores, labels, k, axis, where, weights, axis_name):
     """How many positives are taken, how many entries, and how many positives there are."""
-    check_positive(k)
     groups = groups_along(axis, scores, axis_name)
-    check(scores, k, 1.0, where, weights, groups)
+    check_entries("scores", scores, where, weights, groups)
+    check_positive(k)
+    if weights is None:
+        check_no_bare_share(k)
+    check_k(k, "scores", scores, groups, weights)
     _check_labels(labels, jnp.shape(scores))
 
     def sharding(spec):
@@ -114,11 +126,12 @@ def _hits(scores, labels, k, axis, where, weights, axis_name):
 def _count_hits(scores, labels, k, where, weights, *, groups, turns):
     choice = prepare_choice(lax.stop_gradient(scores), k, groups, where, weights, divisible=True)
     value, y = expected_choice(choice, groups, jnp.result_type(scores), turns)
-    labels = jnp.asarray(labels, y.dtype)
+    labels = convert(labels, y.dtype)
     labels = jnp.where((labels >= 0) & (labels <= 1), labels, jnp.nan)
     labels = weighted(labels if choice.part is None else jnp.where(choice.part, labels, 0), choice.weights)
-    valid = choice.valid & (choice.k > 0) & ~jnp.isnan(value)
-    hits, k = (jnp.where(valid, found, jnp.nan) for found in (groups.total(y * labels), choice.k))
+    chosen = jnp.where(choice.k > 0, groups.total(y * labels), 0)
+    valid = choice.valid & (choice.asked > 0) & ~jnp.isnan(value)
+    hits, k = (jnp.where(valid, found, jnp.nan) for found in (chosen, choice.asked))
     results = hits, k, groups.total(labels)
     return tuple(jnp.squeeze(lax.stop_gradient(result), groups.axes) for result in results)
 

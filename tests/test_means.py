@@ -283,6 +283,52 @@ def test_microbatches_give_the_gradient_of_the_whole_batch():
     np.testing.assert_allclose(gradient, whole, rtol=1e-4)
 
 
+# Infinite values, and groups that are short
+
+
+@pytest.mark.parametrize("weights", [None, np.float32([1, 2, 1, 0.5, 1, 1])])
+def test_infinite_values_make_every_mean_infinite_at_every_temperature(weights):
+    inf = np.inf
+    values = np.float32(
+        [
+            [inf] * 6,
+            [-inf, 1, 2, 3, 4, 5],
+            [-inf, -inf, 2, 3, 4, 5],
+            [inf, 1, 2, 3, 4, 5],
+            [inf, -inf, -inf, -inf, 1, 2],
+            [-inf] * 6,
+        ]
+    )
+    where = np.arange(6) != 5
+
+    @jax.jit
+    def means(values, k, temperature):
+        kept = {"weights": weights, "where": where}
+        return [
+            mean(values, k, t, regularizer=r, **kept)
+            for mean in (top_k_mean, bottom_k_mean)
+            for t, r in ((0.0, euclidean), (temperature, euclidean), (temperature, binary_entropy))
+        ]
+
+    for k in (1.5, 3.0, 4.5):
+        found = np.asarray(means(values, k, np.float32(0.3)))
+        for exact_means, *smooth in (found[:3], found[3:]):
+            assert not np.isfinite(exact_means).all()
+            for each in smooth:
+                np.testing.assert_array_equal(np.isfinite(each), np.isfinite(exact_means))
+                infinite = ~np.isfinite(exact_means)
+                np.testing.assert_array_equal(each[infinite], exact_means[infinite])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+def test_the_mean_is_that_of_all_where_a_mask_leaves_fewer(temperature):
+    where = np.arange(6)[:, None] > np.arange(40)
+    means = jax.jit(lambda values, k: top_k_mean(values, k, temperature, where=where))(VALUES, 5)
+    np.testing.assert_allclose(means, [0, *(VALUES[n, :n].mean() for n in range(1, 6))], rtol=1e-5)
+    gradient = jax.grad(lambda values: top_k_mean(values, 5, temperature, where=where).sum())(VALUES)
+    np.testing.assert_allclose(gradient, where / np.maximum(np.arange(6), 1)[:, None], rtol=1e-5)
+
+
 # What is refused
 
 
@@ -292,10 +338,11 @@ def test_microbatches_give_the_gradient_of_the_whole_batch():
         ("k must be positive", VALUES, 0, {}),
         ("k must be positive", VALUES, budgets.fraction(0), {}),
         ("k must be positive: .*, got nan", VALUES, np.nan, {}),
+        (r"0.1 looks like a share of them: pass softbin.budgets.fraction\(0.1\)", VALUES, 0.1, {}),
         ("k must be at most n = 40", VALUES, 41, {}),
         ("k must be at most n = 40", VALUES, np.inf, {}),
         ("share of the batch must be a number in", VALUES, None, {}),
-        ("temperature must be positive", VALUES, 2, {"temperature": -1.0}),
+        ("temperature must be 0, or positive and finite, got -1", VALUES, 2, {"temperature": -1.0}),
         ("0 for every group or positive for every group", VALUES, 2, {"temperature": np.array([0, 1, 1, 1, 1, 1.0])}),
         ("values with shape .* are empty", VALUES[:, :0], 2, {}),
         ("axis 2 is not an axis of values", VALUES, 2, {"axis": 2}),

@@ -54,6 +54,20 @@ def test_masks_weights_and_shares():
         np.testing.assert_allclose([precision, recall], [hits / k, hits / labels.sum()], rtol=1e-5)
 
 
+def test_lists_with_fewer_entries_count_the_missing_ones_as_not_relevant():
+    where = np.arange(50) < np.array([[0], [3], [7], [50]])
+    order = np.argsort(np.where(where, -SCORES, np.inf), 1)[:, :7]
+    hits = np.take_along_axis(LABELS * where, order, 1).sum(1)
+    concrete = [measure(SCORES, LABELS, 7, where=where) for measure in (precision_at_k, recall_at_k)]
+    for precision, recall in (concrete, both(SCORES, LABELS, 7, where=where)):
+        np.testing.assert_allclose(precision, hits / 7, rtol=1e-6)
+        np.testing.assert_allclose(recall[1:], hits[1:] / (LABELS * where)[1:].sum(1), rtol=1e-6)
+        assert np.isnan(recall[0])
+        some = np.any(LABELS * where, 1)
+        assert np.isfinite(jnp.mean(recall, where=some))
+    assert np.isnan(precision_at_k(SCORES, LABELS, budgets.fraction(0.1), where=where)[0])
+
+
 def test_a_sharded_axis_and_other_axes():
     mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Explicit,), devices=jax.devices()[:2])
     spread = [jax.device_put(x.T, NamedSharding(mesh, PartitionSpec("batch"))) for x in (SCORES, LABELS)]
@@ -85,6 +99,7 @@ def test_a_traced_label_or_number_out_of_range_is_nan_in_its_own_group():
         (ValueError, r"label 2 is outside \[0, 1\]", LABELS + 1, 7),
         (TypeError, "labels must be boolean, integer or floating point", LABELS * 1j, 7),
         (ValueError, "k must be positive", LABELS, 0),
+        (ValueError, r"0.1 looks like a share of them: pass softbin.budgets.fraction\(0.1\)", LABELS, 0.1),
         (ValueError, "k must be at most n = 50", LABELS, 51),
     ],
 )
