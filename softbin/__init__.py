@@ -7,7 +7,7 @@ Flax, projections for Optax, and objectives for LightGBM and XGBoost.
 from softbin import budgets, large_batch, routing
 from softbin.decisions import Diagnosis, decision_thresholds, diagnose, predict, zero_one_loss
 from softbin.hard_choices import Largest, binary_argmax, cutoff, kth_largest, top_k
-from softbin.losses import fenchel_young_loss, loss
+from softbin.losses import fenchel_young_loss, loss, per_example_loss
 from softbin.means import bottom_k_mean, top_k_mean
 from softbin.metrics import precision_at_k, recall_at_k
 from softbin.operators import project_hypersimplex, soft_binary_argmax, threshold
@@ -33,6 +33,7 @@ __all__ = [
     "large_batch",
     "loss",
     "normal",
+    "per_example_loss",
     "precision_at_k",
     "predict",
     "project_hypersimplex",

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,19 +14,22 @@ from jax.tree_util import Partial
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from softbin import budgets, meshes
-from softbin.arguments import (
+from softbin.arguments import as_computed, convert, nan_if_negative
+from softbin.checks import (
+    check_amount,
+    check_axis_name,
     check_floating,
-    check_k,
     check_mask,
+    check_real,
     check_regularizer,
     check_temperature,
     check_weights,
-    computed_in,
     dtype_of,
-    nan_if_negative,
+    known_value,
 )
 from softbin.groups import Groups, halvings, is_symbolic, shards, weighted
 from softbin.meshes import is_manual
+from softbin.thresholds import check_implementation
 
 Budget = Callable[..., Array] | Real[ArrayLike, "..."]
 
@@ -59,6 +63,8 @@ def run_on_batch(
     where,
     weights,
     axis_name,
+    *,
+    needs_labels: bool = True,
     **settings,
 ):
     """Check a batch, and call a jitted function of it with all these arguments, on a mesh of any kind.
@@ -67,25 +73,72 @@ def run_on_batch(
       function: its `axis_name` and settings are static.
       result: from the sharding of the logits to that of its result, as for :func:`softbin.meshes.run`.
     """
-    check_batch(logits, labels, where, weights, by_entry=True)
+    check_batch(logits, labels, where, weights, by_entry=True, needs_labels=needs_labels)
     check_temperature(temperature)
+    check_per_class("temperature", temperature, logits)
     check_regularizer(settings["regularizer"])
-    budgets.check_budget(budget)
-    if callable(budget):
-        budget = budget if isinstance(budget, budgets.Share) else Partial(budget)
-    else:
-        alike = axis_name is None and where is None and weights is None
-        check_k(budget, _sizes(logits)[0] if alike else None)
+    check_axis_name(axis_name)
+    check_implementation(settings.get("implementation"))
+    check_budget(budget, logits, alike=axis_name is None and where is None and weights is None)
+    if labels is None and _counts_labels(budget):
+        raise ValueError("the budget label_count counts labels, and none were given: pass labels or another budget")
+    budget = as_argument(budget, (logits, labels, where, weights))
 
     def call(logits, labels, budget, temperature, where, weights):
         if 0 in jnp.shape(logits)[:-1] or jnp.shape(logits) == (0,):
             logits, labels, where, weights = _one_masked_example(logits, labels)
         if isinstance(budget, Partial) and not _counts_labels(budget):  # jit would keep a program for each
-            batch = prepare_batch(logits, where, weights, axis_name)
-            budget = batch_budget(batch, None if labels is None else prepare_targets(labels, logits, batch), budget)
+            budget = _called(budget, _sizes(logits)[1], *_counted(logits, labels, where, weights))
+            budget = budget if axis_name is None else lax.psum(budget, axis_name)
         return function(logits, labels, budget, temperature, where, weights, axis_name=axis_name, **settings)
 
-    return meshes.run(call, result, logits, labels, budget, temperature, where, weights)
+    return run_with_budget(call, result, budget, logits, labels, budget, temperature, where, weights)
+
+
+def run_with_budget(function: Callable[..., Any], result: Callable[[PartitionSpec], Any], budget: Budget, *arrays):
+    """`meshes.run`, in a program where a budget closes over arrays of the mesh: outside, JAX would not know of it."""
+    run = partial(meshes.run, function, result)
+    closes = isinstance(budget, Partial) and not _counts_labels(budget) and meshes.explicit_mesh(arrays) is not None
+    return (jax.jit(run) if closes else run)(*arrays)
+
+
+def as_argument(budget: Budget, batch: tuple) -> Budget:
+    """A budget as `run_with_budget` takes it: a callable may close over arrays of the batch's mesh."""
+    if not callable(budget) or isinstance(budget, budgets.Share):
+        return budget
+    mesh = meshes.explicit_mesh(batch)
+    return Partial(budget if mesh is None or _counts_labels(budget) else meshes.closure(budget, mesh))
+
+
+def check_budget(budget, logits, alike: bool, name: str = "logits"):
+    """Refuse a budget that is known to be out of range, of examples that all count alike, or not one per class."""
+    budgets.check_budget(budget)
+    if isinstance(budget, budgets.Share):
+        check_per_class("budget", budget.shares, logits, name)
+    elif not callable(budget):
+        check_amount("budget", budget)
+        check_per_class("budget", budget, logits, name)
+        known, examples = known_value(budget), _sizes(logits)[0]
+        if alike and known is not None and not is_symbolic(examples) and not np.all(known <= examples):
+            raise ValueError(
+                f"budget must be at most n = {examples}, the number of examples, got {budgets.show(budget)}"
+            )
+
+
+def check_per_class(argument, value, logits, name: str = "logits"):
+    """Refuse an array that has not one number for each class."""
+    shape = np.shape(value)
+    classes = _sizes(logits)[1]
+    if shape not in ((), (1,), (classes,)):
+        remedy = f"pass a number, or one for each of {classes} classes" if jnp.ndim(logits) > 1 else "pass one number"
+        raise ValueError(f"{argument} with shape {shape} does not fit {name} with shape {jnp.shape(logits)}: {remedy}")
+
+
+@jax.jit
+def _counted(logits, labels, where, weights):
+    """The targets and weights that a budget counts."""
+    batch = prepare_batch(logits, where, weights)
+    return _by_example(batch, None if labels is None else prepare_targets(labels, logits, batch))
 
 
 def _one_masked_example(logits, labels):
@@ -96,7 +149,7 @@ def _one_masked_example(logits, labels):
     return jnp.zeros(shape, jnp.result_type(logits)), labels, jnp.zeros(1, bool), None
 
 
-def check_batch(logits, labels, where, weights, by_entry=False):
+def check_batch(logits, labels, where, weights, by_entry=False, needs_labels=True):
     """Refuse what is known to be wrong before anything is traced: dtypes, shapes, values.
 
     A mask and weights have an entry for each example, or, where that is allowed, for each logit.
@@ -104,7 +157,9 @@ def check_batch(logits, labels, where, weights, by_entry=False):
     check_floating("logits", logits)
     shape = jnp.shape(logits)
     if not shape:
-        raise ValueError("logits must have an axis of examples, got a scalar")
+        raise ValueError("logits must be (..., classes), or (n,) for a binary problem, got a scalar")
+    check_weights(weights)
+    check_mask(where)
     examples = shape if len(shape) == 1 else shape[:-1]
     for name, value in (("where", where), ("weights", weights)):
         if value is not None and jnp.shape(value) not in ([examples, shape] if by_entry else [examples]):
@@ -112,8 +167,8 @@ def check_batch(logits, labels, where, weights, by_entry=False):
                 f"{name} with shape {jnp.shape(value)} must have one entry per example: shape {examples}"
                 + (f", or one per logit: shape {shape}" if by_entry and examples != shape else "")
             )
-    check_weights(weights)
-    check_mask(where)
+    if labels is None and needs_labels:
+        raise TypeError("labels are needed here, got None: only decision_thresholds can do without")
     if labels is not None:
         _check_labels(labels, shape, where, weights)
 
@@ -121,10 +176,9 @@ def check_batch(logits, labels, where, weights, by_entry=False):
 def prepare_batch(logits, where, weights, axis_name=None) -> Batch:
     """Flatten the examples of a batch."""
     n, classes = _sizes(logits)
-    dtype = computed_in(logits)
     by_entry = any(part is not None and jnp.ndim(part) == jnp.ndim(logits) > 1 for part in (where, weights))
-    weights = _weights(where, weights, dtype)
-    logits = jnp.asarray(logits, dtype)
+    logits = as_computed(logits)
+    weights = _weights(where, weights, logits.dtype)
     lanes = 1 if shards(classes) > 1 and not is_manual(logits) else _lanes(n, classes)
     logits = _by_row(logits.reshape(n, classes), lanes)
     if weights is not None:
@@ -150,11 +204,9 @@ def _lanes(n, classes: int) -> int:
 
 def prepare_targets(labels, logits, batch: Batch) -> Float[Array, "rows row"]:
     """The labels of a batch as targets: zero where masked, NaN where out of range."""
-    if labels is None:
-        raise TypeError("labels are needed here, got None: only decision_thresholds can do without")
     classes = batch.classes
     if jnp.shape(labels) == jnp.shape(logits):
-        targets = jnp.asarray(labels, batch.logits.dtype).reshape(-1, classes)
+        targets = convert(labels, batch.logits.dtype).reshape(-1, classes)
         targets = jnp.where((targets >= 0) & (targets <= 1), targets, jnp.nan)
     else:
         labels = jnp.asarray(labels).reshape(-1, 1)
@@ -173,11 +225,26 @@ def batch_budget(batch: Batch, targets, budget: Budget) -> Real[ArrayLike, "..."
     if _counts_labels(budget) and targets is not None:
         # Where the labels lie, in rows: quicker than by example, and a sum that the compiler finds a second time.
         return batch.groups.gather(batch.groups.total(weighted(targets, batch.weights)))[0]
+    k = _called(budget, batch.classes, *_by_example(batch, targets))
+    return k if batch.groups.axis_name is None else lax.psum(k, batch.groups.axis_name)
+
+
+def _called(budget: Callable[..., Any], classes: int, targets, weights) -> Any:
+    """What a callable budget gives, where it is a number, or one for each class."""
+    k = budget(targets, weights)
+    check_real("what the budget gives", k)
+    if jnp.shape(k) not in ((), (1,), (classes,)):
+        remedy = f"one number, or one for each of {classes} classes" if classes > 1 else "one number"
+        raise ValueError(f"the budget gave the shape {jnp.shape(k)}: it must give {remedy}")
+    return k
+
+
+def _by_example(batch: Batch, targets):
+    """Targets and weights, one example in a row; without weights all are 1."""
     weights = _budget_weights(batch)
     if weights is None:
         weights = jnp.ones(batch.logits.shape[0] * batch.groups.lanes, batch.logits.dtype)
-    k = budget(None if targets is None else by_example(targets, batch.groups.lanes), weights)
-    return k if batch.groups.axis_name is None else lax.psum(k, batch.groups.axis_name)
+    return None if targets is None else by_example(targets, batch.groups.lanes), weights
 
 
 def _counts_labels(budget) -> bool:
@@ -232,6 +299,11 @@ def _check_labels(labels, shape, where, weights):
     if not any(jnp.issubdtype(kind, allowed) for allowed in (jnp.bool_, jnp.integer, jnp.floating)):
         raise TypeError(f"labels must be integer, boolean or floating point, got {kind}")
     dense = jnp.shape(labels) == shape
+    if not dense and shape[-1:] == (1,) and jnp.shape(labels) == shape[:-1]:
+        raise ValueError(
+            f"logits with shape {shape} have a single class, of which labels with shape {shape[:-1]} would be the "
+            "numbers: for a binary problem squeeze them, logits[..., 0]"
+        )
     if not dense and len(shape) == 1:
         raise ValueError(
             f"labels with shape {jnp.shape(labels)} do not fit logits with shape {shape}, a binary problem: expected "
@@ -256,12 +328,15 @@ def _check_labels(labels, shape, where, weights):
     wrong = rows[wrong]
     if wrong.size:
         allowed = "[0, 1]" if dense else f"[0, {classes})"
-        raise ValueError(f"label {wrong[0]} is outside {allowed}: correct it, or mask its example with where")
+        remedy = "correct it, or mask its example with where"
+        if len(shape) == 1:
+            remedy = f"logits with shape {shape} are a binary problem; class numbers need logits of shape (n, classes)"
+        raise ValueError(f"label {wrong[0]} is outside {allowed}: {remedy}")
 
 
 def _weights(where, weights, dtype):
     """One weight per example, or per entry, zero where masked; None where all count alike."""
-    weights = None if weights is None else nan_if_negative(jnp.asarray(weights, dtype))
+    weights = None if weights is None else nan_if_negative(convert(weights, dtype))
     if where is None:
         return weights
     weights = jnp.ones((), dtype) if weights is None else weights

@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real, Shaped
 
 from softbin import budgets, meshes
 from softbin import thresholds as solver
-from softbin.arguments import check_floating, check_regularizer, check_temperature, computed_in, dtype_of, prepare
+from softbin.arguments import as_computed, convert, prepare
 from softbin.batches import (
     Batch,
     Budget,
@@ -22,6 +22,7 @@ from softbin.batches import (
     prepare_targets,
     run_on_batch,
 )
+from softbin.checks import check_floating, check_real, check_regularizer, check_temperature
 from softbin.regularizers import Regularizer, euclidean
 
 
@@ -61,7 +62,7 @@ def decision_thresholds(
 
     For a binary problem the *soft* entries sum to `k`; the decisions do not. :func:`predict` takes the entries above
     1/2, and at a large temperature many small ones are a part of the sum: of 10,000 normal scores, with
-    `budgets.fraction(0.02)`, it takes some 120 at temperature 1.5, and about 200 at 0.1. To take exactly `k`, ties
+    `budgets.fraction(0.02)`, it takes some 125 at temperature 1.5, and about 200 at 0.1. To take exactly `k`, ties
     aside, decide by `scores > softbin.cutoff(scores, k)`.
 
     Args:
@@ -88,7 +89,8 @@ def decision_thresholds(
       [-0.5  7. ] [0 0 1 1] [1 1 1 1]
     """
     settings = {"axis_name": axis_name, "regularizer": regularizer}
-    return run_on_batch(_thresholds, _of_classes, logits, labels, budget, temperature, where, weights, **settings)
+    arguments = logits, labels, budget, temperature, where, weights
+    return run_on_batch(_thresholds, _of_classes, *arguments, needs_labels=False, **settings)
 
 
 def _of_classes(spec):
@@ -107,9 +109,13 @@ def predict(
     thresholds: Float[ArrayLike, "..."],
     temperature: Real[ArrayLike, "..."],
     *,
+    multi_label: bool = False,
     regularizer: Regularizer = euclidean,
 ) -> Int[Array, "..."]:
     """The decision: `argmax_c logits_c / τ - λ_c`; for a binary problem, whether `ψ(logits / τ - λ) > 1/2`.
+
+    With `multi_label` every class is a binary problem of its own, as where labels are multi-hot: an example may have
+    several labels, or none.
 
     The thresholds say which problem it is. Thresholds (C,) make the last axis of the logits that of the classes, also
     for one example, so that `jax.vmap` over examples gives what a call on all of them gives. A threshold of shape ()
@@ -119,18 +125,19 @@ def predict(
     `scores > softbin.cutoff(scores, k)` they are, ties aside.
 
     Args:
-      logits: (..., C) with C of at least 2, or of any shape for a binary problem.
+      logits: (..., C), or of any shape for a binary problem.
       thresholds: (C,), or () for a binary problem, from :func:`decision_thresholds`.
       temperature: that of the loss and the thresholds; a number, or an array (C,) with thresholds (C,).
-      regularizer: that of the loss and the thresholds; matters to a binary problem only.
+      multi_label: decide each class by itself. Needs thresholds (C,).
+      regularizer: that of the loss and the thresholds; matters to binary decisions only.
 
     Returns:
-      Class numbers of shape (...), or 0 and 1 of the shape of the logits.
+      Class numbers of shape (...), or 0 and 1 of the shape of the logits for binary decisions.
 
     Raises:
       TypeError: logits are not floating point.
-      ValueError: shapes do not fit; there is a single class (pass `logits[..., 0]` and a threshold of shape ()); or the
-        temperature is known and not positive.
+      ValueError: shapes do not fit; there is a single class to choose from (pass `logits[..., 0]` and a threshold of
+        shape ()); or the temperature is known and not positive.
 
     Example:
       >>> logits, thresholds = jnp.array([[2.0, 7.0], [-1.0, 9.0]]), jnp.array([0.0, 8.0])
@@ -138,9 +145,11 @@ def predict(
       [0 1] 0
       >>> print(predict(logits[:, 0], 0.5, 1.0))
       [1 0]
+      >>> print(predict(logits, thresholds, 1.0, multi_label=True).tolist())
+      [[1, 0], [0, 1]]
     """
     check_floating("logits", logits)
-    dtype_of("thresholds", thresholds)
+    check_real("thresholds", thresholds)
     check_temperature(temperature)
     check_regularizer(regularizer)
     shape, classes = jnp.shape(logits), jnp.shape(thresholds)
@@ -149,7 +158,11 @@ def predict(
             f"thresholds with shape {classes} must have the shape (C,), or () for a binary problem; "
             "for one set of thresholds after another use jax.vmap"
         )
-    if classes and (1,) in (classes, shape[-1:]):
+    if multi_label and not classes:
+        raise ValueError(
+            "multi_label decides each class by a threshold of its own: thresholds must have the shape (C,), got ()"
+        )
+    if classes and (1,) in (classes, shape[-1:]) and not multi_label:
         raise ValueError(
             f"logits with shape {shape} and thresholds with shape {classes} have a single class: pass logits[..., 0] "
             "and a threshold of shape ()"
@@ -166,18 +179,18 @@ def predict(
         )
 
     def of_decisions(spec):
-        return PartitionSpec(*(spec[:-1] if classes else spec))
+        return PartitionSpec(*(spec[:-1] if classes and not multi_label else spec))
 
-    return meshes.run(_predict, of_decisions, logits, thresholds, temperature, regularizer=regularizer)
+    settings = {"by_class": bool(classes) and not multi_label, "regularizer": regularizer}
+    return meshes.run(_predict, of_decisions, logits, thresholds, temperature, **settings)
 
 
-@partial(jax.jit, static_argnames="regularizer")
-def _predict(logits, thresholds, temperature, *, regularizer):
-    dtype = computed_in(logits)
-    logits = jnp.asarray(logits, dtype)
-    temperature, lam = (jnp.broadcast_to(jnp.asarray(x, dtype), logits.shape) for x in (temperature, thresholds))
+@partial(jax.jit, static_argnames=("by_class", "regularizer"))
+def _predict(logits, thresholds, temperature, *, by_class, regularizer):
+    logits = as_computed(logits)
+    temperature, lam = (jnp.broadcast_to(convert(x, logits.dtype), logits.shape) for x in (temperature, thresholds))
     u = logits / temperature - lam
-    if jnp.ndim(thresholds):
+    if by_class:
         return jnp.argmax(u, -1)
     return (regularizer.link(u) > 0.5).astype(jnp.int32)
 
@@ -213,6 +226,7 @@ def zero_one_loss(
       0.5
     """
     check_batch(logits, labels, where, None)
+    check_regularizer(regularizer)
     if jnp.ndim(logits) > 1 and jnp.shape(logits)[-1] == 1:
         raise ValueError(
             f"logits with shape {jnp.shape(logits)} have a single class: pass logits[..., 0] and its labels"
@@ -223,7 +237,7 @@ def zero_one_loss(
                 "thresholds are in units of logits / temperature, and no temperature was given: "
                 "pass the one that decision_thresholds was called with, zero_one_loss(..., temperature=...)"
             )
-        dtype_of("thresholds", thresholds)
+        check_real("thresholds", thresholds)
         check_temperature(temperature)
         expected = jnp.shape(logits)[1:][-1:]
         if jnp.shape(thresholds) != expected:

@@ -12,7 +12,16 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 
 from softbin import budgets, search, thresholds
 from softbin.arguments import prepare
-from softbin.batches import Budget, batch_budget, prepare_batch, prepare_targets, run_on_batch, sum_of_means
+from softbin.batches import (
+    Budget,
+    batch_budget,
+    batch_size,
+    by_example,
+    prepare_batch,
+    prepare_targets,
+    run_on_batch,
+    sum_of_means,
+)
 from softbin.groups import weighted
 from softbin.operators import pull_back
 from softbin.regularizers import Regularizer, euclidean
@@ -132,6 +141,78 @@ def _loss(logits, labels, budget, temperature, where, weights, *, axis_name, reg
 
 def _scalar(spec):
     return PartitionSpec()
+
+
+def per_example_loss(
+    logits: Float[ArrayLike, "*examples classes"],
+    labels: Shaped[ArrayLike, "..."],
+    *,
+    budget: Budget = budgets.fraction(0.5),
+    temperature: Real[ArrayLike, "..."] = 1.5,
+    where: Bool[ArrayLike, "..."] | None = None,
+    weights: Real[ArrayLike, "..."] | None = None,
+    regularizer: Regularizer = euclidean,
+    axis_name: Any = None,
+) -> Float[Array, "..."]:
+    r"""Which examples of a batch the model gets wrong, and how much: the terms of which :func:`loss` is the mean.
+
+    .. math::
+        e_i = \tfrac12 \lVert p_i - Y_i \rVert^2, \qquad L = \frac{\sum_i w_i e_i}{\sum_i w_i}.
+
+    To rank examples, or to choose those with the smallest errors, rank by these: the loss leaves a constant per class
+    undetermined, so that any error of the raw logits, cross-entropy too, ranks by that constant as well. A term is no
+    function of its example alone, since the batch is projected as a whole.
+
+    Arguments and errors are those of :func:`loss`. With an `axis_name` every shard gets the terms of its own examples.
+
+    Returns:
+      The terms, of shape (...), or (n,) for a binary problem, of at least float32 precision; 0 for an example that
+      `where` excludes. Where a mask or weights have the shape of the logits, they are in the terms,
+      :math:`e_i = \sum_c n \frac{w_{ic}}{\sum_j w_{jc}} \tfrac12 (p_{ic} - Y_{ic})^2`, and the plain mean over all `n`
+      examples is the loss.
+
+    Example:
+      Learn from the three quarters of the examples with the smallest errors:
+
+      >>> import softbin
+      >>> logits = jnp.array([[2.0, -1.0], [0.5, 0.0], [-1.0, 1.0], [0.0, 2.0]])
+      >>> labels = jnp.array([0, 0, 1, 0])
+      >>> errors = per_example_loss(logits, labels)
+      >>> print(*(f"{error:.3f}" for error in errors), f"{errors.mean():.4f} {loss(logits, labels):.4f}")
+      0.000 0.069 0.014 0.722 0.2014 0.2014
+      >>> kept = softbin.binary_argmax(-errors, softbin.budgets.fraction(0.75))
+      >>> print(kept, f"{loss(logits, labels, weights=kept):.4f}")
+      [1. 1. 1. 0.] 0.0833
+
+    References:
+      Gomez, Wang, Tang, `Differentiable Zero-One Loss via Hypersimplex Projections
+      <https://arxiv.org/abs/2602.23336>`_, 2026, section 4.
+    """
+    settings = {"axis_name": axis_name, "regularizer": regularizer}
+    arguments = logits, labels, budget, temperature, where, weights
+    errors = run_on_batch(_per_example_loss, _of_examples, *arguments, **settings)
+    examples = jnp.shape(logits)[:-1] or jnp.shape(logits)
+    return jnp.zeros(examples, errors.dtype) if 0 in examples else errors
+
+
+def _of_examples(spec):
+    return PartitionSpec(*(spec[:-1] or spec))
+
+
+@partial(jax.jit, static_argnames=("axis_name", "regularizer"))
+def _per_example_loss(logits, labels, budget, temperature, where, weights, *, axis_name, regularizer):
+    batch = prepare_batch(logits, where, weights, axis_name)
+    targets = prepare_targets(labels, logits, batch)
+    k = batch_budget(batch, targets, budget)
+    problem, _ = prepare(batch.logits, k, temperature, batch.groups, None, batch.weights)
+    squares = (regularizer.link(_excess(*problem, regularizer, None)) - targets) ** 2 / 2
+    if batch.weights is not None:
+        share = batch.weights if batch.by_entry else jnp.ones_like(batch.weights)
+        squares = jnp.where(batch.weights != 0, squares * share, 0)
+    if batch.by_entry:
+        squares = squares * batch.groups.size(batch.logits.shape) / batch.groups.spread(batch_size(batch)[None])
+    errors = jnp.sum(by_example(squares, batch.groups.lanes), -1)
+    return errors.reshape(jnp.shape(logits)[:-1] or jnp.shape(logits))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(5, 6, 7))
@@ -293,7 +374,7 @@ def _fenchel_young_value(scores, k, temperature, weights, targets, groups, regul
     multiplier = jnp.where(infinite, 0, multiplier)
     if not regularizer.piecewise_linear:
         u = jnp.where(infinite, scores / temperature, u)
-    divergence = change - jnp.where(missing == 0, 0, u * missing)
+    divergence = change - jnp.where(missing == 0, 0, u) * missing
     value = groups.total(divergence) - multiplier * (groups.total(weighted(targets, weights)) - k)
     return temperature * value, (missing, groups.total(change), temperature * multiplier)
 

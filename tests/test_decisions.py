@@ -102,6 +102,28 @@ def test_predict_compares_narrow_logits_in_float32():
         np.testing.assert_array_equal(softbin.predict(logits, np.float32([255.4, 0.2]), 1.0), 1)
 
 
+def test_with_several_labels_each_class_is_decided_by_itself():
+    labels = np.stack([LOGITS[:, c] > c - 1 for c in range(3)], 1)
+    keywords = {"budget": softbin.budgets.label_count, "temperature": 0.2}
+    thresholds = softbin.decision_thresholds(LOGITS, labels, **keywords)
+    decided = softbin.predict(LOGITS, thresholds, 0.2, multi_label=True)
+    np.testing.assert_array_equal(decided, labels)
+    for c in range(3):
+        np.testing.assert_array_equal(decided[:, c], softbin.predict(LOGITS[:, c], thresholds[c], 0.2))
+    np.testing.assert_array_equal(decided[0], softbin.predict(LOGITS[0], thresholds, 0.2, multi_label=True))
+    np.testing.assert_array_equal(decided[:, :1], softbin.predict(LOGITS[:, :1], thresholds[:1], 0.2, multi_label=True))
+    with pytest.raises(ValueError, match=r"thresholds must have the shape \(C,\), got \(\)"):
+        softbin.predict(LOGITS, 0.5, 0.2, multi_label=True)
+
+
+@pytest.mark.parametrize(
+    "function", [softbin.loss, softbin.fenchel_young_loss, softbin.diagnose, softbin.per_example_loss]
+)
+def test_the_numbers_of_a_single_class_are_refused(function):
+    with pytest.raises(ValueError, match=r"have a single class, .* squeeze them, logits\[..., 0\]"):
+        function(LOGITS[:, :1], np.zeros(60, int))
+
+
 @pytest.mark.parametrize(
     ("message", "logits", "thresholds", "temperature"),
     [
@@ -178,7 +200,7 @@ def test_zero_one_loss_refuses_what_does_not_fit(message, logits, labels, thresh
 
 
 def test_zero_one_loss_refuses_a_single_class():
-    with pytest.raises(ValueError, match=r"logits with shape \(4, 1\) have a single class: pass logits\[..., 0\]"):
+    with pytest.raises(ValueError, match=r"logits with shape \(4, 1\) have a single class, .* logits\[..., 0\]"):
         softbin.zero_one_loss(np.zeros((4, 1), np.float32), np.zeros(4, int))
 
 

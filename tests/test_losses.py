@@ -206,6 +206,62 @@ def test_masks_and_weights_by_entry_make_every_class_a_problem_of_its_own(functi
         np.testing.assert_allclose(gradient, expected[1], atol=1e-6)
 
 
+def test_the_loss_is_the_mean_of_the_errors_of_examples():
+    weights = np.linspace(0, 2, N, dtype=np.float32)
+    by_entry = np.linspace(0, 2, N * C, dtype=np.float32).reshape(N, C)
+    plain, counted = np.ones(N), WHERE.astype(np.float32)
+    cases = [
+        ({}, plain),
+        ({"where": WHERE}, counted),
+        ({"weights": weights}, weights),
+        ({"weights": weights, "where": WHERE}, weights * counted),
+        ({"weights": by_entry}, plain),
+        ({"weights": weights, "where": by_entry > 0.3}, plain),
+    ]
+
+    @partial(jax.jit, static_argnames="budget")
+    def both(logits, budget):
+        def mean(logits, keywords, by):
+            errors = softbin.per_example_loss(logits, LABELS, budget=budget, **keywords)
+            return jnp.sum(by * errors) / jnp.sum(by), errors
+
+        def loss(logits, keywords):
+            return softbin.loss(logits, LABELS, budget=budget, **keywords)
+
+        means = [jax.value_and_grad(mean, has_aux=True)(logits, *case) for case in cases]
+        return means, [jax.value_and_grad(loss)(logits, keywords) for keywords, _ in cases]
+
+    for budget in (budgets.fraction(0.5), budgets.label_count):
+        for ((mean, errors), gradient), (value, expected) in zip(*both(LOGITS, budget), strict=True):
+            assert errors.shape == (N,)
+            np.testing.assert_allclose(mean, value, rtol=1e-5)
+            np.testing.assert_allclose(gradient, expected, atol=1e-6)
+
+
+def test_errors_of_examples_have_their_shape():
+    errors = softbin.per_example_loss(LOGITS.reshape(3, -1, C), LABELS.reshape(3, -1))
+    np.testing.assert_allclose(errors.ravel(), softbin.per_example_loss(LOGITS, LABELS), rtol=1e-6)
+    binary = softbin.per_example_loss(LOGITS[:, 0], LABELS == 0)
+    p = softbin.soft_binary_argmax(LOGITS[:, 0], N / 2, 1.5)
+    np.testing.assert_allclose(binary, (p - (LABELS == 0)) ** 2 / 2, atol=1e-6)
+    assert softbin.per_example_loss(LOGITS[:0], LABELS[:0]).shape == (0,)
+    assert not softbin.per_example_loss(LOGITS, LABELS, where=WHERE)[~WHERE].any()
+
+
+@each_loss
+def test_thresholds_may_be_saved_under_checkpoint(function):
+    saved = jax.checkpoint_policies.save_only_these_names("softbin_threshold")
+
+    def searches(policy):
+        def loss(weights):
+            return function(jnp.tanh(LOGITS) @ weights, LABELS)
+
+        program = jax.jit(jax.value_and_grad(jax.checkpoint(loss, policy=policy))).lower(np.eye(C, dtype=np.float32))
+        return program.compile().as_text().count(" while(")
+
+    assert searches(None) > searches(saved) > 0
+
+
 @each_loss
 def test_a_class_without_entries_adds_nothing(function):
     where = np.ones((N, C), bool)
@@ -356,7 +412,7 @@ def test_split_examples_equal_the_whole(function, budget, over):
     ("error", "message", "changes"),
     [
         (TypeError, r"logits must be floating point, got int32: convert them", {"logits": np.ones((N, C), np.int32)}),
-        (ValueError, r"logits must have an axis of examples, got a scalar", {"logits": np.float32(1)}),
+        (ValueError, r"logits must be \(..., classes\), or \(n,\) .*, got a scalar", {"logits": np.float32(1)}),
         (ValueError, r"labels with shape \(5,\) do not fit logits with shape \(12, 3\)", {"labels": np.ones(5, int)}),
         (TypeError, r"class numbers and must be integer, got float32", {"labels": LABELS.astype(np.float32)}),
         (TypeError, r"labels must be integer, boolean or floating point, got complex64", {"labels": ONE_HOT * 1j}),
@@ -368,12 +424,12 @@ def test_split_examples_equal_the_whole(function, budget, over):
         (TypeError, r"where must be boolean, got int32", {"where": np.ones(N, np.int32)}),
         (ValueError, r"weights with shape \(3, 12\) must have one entry per example", {"weights": np.ones((C, N))}),
         (ValueError, r"weights must not be negative, got a smallest of -1", {"weights": -np.ones(N)}),
-        (ValueError, r"k must be at most n = 12, the length of the axis, got 13", {"budget": 13}),
+        (ValueError, r"budget must be at most n = 12, the number of examples, got 13", {"budget": 13}),
         (ValueError, r"0.5 looks like a share of the batch: pass softbin.budgets.fraction\(0.5\)", {"budget": 0.5}),
         (ValueError, r"pass softbin.budgets.prior\(\[0.2, 0.8, 0. \]\)", {"budget": np.array([0.2, 0.8, 0])}),
         (TypeError, r"one of softbin.budgets.label_count, .*, got 'label_count'", {"budget": "label_count"}),
         (TypeError, r"budget must be a number of examples, .*, got None", {"budget": None}),
-        (ValueError, r"k with shape \(2,\) does not broadcast to \(3,\)", {"budget": np.ones(2)}),
+        (ValueError, r"budget with shape \(2,\) does not fit .* each of 3 classes", {"budget": np.ones(2)}),
         (ValueError, r"temperature must be positive and finite, got 0", {"temperature": 0.0}),
     ],
 )

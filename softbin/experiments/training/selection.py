@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Real
@@ -57,9 +56,8 @@ def ranking(by: str, loss: str, objective: Objective, budget: Any, temperature: 
             case "scaled_squares":
                 return squared_errors(logits / temperature, labels)
             case "projection":
-                k = budget(jax.nn.one_hot(labels, logits.shape[-1]), where.astype(logits.dtype))
-                p = softbin.soft_binary_argmax(logits, k, temperature, axis=0, where=where[:, None])
-                return squared_errors(p, labels)
+                keywords = {"budget": budget, "temperature": temperature, "where": where}
+                return softbin.per_example_loss(logits, labels, **keywords)
         return objective.terms(logits, labels)
 
     return errors
