@@ -4,34 +4,111 @@ On explicit axes (`jax.sharding.AxisType.Explicit`, which `jax.make_mesh` makes 
 every array is a part of its type, and each operation must know that of its result. Here only results have to.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
-def run(function: Callable[..., Any], result: Callable[[PartitionSpec], Any], *arrays: Any, **static: Any) -> Any:
+def run(function: Callable[..., Any], result: Callable[[Any], Any], *arrays: Any, **static: Any) -> Any:
     """`function(*arrays, **static)`, on a mesh of any kind.
 
     Args:
       function: of pytrees of arrays, and of settings that are none.
       result: from the sharding of the first array, with an entry for each of its dimensions, to that of the result, or
-        to a tree of them.
+        to a tree of them. Where the first argument is a tree of arrays, from the tree of their shardings.
       arrays, static: its arguments.
     """
     function = partial(function, **static)
-    mesh = next(filter(None, map(_explicit_mesh, jax.tree.leaves(arrays))), None)
+    mesh = explicit_mesh(arrays)
     if mesh is None:
         return function(*arrays)
-    spec = jax.typeof(arrays[0]).sharding.spec
-    spec = PartitionSpec(*spec, *[None] * (jax.numpy.ndim(arrays[0]) - len(spec)))
     shardings = jax.tree.map(
-        lambda spec: NamedSharding(mesh, spec), result(spec), is_leaf=lambda leaf: isinstance(leaf, PartitionSpec)
+        lambda spec: NamedSharding(mesh, spec),
+        result(jax.tree.map(spec_of, arrays[0])),
+        is_leaf=lambda leaf: isinstance(leaf, PartitionSpec),
     )
-    axes = tuple(name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if _is_explicit(kind))
-    return jax.sharding.auto_axes(function, axes=axes, out_sharding=shardings)(*arrays)
+    return jax.sharding.auto_axes(function, axes=_explicit_axes(mesh), out_sharding=shardings)(*arrays)
+
+
+def run_with_k(function: Callable[..., Any], result: Callable[[PartitionSpec], Any], k: Any, *arrays: Any) -> Any:
+    """`run` of `function(*arrays, k=k)`, in which a `k` that is known when traced stays known."""
+    if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(k)):
+        return run(lambda *arrays: function(*arrays[:-1], k=arrays[-1]), result, *arrays, k)
+    return run(function, result, *arrays, k=k)
+
+
+def spec_of(array) -> PartitionSpec:
+    """The sharding in the type of an array, with an entry for each of its dimensions; of whole ones off such meshes."""
+    spec = jax.typeof(array).sharding.spec
+    return PartitionSpec(*spec, *[None] * (jnp.ndim(array) - len(spec)))
+
+
+def shards_of_first_axis(array) -> int:
+    """How many parts of an array's first axis lie on different devices, as far as its axes are explicit."""
+    mesh = _explicit_mesh(array)
+    names = None if mesh is None else spec_of(array)[0]
+    names = names if isinstance(names, tuple) else (names,)
+    return math.prod(mesh.shape[name] for name in names if name is not None)
+
+
+def explicit_mesh(arrays):
+    """The mesh of the first of the arrays, in a tree of any, that lies on one with explicit axes; None for none."""
+    return next(filter(None, map(_explicit_mesh, jax.tree.leaves(arrays))), None)
+
+
+def closure(function: Callable[..., Any], mesh) -> Callable[..., Any]:
+    """A function that may close over arrays of this mesh, to be called inside :func:`run`.
+
+    There all arrays are as on a mesh without explicit axes, but for those that it closes over, and JAX does not mix the
+    two. With such arrays it is called as outside, with replicated arguments, of which compilers drop what it ignores.
+    """
+
+    def call(*arrays):
+        try:
+            value = function(*arrays)
+        except (TypeError, ValueError):  # its own, perhaps, and then raised again
+            value = None
+        if value is not None and explicit_mesh(value) is None:
+            return value
+        whole = NamedSharding(mesh, PartitionSpec())
+        shardings = jax.tree.map(lambda _: whole, arrays)
+        return jax.sharding.explicit_axes(function, axes=_explicit_axes(mesh), in_sharding=shardings)(*arrays)
+
+    return call
+
+
+def placed_as(results: Any, before: Any) -> Any:
+    """New values of a state, on the devices as the old ones are: outside `jax.jit`, which has the say inside."""
+
+    def placed(result, before):
+        known = isinstance(before, jax.Array) and not isinstance(before, jax.core.Tracer)
+        if not known or isinstance(result, jax.core.Tracer) or not isinstance(before.sharding, NamedSharding):
+            return result
+        kept = result.sharding.is_equivalent_to(before.sharding, result.ndim)
+        return result if kept else jax.device_put(result, before.sharding)
+
+    return jax.tree.map(placed, results, before)
+
+
+def varying_axes(array) -> frozenset:
+    """The mapped axes of `jax.shard_map` over which an array may differ, as far as these are tracked."""
+    kind = jax.typeof(array)
+    return kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else kind.vma  # before jax 0.10
+
+
+def vary(array, axes: frozenset):
+    """An array, of the type of one that may differ over these mapped axes."""
+    new = tuple(sorted(axes - varying_axes(array), key=str))
+    if not new:
+        return array
+    if hasattr(jax.lax, "pcast"):
+        return jax.lax.pcast(array, new, to="varying")
+    return jax.lax.pvary(array, new)  # type: ignore[attr-defined]  # before jax 0.8.2
 
 
 def is_manual(array) -> bool:
@@ -45,6 +122,10 @@ def _explicit_mesh(array):
         return None
     mesh = jax.typeof(array).sharding.mesh
     return mesh if any(map(_is_explicit, mesh.axis_types)) else None
+
+
+def _explicit_axes(mesh) -> tuple:
+    return tuple(name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if _is_explicit(kind))
 
 
 def _is_explicit(kind: AxisType) -> bool:

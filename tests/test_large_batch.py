@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax import export
+from jax.flatten_util import ravel_pytree
 
 import softbin
 from softbin import large_batch
@@ -117,6 +119,58 @@ def test_it_trains_with_optax():
         params, state, value = update(params, state)
         values.append(float(value))
     assert values[-1] < values[0] / 2
+
+
+def test_a_program_for_any_number_of_examples():
+    step = jax.jit(large_batch.value_and_grad(network, softbin.loss, 8))
+    (n,) = export.symbolic_shape("n")
+    specs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), PARAMS)
+    batch = jax.ShapeDtypeStruct((n, FEATURES), INPUTS.dtype), jax.ShapeDtypeStruct((n,), LABELS.dtype)
+    exported = export.export(step)(specs, *batch)
+    for examples in (3, 8, 26):
+        inputs, labels = INPUTS[:examples], LABELS[:examples]
+        whole = jax.value_and_grad(lambda p, x, y: softbin.loss(network(p, x), y))(PARAMS, inputs, labels)
+        assert_same(exported.call(PARAMS, inputs, labels), whole)
+
+
+def relative_error(gradient, expected):
+    gradient, expected = (ravel_pytree(tree)[0] for tree in (gradient, expected))
+    return jnp.linalg.norm(gradient - expected) / jnp.linalg.norm(expected)
+
+
+def of_whole_batch():
+    return jax.grad(lambda params: softbin.loss(network(params, INPUTS), LABELS))(PARAMS)
+
+
+def test_accumulated_gradients_are_another_loss():
+    """As the docstring warns, and so must not be said to be the same."""
+    optimizer = optax.MultiSteps(optax.sgd(1.0), every_k_schedule=2)
+    params, state = PARAMS, optimizer.init(PARAMS)
+    for part in (slice(13), slice(13, None)):
+        gradient = jax.grad(lambda p, part=part: softbin.loss(network(p, INPUTS[part]), LABELS[part]))(params)
+        updates, state = optimizer.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+    assert relative_error(jax.tree.map(jnp.subtract, PARAMS, params), of_whole_batch()) > 0.1
+
+
+@pytest.mark.skipif(not hasattr(optax, "microbatching"), reason="Optax has it from 0.2.7 on")
+def test_microbatches_of_optax_are_exact_where_they_are_put_together_before_the_loss():
+    kinds = optax.microbatching.AccumulationType
+
+    def loss_of(params, inputs, labels):
+        return softbin.loss(network(params, inputs), labels)
+
+    expected = of_whole_batch()
+    for accumulator in (kinds.MEAN, kinds.SUM):
+        gradient = optax.microbatching.microbatch(
+            jax.grad(loss_of), argnums=(1, 2), microbatch_size=13, accumulator=accumulator
+        )
+        assert relative_error(gradient(PARAMS, INPUTS, LABELS), expected) > 0.1
+    forward = optax.microbatching.microbatch(
+        jax.checkpoint(network), argnums=1, microbatch_size=13, accumulator=kinds.CONCAT
+    )
+    gradient = jax.grad(lambda params: softbin.loss(forward(params, INPUTS), LABELS))(PARAMS)
+    assert relative_error(gradient, expected) < 1e-5
 
 
 def test_a_microbatch_of_nothing_is_refused():

@@ -16,18 +16,21 @@ from tests.batch import CLASSES, LABELS, LOGITS, LOSSES, WHERE, diagnosis, value
 from tests.compiling import AS_USERS_DO
 
 DEVICES = 8
-MESH = jax.make_mesh((DEVICES,), ("batch",), axis_types=(AxisType.Auto,))
+MESHES = {
+    kind.name: jax.make_mesh((DEVICES,), ("batch",), axis_types=(kind,)) for kind in (AxisType.Auto, AxisType.Explicit)
+}
+MESH = MESHES["Auto"]
 MOST_NUMBERS = 8 * (CLASSES + 256)  # in small batches some hundred entries of a row are summed side by side
 SPLIT, WHOLE = PartitionSpec("batch"), PartitionSpec()
 
 
 def assert_same(actual, expected):
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        assert np.max(np.abs(a - b)) <= 1e-6 * np.max(np.abs(b))
+        assert np.max(np.abs(np.asarray(a) - np.asarray(b))) <= 1e-6 * np.max(np.abs(b))
 
 
-def put(array):
-    return None if array is None else jax.device_put(array, NamedSharding(MESH, SPLIT))
+def put(array, kind="Auto", spec=SPLIT):
+    return None if array is None else jax.device_put(array, NamedSharding(MESHES[kind], spec))
 
 
 def collectives(program: str) -> list[tuple[str, int]]:
@@ -54,6 +57,7 @@ each_loss_and_mask = pytest.mark.parametrize(  # the other pairs are in test_pro
     ("name", "mask"),
     [("loss", "even"), ("loss", "uneven"), ("loss, label_count", "uneven"), ("fenchel_young_loss", "even")],
 )
+each_kind = pytest.mark.parametrize("kind", MESHES)
 jit = partial(jax.jit, compiler_options=AS_USERS_DO)
 
 
@@ -89,6 +93,66 @@ def test_shard_map_with_an_axis_name(name, mask):
     assert max(size for _, size in collectives(program.as_text())) <= MOST_NUMBERS
 
 
+@pytest.mark.parametrize("name", ["loss", "loss, label_count"])
+def test_explicit_axes_need_no_help(name):
+    function = jax.jit(partial(value_and_gradient, LOSSES[name]))
+    actual = function(*(put(array, "Explicit") for array in (LOGITS, LABELS, WHERE["uneven"])))
+    assert_same(actual, in_one_place(name, "uneven"))
+    assert actual[1].sharding.spec == PartitionSpec("batch", None)
+
+
+COUNTS = np.float32([200, 300, 250, 350, 220])
+
+
+@cache
+def of_counts():
+    def results(logits, counts):
+        value_and_gradients = jax.value_and_grad(softbin.loss)(logits, LABELS, budget=counts)
+        fenchel_young = jax.grad(lambda counts: softbin.fenchel_young_loss(logits, LABELS, budget=counts))(counts)
+        thresholds = softbin.decision_thresholds(logits, LABELS, budget=counts, temperature=1.5)
+        return value_and_gradients, fenchel_young, thresholds
+
+    return jax.tree.map(np.asarray, jax.jit(results)(LOGITS, COUNTS))
+
+
+@each_kind
+@pytest.mark.parametrize("how", ["outside jit", "jit"])
+@pytest.mark.parametrize(
+    "budget_of",
+    [
+        lambda counts: lambda targets, weights: counts,
+        lambda counts: lambda targets, weights: counts * weights.sum() / len(LABELS),
+        lambda counts: lambda targets, weights: counts + 0 * softbin.budgets.label_count(targets, weights),
+    ],
+    ids=["captured", "worked out", "with another budget"],
+)
+def test_a_budget_may_close_over_arrays_of_the_mesh(kind, how, budget_of):
+    """They do not go through the arguments of the loss, by which it knows of the mesh."""
+    logits, labels, counts = put(LOGITS, kind), put(LABELS, kind), put(COUNTS, kind, WHOLE)
+    thresholds_of = partial(softbin.decision_thresholds, temperature=1.5)
+
+    def results(logits, counts):
+        by_logits = jax.value_and_grad(lambda logits: softbin.loss(logits, labels, budget=budget_of(counts)))(logits)
+        by_counts = jax.grad(lambda counts: softbin.fenchel_young_loss(logits, labels, budget=budget_of(counts)))(
+            counts
+        )
+        return by_logits, by_counts, thresholds_of(logits, labels, budget=budget_of(counts))
+
+    expected = of_counts()
+    assert_same(thresholds_of(logits, labels, budget=budget_of(counts)), expected[2])
+    with jax.set_mesh(MESHES[kind]):  # which JAX needs for any gradient outside jit
+        assert_same((jax.jit(results) if how == "jit" else results)(logits, counts), expected)
+    assert_same(jax.jit(results)(logits, counts), expected)
+
+
+def test_a_budget_raises_its_own_errors():
+    def budget(targets, weights):
+        raise ValueError("no such class")
+
+    with pytest.raises(ValueError, match="no such class"):
+        softbin.loss(put(LOGITS, "Explicit"), put(LABELS, "Explicit"), budget=budget)
+
+
 @pytest.mark.parametrize("where", WHERE.values(), ids=WHERE)
 def test_diagnosis_is_of_the_whole_batch(where):
     sharded = jax.shard_map(
@@ -116,23 +180,55 @@ def test_temperature_and_parameters_get_the_gradient_of_the_whole_batch():
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("how", ["jit", "shard_map"])
-def test_microbatches_of_a_sharded_batch(how):
-    weights = jnp.eye(CLASSES)
+def weights_step(weights, inputs, labels, axis_name=None, microbatch_size=192):
+    loss_fn = partial(softbin.loss, axis_name=axis_name)
+    return large_batch.value_and_grad(lambda w, x: x @ w, loss_fn, microbatch_size)(weights, inputs, labels)
 
-    def step(weights, inputs, labels, axis_name=None, microbatch_size=192):
-        loss_fn = partial(softbin.loss, axis_name=axis_name)
-        return large_batch.value_and_grad(lambda w, x: x @ w, loss_fn, microbatch_size)(weights, inputs, labels)
 
-    expected = jax.jit(jax.value_and_grad(lambda w: softbin.loss(LOGITS @ w, LABELS)))(weights)
-    if how == "jit":
-        actual = jax.jit(step)(weights, put(LOGITS), put(LABELS))
-    else:
-        local = partial(step, axis_name="batch", microbatch_size=24)
-        specs = (WHOLE, SPLIT, SPLIT)
-        actual = jax.jit(jax.shard_map(local, mesh=MESH, in_specs=specs, out_specs=WHOLE))(weights, LOGITS, LABELS)
-    for a, b in zip(actual, expected, strict=True):
+@cache
+def whole_step():
+    return jax.jit(jax.value_and_grad(lambda w: softbin.loss(LOGITS @ w, LABELS)))(np.eye(CLASSES, dtype=np.float32))
+
+
+def assert_close(actual, expected):
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+@each_kind
+@pytest.mark.parametrize("how", ["jit", "outside jit"])
+@pytest.mark.parametrize("microbatch_size", [192, 200, 300, 3])
+def test_microbatches_of_a_sharded_batch(kind, how, microbatch_size):
+    """Whether or not they divide the batch, and the devices them."""
+    inputs, labels = (put(array[:48] if microbatch_size < 8 else array, kind) for array in (LOGITS, LABELS))
+    if microbatch_size < 8:
+        expected = jax.value_and_grad(lambda w: softbin.loss(LOGITS[:48] @ w, LABELS[:48]))(jnp.eye(CLASSES))
+    else:
+        expected = whole_step()
+    step = partial(weights_step, microbatch_size=microbatch_size)
+    with jax.set_mesh(MESHES[kind]):  # which JAX needs for any gradient outside jit
+        actual = (jax.jit(step) if how == "jit" else step)(
+            put(np.eye(CLASSES, dtype=np.float32), kind, WHOLE), inputs, labels
+        )
+    assert_close(actual, expected)
+
+
+def test_microbatches_stay_where_they_are():
+    """Where types say how the batch is sharded, no microbatch travels, and the last one neither."""
+    step = partial(weights_step, microbatch_size=300)
+    arguments = (
+        put(np.eye(CLASSES, dtype=np.float32), "Explicit", WHOLE),
+        put(LOGITS, "Explicit"),
+        put(LABELS, "Explicit"),
+    )
+    program = jax.jit(step).lower(*arguments).compile().as_text()
+    assert {kind for kind, _ in collectives(program)} == {"all-reduce"}
+
+
+def test_microbatches_in_shard_map():
+    local = partial(weights_step, axis_name="batch", microbatch_size=24)
+    sharded = jax.shard_map(local, mesh=MESH, in_specs=(WHOLE, SPLIT, SPLIT), out_specs=WHOLE)
+    assert_close(jax.jit(sharded)(jnp.eye(CLASSES), LOGITS, LABELS), whole_step())
 
 
 NETWORK = {"hidden": jnp.eye(CLASSES, 8), "out": jnp.full((8, CLASSES), 0.1), "scale": jnp.float32(2)}
