@@ -1,21 +1,27 @@
-"""Projections onto the hypersimplex and onto box sections, and pruning, in the manner of Optax."""
+"""Projections onto the hypersimplex and onto box sections, and pruning, in the manner of Optax.
+
+All leaves of a tree together are projected, or pruned. Leaves that are not floating point, such as a counter of steps,
+are left alone and do not count, and so are parameters whose update is None.
+"""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, ArrayLike, Int, PyTree, Real
+from jaxtyping import Array, ArrayLike, Bool, Int, PyTree, Real
 
-from softbin import thresholds
-from softbin.arguments import Count, computed_in, known_value
-from softbin.budgets import Share
+from softbin import meshes, thresholds
+from softbin.adapters.leaves import Leaves, check_some, computed_in, floating_leaves, pack, packed, unpack
+from softbin.arguments import Count
+from softbin.budgets import Share, brief
+from softbin.checks import check_amount, dtype_of, is_real, known_value
 from softbin.groups import Groups
-from softbin.operators import project_hypersimplex
+from softbin.operators import soft_binary_argmax
 from softbin.regularizers import euclidean
 from softbin.search import search
 
@@ -29,19 +35,19 @@ def projection_hypersimplex(tree: PyTree, k: Count) -> PyTree:
     .. math::
         \arg\min_p \lVert x - p \rVert_2^2 \quad \text{subject to} \quad 0 \le p \le 1,\ \textstyle\sum_i p_i = k,
 
-    where `x` are all entries of the tree together.
+    where `x` are all entries of the tree together. Differentiable in forward and reverse mode.
 
     Args:
-      tree: of floating point arrays.
-      k: in [0, n], a scalar, or a share of the entries made by `softbin.budgets.fraction`; may be traced, and has a
-        gradient.
+      tree: of floating point arrays; other leaves are left alone, and do not count.
+      k: real, in [0, n], one number, or a share of the entries made by `softbin.budgets.fraction`: the number 0.5 is
+        half an entry, and not half of the entries. May be traced, and has a gradient.
 
     Returns:
       The projected tree, of the same structure, shapes and dtypes. NaN where a traced `k` is out of range.
 
     Raises:
-      TypeError: the tree is not floating point.
-      ValueError: a `k` that is known when traced is out of range.
+      TypeError: no leaf of the tree is floating point, or `k` is no number.
+      ValueError: a `k` that is known when traced is out of range, or there are several.
 
     Example:
       >>> print(projection_hypersimplex({"a": jnp.array([1.0, 0.5]), "b": jnp.array(2.5)}, k=2))
@@ -51,8 +57,11 @@ def projection_hypersimplex(tree: PyTree, k: Count) -> PyTree:
       Gomez, Wang, Tang, `Differentiable Zero-One Loss via Hypersimplex Projections
       <https://arxiv.org/abs/2602.23336>`_, 2026, eq. 9.
     """
-    values, unravel = ravel_pytree(tree)
-    return unravel(project_hypersimplex(values, k))
+    leaves = floating_leaves("tree", tree)
+    check_some(leaves)
+    _check_k(k, leaves)
+    projected = meshes.run(_project_hypersimplex, _same, leaves.taking_part, k, exact=_exact(k, leaves))
+    return leaves.replaced(projected)
 
 
 def projection_box_section(
@@ -70,19 +79,20 @@ def projection_box_section(
     Differentiable by every argument, in forward and reverse mode, through the optimality conditions.
 
     Args:
-      tree: of floating point arrays.
+      tree: of floating point arrays; other leaves are left alone, and so are what bounds and weights have for them.
       lower, upper: scalars, or trees of the structure of `tree` whose arrays broadcast to its arrays. Either bound
         may be infinite, but not `lower` in one entry and `upper` in another.
       weights: of the same kind, finite, of any sign; an entry of weight 0 is only clipped.
-      total: finite.
+      total: finite, one number.
 
     Returns:
       The projected tree, of the same structure, shapes and dtypes. NaN where the constraints contradict each other
       and that is only known at run time.
 
     Raises:
-      TypeError: the tree is not floating point.
-      ValueError: shapes do not fit; or constraints known when traced contradict each other or break the rule above.
+      TypeError: no leaf of the tree is floating point, or another argument is not real.
+      ValueError: structures or shapes do not fit; or constraints known when traced contradict each other or break the
+        rule above.
 
     Example:
       >>> portfolio = projection_box_section(
@@ -95,29 +105,30 @@ def projection_box_section(
       Blondel et al., `Efficient and Modular Implicit Differentiation <https://arxiv.org/abs/2105.15183>`_, 2022,
       appendix C.1, of whose library, jaxopt, this function was a part.
     """
-    values, unravel = ravel_pytree(tree)
-    if not jnp.issubdtype(values.dtype, jnp.floating):
-        raise TypeError(f"tree must be floating point, got {values.dtype}: convert it, for example to float32")
-    lower, upper, weights = (
-        _ravel_like(tree, name, value) for name, value in (("lower", lower), ("upper", upper), ("weights", weights))
-    )
-    if not any(isinstance(value, jax.core.Tracer) for value in (lower, upper, weights, total)):
-        _check_box_section(lower, upper, weights, np.asarray(total))
-    dtype = computed_in(values)
-    arguments = (jnp.asarray(value, dtype) for value in (values, lower, upper, weights, total))
-    return unravel(_project_box_section(*arguments).astype(values.dtype))
+    leaves = floating_leaves("tree", tree)
+    check_some(leaves)
+    named = {"lower": lower, "upper": upper, "weights": weights}
+    lower, upper, weights = (_scalar_or_list(leaves, name, value) for name, value in named.items())
+    _check_real("total", total)
+    if jnp.shape(total):
+        raise ValueError(f"total must be one number, got an array of shape {jnp.shape(total)}")
+    if all(map(_is_known, jax.tree.leaves((lower, upper, weights, total)))):
+        _check_box_section(leaves, lower, upper, weights, np.asarray(total, float))
+    return leaves.replaced(meshes.run(_project_box_section, _same, leaves.taking_part, lower, upper, weights, total))
 
 
-def keep_params_in_hypersimplex(k: int | float) -> optax.GradientTransformation:
+def keep_params_in_hypersimplex(k: Count) -> optax.GradientTransformation:
     """Modifies the updates to keep the parameters, all together, in the hypersimplex `{0 <= p <= 1, Σ p = k}`.
 
     The parameters after the update are the projection of what they would have been, so that any optimizer becomes a
     projected one. It belongs at the end of a chain; `optax.masked` picks the parameters that it is for. Behind Adam it
     can stall: Adam divides by the size of the gradient, and most of that can be the part common to all entries, which
-    the projection takes out again. Prefer SGD.
+    the projection takes out again. Prefer SGD. Parameters that are not floating point, or whose update is None, are
+    left alone and do not count.
 
     Args:
-      k: what the parameters sum to, in [0, n].
+      k: what the parameters sum to, in [0, n], as for :func:`projection_hypersimplex`. `optax.inject_hyperparams` makes
+        it follow a schedule.
 
     Returns:
       An `optax.GradientTransformation`, to be updated with `params`.
@@ -141,8 +152,14 @@ def keep_params_in_hypersimplex(k: int | float) -> optax.GradientTransformation:
     def update(updates, state, params=None):
         if params is None:
             raise ValueError("keep_params_in_hypersimplex projects the parameters: call update(updates, state, params)")
-        projected = projection_hypersimplex(jax.tree.map(jnp.add, params, updates), k)
-        return jax.tree.map(jnp.subtract, projected, params), state
+        leaves = floating_leaves("params", params)
+        check_some(leaves)
+        leaves, moves = _moving(leaves, updates)
+        if not leaves.size:
+            return updates, state
+        _check_k(k, leaves)
+        arrays = leaves.taking_part, moves.taking_part, k
+        return moves.replaced(meshes.run(_keep_in_hypersimplex, _same, *arrays, exact=_exact(k, leaves))), state
 
     return optax.GradientTransformation(init, update)
 
@@ -159,24 +176,29 @@ class KeepTopKState(NamedTuple):
     mask: PyTree
 
 
-def keep_top_k(k: int | Share | Callable[[Int[Array, ""]], int | Share | Array]) -> optax.GradientTransformation:
+def keep_top_k(k: Count | Callable[[Int[Array, ""]], Count]) -> optax.GradientTransformation:
     """Modifies the updates to keep the `k` parameters of the largest magnitude, and to set all others to 0.
 
     The largest of the whole tree, by one threshold, which is found by counting in one leaf after the other: no leaf is
     sorted, raveled or gathered. Magnitudes that equal the k-th are all kept. A parameter that was set to 0 comes back
     as soon as its update is large enough: iterative hard thresholding. It belongs at the end of a chain; `optax.masked`
-    picks the parameters that it is for. Leaves that are not floating point are left alone, and do not count.
+    picks the parameters that it is for. Parameters that are not floating point, or whose update is None, are left alone
+    and do not count. In `jax.shard_map` every device chooses among its own.
 
     Args:
-      k: how many to keep, whole, a share of them, such as `softbin.budgets.fraction(0.05)`, or a schedule of either: a
-        function of the number of updates. Less than 2^31; a traced one that is out of range counts as the nearest end.
+      k: how many to keep, a share of them, such as `softbin.budgets.fraction(0.05)`, or a schedule of either: a
+        function of the number of updates, here or in `optax.inject_hyperparams`. A number of Python or NumPy must be
+        whole; a JAX array, as schedules give, is rounded, halves to the even number. 0 keeps none, and a positive share
+        at least one. Less than 2^31; a traced one that is out of range counts as the nearest end, and NaN makes the
+        updates NaN.
 
     Returns:
       An `optax.GradientTransformation`, to be updated with `params`. Its state has the mask.
 
     Raises:
-      TypeError: `k`, or what its schedule gives, is neither an integer nor one share.
-      ValueError: in the update: there are no `params`, or `k` is known when traced and out of range.
+      TypeError: `k`, or what its schedule gives, is neither one number nor one share.
+      ValueError: `k` is known, and not whole, or between 0 and 1, which would be less than a parameter; in the update:
+        there are no `params`, or `k` is known when traced and out of range.
 
     Example:
       >>> import softbin
@@ -202,32 +224,144 @@ def keep_top_k(k: int | Share | Callable[[Int[Array, ""]], int | Share | Array])
     def update(updates, state, params=None):
         if params is None:
             raise ValueError("keep_top_k chooses among the parameters: call update(updates, state, params)")
-        moved = jax.tree.map(lambda p, u: p + u if _is_floating(p) else None, params, updates)
         now = k(state.step) if callable(k) and not isinstance(k, Share) else k
+        leaves, moves = _moving(floating_leaves("params", params), updates)
         _check_count(now)
-        least = _kth_magnitude(jax.tree.leaves(moved), now)
-        mask = jax.tree.map(
-            lambda p, u: _bits(p + u, least.dtype) >= least if _is_floating(p) else jnp.ones_like(p, dtype=bool),
-            params,
-            updates,
-        )
-        kept = jax.tree.map(lambda keep, p, u: jnp.where(keep, u, -p), mask, params, updates)
-        return kept, KeepTopKState(optax.safe_increment(state.step), mask)
+        _check_range(now, leaves.size)
+        arrays = leaves.taking_part, moves.taking_part, now
+        kept, masks = meshes.run(_keep_largest, lambda specs: (specs, specs), *arrays)
+        mask = leaves.replaced(masks, lambda p: jnp.ones_like(p, dtype=bool))
+        return moves.replaced(kept), KeepTopKState(optax.safe_increment(state.step), mask)
 
     return optax.GradientTransformation(init, update)
 
 
-def _check_count(k) -> None:
-    one_share = isinstance(k, Share) and not np.ndim(k.shares)
-    if not one_share and (isinstance(k, Share | str) or not jnp.issubdtype(jnp.result_type(k), jnp.integer)):
+def _same(specs):
+    return specs
+
+
+def _moving(params: Leaves, updates) -> tuple[Leaves, Leaves]:
+    """Of the parameters and their updates those that have one."""
+    moves = params.aligned("updates", updates)
+    part = [
+        part and not (move is None or isinstance(move, optax.MaskedNode))
+        for part, move in zip(params.part, moves, strict=True)
+    ]
+    moving = params._replace(name="updates", all=moves, part=part)
+    for path, move in zip(moving.those(params.paths), moving.taking_part, strict=True):
+        _check_real("updates" + path.removeprefix(params.name), move)
+    return params._replace(part=part), moving
+
+
+def _check_k(k, leaves: Leaves):
+    if not isinstance(k, Share):
+        check_amount("k", k)
+    if np.ndim(k.shares if isinstance(k, Share) else k):
+        raise ValueError(f"k must be one number, or one share such as softbin.budgets.fraction(0.5), got {brief(k)}")
+    known = known_value(k)
+    if known is not None and not known <= leaves.size:
+        raise ValueError(f"k must be at most n = {leaves.size}, the number of entries of {leaves.name}, got {k}")
+
+
+def _exact(k, leaves: Leaves) -> float | None:
+    """A known `k` that the solver's floats might lack digits for: of a traced one it would never see them."""
+    known = known_value(k)
+    fits = _ALL.counts_fit((leaves.size,), computed_in(leaves.taking_part))
+    return None if known is None or fits else float(known)
+
+
+@partial(jax.jit, static_argnames="exact")
+def _project_hypersimplex(leaves, k, *, exact):
+    vector = pack(leaves, computed_in(leaves))
+    if exact is not None:
+        k = exact
+    elif not isinstance(k, Share):  # the mask would let it have more than there are
+        k = jnp.where(k <= sum(leaf.size for leaf in leaves), k, jnp.nan)
+    return unpack(soft_binary_argmax(vector, k, where=packed(leaves), forward_mode=True), leaves)
+
+
+@partial(jax.jit, static_argnames="exact")
+def _keep_in_hypersimplex(params, updates, k, *, exact):
+    moved = jax.tree.map(jnp.add, params, updates)
+    return jax.tree.map(jnp.subtract, _project_hypersimplex(moved, k, exact=exact), params)
+
+
+def _check_count(k):
+    """How many to keep is one whole number or one share; what is known to be neither is refused."""
+    if not (np.ndim(k.shares) == 0 if isinstance(k, Share) else _is_one_real(k)):
         raise TypeError(
             "k must be a whole number of parameters, or a share of them such as softbin.budgets.fraction(0.05), or a "
-            f"schedule of either, got {k!r}"
+            f"schedule of either, got {brief(k)}"
         )
+    known = known_value(k)
+    if known is not None and 0 < known < 1:
+        raise ValueError(
+            f"k is a number of parameters, and {known} looks like a share of them: pass "
+            f"softbin.budgets.fraction({known})"
+        )
+    if known is not None and not isinstance(k, jax.Array) and known != np.round(known):
+        raise ValueError(f"exactly k parameters are kept: k must be whole, got {known}")
 
 
-def _is_floating(leaf) -> bool:
-    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+def _is_one_real(k) -> bool:
+    try:
+        return is_real(dtype_of("k", k)) and jnp.ndim(k) == 0
+    except TypeError:
+        return False
+
+
+def _check_range(k, size):
+    known = known_value(k)
+    if known is not None and not 0 <= np.round(known) <= size:
+        raise ValueError(f"k must be in [0, n], n = {size} parameters, got {known}")
+
+
+@jax.jit
+def _keep_largest(params, updates, k):
+    """The updates that keep the `k` largest, and which those are; NaN where `k` is."""
+    if not params:
+        return [], []
+    moved = jax.tree.map(jnp.add, params, updates)
+    masks = _largest(moved, _whole(k, sum(leaf.size for leaf in moved)))
+    missing = jnp.isnan(k.shares if isinstance(k, Share) else k)
+    kept = [jnp.where(mask, u, -p) for mask, u, p in zip(masks, updates, params, strict=True)]
+    return [jnp.where(missing, jnp.nan, u) for u in kept], masks
+
+
+def _whole(k, size) -> Int[Array, ""]:
+    """The whole number nearest to `k`, of so many; a positive share is at least one of them."""
+    if isinstance(k, Share):
+        share = jnp.asarray(k.shares, jnp.float32)
+        most = jnp.where(share >= 1, size, jnp.maximum(jnp.round(share * size), 1).astype(jnp.int32))
+        return jnp.where(share > 0, jnp.minimum(most, size), 0)
+    k = jnp.asarray(k)
+    if jnp.issubdtype(k.dtype, jnp.floating) or k.dtype.itemsize < 4:
+        k = jnp.round(k.astype(jnp.float32))
+    return jnp.minimum(jnp.clip(k, 0, size).astype(jnp.int32), size)  # as floats the ends are rounded
+
+
+def _largest(leaves: list[Array], k: Int[Array, ""]) -> list[Bool[Array, "..."]]:
+    """Which entries are as large as the k-th of all, in magnitude; found by halving the range of magnitudes.
+
+    The last turn of the loop is the one that compares, with what was counted: outside, the compiler might work out the
+    sum of a parameter and its update a second time, and round it otherwise.
+    """
+    dtype = jnp.int64 if computed_in(leaves) == jnp.float64 else jnp.int32
+    magnitudes = [_bits(leaf, dtype) for leaf in leaves]
+
+    def halve(low, high, masks):  # k or more entries reach low, and fewer reach high
+        middle = low + (high - low) // 2
+        enough = sum(jnp.sum(bits >= middle, dtype=jnp.int32) for bits in magnitudes) >= k
+        return jnp.where(enough, middle, low), jnp.where(enough, high, middle), masks
+
+    def compare(low, high, masks):
+        del masks
+        return low, high, [bits >= low for bits in magnitudes]
+
+    turns = jnp.iinfo(dtype).bits
+    zero = sum(jnp.sum(bits.ravel()[:0], dtype=dtype) for bits in magnitudes)  # of the type of a count in a shard_map
+    start = zero, zero + jnp.iinfo(dtype).max, [bits < zero for bits in magnitudes]
+    return lax.fori_loop(0, turns + 1, lambda i, state: lax.cond(i < turns, halve, compare, *state), start)[2]
 
 
 def _bits(values, dtype) -> Array:
@@ -236,56 +370,70 @@ def _bits(values, dtype) -> Array:
     return lax.bitcast_convert_type(jnp.abs(values).astype(floating), dtype)
 
 
-def _kth_magnitude(leaves: list[Array], k) -> Array:
-    """The bits of the k-th largest magnitude of all leaves, by halving their range; of none, those of no magnitude."""
-    size = sum(leaf.size for leaf in leaves)
-    if isinstance(k, Share):
-        k = jnp.round(jnp.asarray(k.shares, jnp.float32) * size).astype(jnp.int32)
-    elif (known := known_value(k)) is not None and not 0 <= known <= size:
-        raise ValueError(f"k must be in [0, n], n = {size} parameters, got {k}")
-    dtype = jnp.int64 if any(leaf.dtype == jnp.float64 for leaf in leaves) else jnp.int32
-
-    def halve(_, ends):
-        low, high = ends  # k or more entries reach low, and fewer reach high
-        middle = low + (high - low) // 2
-        count = sum(jnp.sum(_bits(leaf, dtype) >= middle, dtype=jnp.int32) for leaf in leaves)
-        return jnp.where(count >= k, middle, low), jnp.where(count >= k, high, middle)
-
-    most = jnp.asarray(jnp.iinfo(dtype).max, dtype)
-    low, _ = lax.fori_loop(0, jnp.iinfo(dtype).bits, halve, (jnp.zeros((), dtype), most))
-    return jnp.where(k > 0, low, most)
-
-
-def _ravel_like(tree, name, value):
-    """A scalar or tree as one vector, as long as the raveled tree; in numpy where the values are known."""
-    shapes, structure = [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)], jax.tree.structure(tree)
-    parts = jax.tree.leaves(value)
-    if jax.tree_util.all_leaves([value]) and jnp.ndim(value) == 0:
-        parts = parts * len(shapes)
-    elif jax.tree.structure(value) != structure:
-        raise ValueError(f"{name} must be a scalar or have the structure of the tree, {structure}, got {value}")
-    numpy = jnp if any(isinstance(part, jax.core.Tracer) for part in parts) else np
-    try:
-        parts = [numpy.broadcast_to(part, shape) for part, shape in zip(parts, shapes, strict=True)]
-    except ValueError as error:
-        raise ValueError(f"{name} does not broadcast to the shapes of the tree: {error}") from None
-    return numpy.concatenate([numpy.ravel(part) for part in parts]).astype(float)
+def _scalar_or_list(leaves: Leaves, name: str, value) -> Any:
+    """A scalar, or what a tree has for each leaf that takes part."""
+    if jax.tree_util.all_leaves([value]) and (isinstance(value, str) or np.ndim(value) == 0):
+        _check_real(name, value)
+        return value
+    if jax.tree.structure(value) != leaves.structure:
+        raise ValueError(
+            f"{name} must be a scalar or have the structure of the tree, {brief(leaves.structure)}, got {brief(value)}"
+        )
+    values = leaves.those(leaves.aligned(name, value))
+    for path, leaf, part in zip(leaves.those(leaves.paths), leaves.taking_part, values, strict=True):
+        _check_real(name + path.removeprefix(leaves.name), part)
+        if not _broadcasts(jnp.shape(part), jnp.shape(leaf)):
+            raise ValueError(
+                f"{name} with shape {jnp.shape(part)} does not broadcast to {jnp.shape(leaf)}, the shape of {path}"
+            )
+    return values
 
 
-def _check_box_section(lower, upper, weights, total):
-    for wrong, message in (
-        (~(lower <= upper), "lower must be at most upper"),
-        (~np.isfinite(weights), "weights must be finite"),
-    ):
-        if np.any(wrong):
-            i = np.argmax(wrong)
-            raise ValueError(f"{message}, got lower {lower[i]}, upper {upper[i]} and weight {weights[i]} in entry {i}")
-    least, most = (np.sum(end) for end in _ends(lower, upper, weights))
+def _broadcasts(shape, to) -> bool:
+    return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(shape[::-1], to[::-1], strict=False))
+
+
+def _check_real(name, value):
+    kind = dtype_of(name, value)
+    if not is_real(kind):
+        raise TypeError(f"{name} must be real, got {kind}: convert it, for example to float32")
+
+
+def _is_known(value) -> bool:
+    """Neither traced, nor in part on the devices of another process."""
+    return not isinstance(value, jax.core.Tracer) and getattr(value, "is_fully_addressable", True)
+
+
+def _check_box_section(leaves: Leaves, lower, upper, weights, total):
+    if not np.isfinite(total):
+        raise ValueError(f"total must be finite, got {total}")
+    sums, n = [], sum(leaves.part)
+    by_leaf = [value if isinstance(value, list) else [value] * n for value in (lower, upper, weights)]
+    for path, leaf, *parts in zip(leaves.those(leaves.paths), leaves.taking_part, *by_leaf, strict=True):
+        box = [np.broadcast_to(np.asarray(part, float), jnp.shape(leaf)) for part in parts]
+        _check_box(path, *box)
+        sums.append([np.sum(end) for end in _ends(*box)])
+    least, most = np.sum(sums, 0)
     if least == -np.inf and most == np.inf:
         raise ValueError("the weighted sum is unbounded both ways: make all of lower, or all of upper, finite")
     slack = _SLACK * sum(abs(end) for end in (least, most) if np.isfinite(end))
     if not least - slack <= total <= most + slack:
-        raise ValueError(f"no point of the box has the weighted sum {total}: it lies in [{least}, {most}]")
+        raise ValueError(f"total must be in [{least}, {most}], which are the weighted sums of the box, got {total}")
+
+
+def _check_box(path, lower, upper, weights):
+    for wrong, message in (
+        (np.isnan(lower) | np.isnan(upper), "lower and upper must be numbers"),
+        (~(lower <= upper), "lower must be at most upper"),
+        (~np.isfinite(weights), "weights must be finite"),
+    ):
+        if np.any(wrong):
+            place = np.unravel_index(np.argmax(wrong), wrong.shape)
+            at = ", ".join(map(str, place))
+            raise ValueError(
+                f"{message}, got lower {lower[place]}, upper {upper[place]} and weight {weights[place]} for {path}"
+                + (f"[{at}]" if at else "")
+            )
 
 
 def _ends(lower, upper, weights):
@@ -296,7 +444,25 @@ def _ends(lower, upper, weights):
     return numpy.minimum(at_lower, at_upper), numpy.maximum(at_lower, at_upper)
 
 
-def _project_box_section(x, lower, upper, weights, total):
+@jax.jit
+def _project_box_section(leaves, lower, upper, weights, total):
+    dtype = computed_in(leaves)
+
+    x, exists = pack(leaves, dtype), packed(leaves)
+
+    def alike(value):
+        if not isinstance(value, list):  # compilers fold what they know, but not what they concatenate
+            return jnp.broadcast_to(jnp.asarray(value).astype(dtype), x.shape)
+        shaped = (jnp.broadcast_to(part, jnp.shape(leaf)) for part, leaf in zip(value, leaves, strict=True))
+        return pack(list(shaped), dtype)
+
+    lower, upper, weights = map(alike, (lower, upper, weights))
+    weights = weights if exists is None else jnp.where(exists, weights, 0)
+    point = _point_of_box_section(x, lower, upper, weights, jnp.asarray(total).astype(dtype))
+    return unpack(point, leaves)
+
+
+def _point_of_box_section(x, lower, upper, weights, total):
     """`p = clip(x - w s, l, u)` with `<w, p> = total`; the derivative of `s` is that of this equation."""
     found, feasible = lax.stop_gradient(_search_box_section(x, lower, upper, weights, total))
 
@@ -326,15 +492,17 @@ def _search_box_section(x, lower, upper, weights, total):
 
     least, _ = _ends(lower, upper, weights)
     k = total - _ALL.total(least)
-    free = (weights > 0) & (lower < upper)
-    weights = jnp.where(free, weights, 1)
+    counts = weights > 0
+    weights = jnp.where(counts, weights, 1)
     # No feasible point is above `l + k/w`; twice that never binds.
-    width = jnp.where(free, jnp.where(jnp.isinf(upper), 2 * k / weights, upper - lower), 1)
-    copies = jnp.where(free, weights * width, 0)
+    width = jnp.maximum(jnp.where(jnp.isinf(upper), 2 * k / weights, upper - lower), 0)
+    copies = jnp.where(counts, weights * width, 0)
     most = _ALL.total(copies)
-    slack = _SLACK * (most + jnp.abs(total) + jnp.abs(total - k))
+    tiny = x.size * float(jnp.finfo(x.dtype).tiny)  # products below count as 0
+    slack = tiny + _SLACK * (most + jnp.abs(total) + jnp.abs(total - k))
     feasible = jnp.all(lower <= upper) & jnp.isfinite(k) & (k >= -slack) & (k <= most + slack)
 
+    free = counts & (width > 0)
     scores = jnp.where(free, (x - lower) / weights, -jnp.inf)
-    found, _ = search(scores, k, width / weights, copies, _ALL, euclidean)
+    found, _ = search(scores, k, jnp.where(free, width, 1) / weights, copies, _ALL, euclidean)
     return thresholds.Threshold(*(direction * part for part in found)), feasible

@@ -1,6 +1,7 @@
 """The Optax projections against brute force, their optimality conditions and finite differences."""
 
 import re
+from functools import partial
 
 import chex
 import hypothesis.strategies as st
@@ -21,6 +22,7 @@ from softbin.adapters.optax import (
     projection_box_section,
     projection_hypersimplex,
 )
+from tests.compiling import AS_USERS_DO
 from tests.derivatives import check_derivatives
 
 INF = np.inf
@@ -65,11 +67,62 @@ class TestProjectionHypersimplex:
         point = jnp.array([0.25, 0.5, 0.75, 0.5])
         np.testing.assert_allclose(projection_hypersimplex(point, 2.0), point, atol=1e-7)
 
+    def test_gradients_in_both_modes(self):
+        x, k = jnp.array([0.3, -0.9, 1.4, 0.1, 0.6]), 2.0
+        free = (projection_hypersimplex(x, k) > 0) & (projection_hypersimplex(x, k) < 1)
+        expected = np.diag(free.astype(float)) - np.outer(free, free) / free.sum()
+        for jacobian in (jax.jacfwd, jax.jacrev):
+            by_x, by_k = jacobian(projection_hypersimplex, argnums=(0, 1))(x, k)
+            np.testing.assert_allclose(by_x, expected, atol=1e-6)
+            np.testing.assert_allclose(by_k, free / free.sum(), atol=1e-6)
+
+    def test_leaves_that_are_not_floating_point_are_left_alone(self):
+        tree = {
+            "a": jnp.array([0.9, -0.3, 0.2]),
+            "n": 2,
+            "flag": jnp.array([True]),
+            "key": jax.random.key(0),
+            "no": None,
+        }
+        projected = projection_hypersimplex(tree, 1.5)
+        np.testing.assert_array_equal(projected["a"], softbin.project_hypersimplex(tree["a"], 1.5))
+        assert {name: projected[name] is tree[name] for name in tree if name != "a"} == dict.fromkeys(
+            ("n", "flag", "key", "no"), True
+        )
+
+    def test_narrow_and_wide_leaves_keep_their_dtypes(self, x64):
+        tree = {kind: jnp.array([0.9, 0.1], kind) for kind in ("float16", "float32", "float64", "float8_e5m2")}
+        with jax.numpy_dtype_promotion("strict"):
+            projected = projection_hypersimplex(tree, 3)
+        chex.assert_trees_all_equal_dtypes(projected, tree)
+        expected = softbin.project_hypersimplex(jnp.concatenate([x.astype("float64") for x in tree.values()]), 3)
+        np.testing.assert_allclose(projected["float64"], expected[4:6], atol=1e-15)
+
+    def test_more_entries_than_floats_count(self):
+        """A known budget keeps its digits, though a jitted function works it out."""
+        n = 2**24 + 2**16
+        projected = projection_hypersimplex([jnp.ones(n - 8), jnp.zeros(8)], n - 3)
+        np.testing.assert_allclose(projected[1], 5 / 8, atol=1e-6)
+
     def test_bad_input_is_named(self, no_shape_checks):
-        with pytest.raises(ValueError, match=r"at most n = 6.*got 7"):
+        with pytest.raises(ValueError, match=r"at most n = 6, the number of entries of tree, got 7"):
             projection_hypersimplex(TREE, 7)
-        with pytest.raises(TypeError, match="int32"):
-            projection_hypersimplex(jnp.arange(3), 1)
+        for tree, kinds in (
+            (jnp.arange(3), "int32"),
+            ({"a": 2, "b": jnp.array([True])}, "bool, int32"),
+            ({}, "none"),
+        ):
+            with pytest.raises(
+                TypeError, match=f"tree must have a floating point array to project, got {kinds}: convert"
+            ):
+                projection_hypersimplex(tree, 1)
+        with pytest.raises(TypeError, match=r"tree\['a'\] must be an array or a number, got 'float32'"):
+            projection_hypersimplex({"a": "float32"}, 1)
+        with pytest.raises(ValueError, match="tree has no entries to project"):
+            projection_hypersimplex(jnp.zeros((0, 3)), 0)
+        for k in (jnp.ones(2), softbin.budgets.prior([0.5, 0.5])):
+            with pytest.raises(ValueError, match="k must be one number, or one share"):
+                projection_hypersimplex(TREE, k)
         for k in ("label_count", None):
             with pytest.raises(TypeError, match=rf"k must be an array or a number, got {re.escape(repr(k))}"):
                 projection_hypersimplex(TREE, k)
@@ -168,19 +221,52 @@ class TestProjectionBoxSection:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ((0, 1, 1, 4), r"no point of the box has the weighted sum 4.*\[0.0, 3.0\]"),
+            ((0, 1, 1, 4), r"total must be in \[0.0, 3.0\], .* got 4"),
             ((0, 1, -1, 1), r"\[-3.0, 0.0\]"),
             ((1, 0, 1, 1), "lower must be at most upper, got lower 1"),
-            ((np.nan, 1, 1, 1), "lower must be at most upper"),
+            ((np.nan, 1, 1, 1), r"lower and upper must be numbers, got lower nan, .* for tree\[0\]"),
+            ((0, jnp.array([1, np.nan, 1]), 1, 1), r"lower and upper must be numbers, .* upper nan .* for tree\[1\]"),
             ((0, 1, np.inf, 1), "weights must be finite"),
             ((-INF, INF, 1, 1), "unbounded both ways"),
-            ((np.zeros(4), 1, 1, 1), r"lower does not broadcast to the shapes of the tree"),
-            (({"a": 0}, 1, 1, 1), "lower must be a scalar or have the structure"),
+            ((np.zeros(4), 1, 1, 1), r"lower with shape \(4,\) does not broadcast to \(3,\), the shape of tree"),
+            ((0, np.ones((2, 3)), 1, 1), r"upper with shape \(2, 3\) does not broadcast to \(3,\), the shape of tree"),
+            (({"a": 0}, 1, 1, 1), "lower must be a scalar or have the structure of the tree"),
+            ((0, None, 1, 1), "upper must be a scalar or have the structure of the tree, .* got None"),
+            ((0, 1, [1, 1, 1], 1), "weights must be a scalar or have the structure of the tree"),
+            ((0, 1, 1, np.nan), "total must be finite, got nan"),
+            ((0, 1, 1, INF), "total must be finite, got inf"),
+            ((0, 1, 1, jnp.ones(2)), r"total must be one number, got an array of shape \(2,\)"),
         ],
     )
-    def test_bad_input_is_named(self, arguments, message):
+    def test_bad_input_is_named(self, arguments, message, no_shape_checks):
         with pytest.raises(ValueError, match=message):
             projection_box_section(jnp.zeros(3), *arguments)
+
+    @pytest.mark.parametrize(
+        ("tree", "arguments", "message"),
+        [
+            (jnp.zeros(3), ("low", 1, 1, 1), "lower must be an array or a number, got 'low'"),
+            (jnp.zeros(3), (0, 1, 1j, 1), "weights must be real, got complex64"),
+            (jnp.zeros(3), (0, 1, np.ones(3, bool), 1), "weights must be real, got bool"),
+            (jnp.zeros(3), (0, 1, 1, None), "total must be an array or a number, got None"),
+            (jnp.zeros(3), (0, 1, 1, "one"), "total must be an array or a number, got 'one'"),
+            ({"a": jnp.zeros(3)}, ({"a": "low"}, 1, 1, 1), r"lower\['a'\] must be an array or a number, got 'low'"),
+            (jnp.arange(3), (0, 1, 1, 1), "tree must have a floating point array to project, got int32"),
+            (None, (0, 1, 1, 1), "tree must have a floating point array to project, got none"),
+        ],
+    )
+    def test_wrong_types_are_named(self, tree, arguments, message, no_shape_checks):
+        with pytest.raises(TypeError, match=message):
+            projection_box_section(tree, *arguments)
+
+    def test_leaves_that_are_not_floating_point_are_left_alone(self):
+        tree, counter = {"a": jnp.array([0.9, -0.3, 0.2]), "n": jnp.array(7)}, {"n": jnp.array(100)}
+        bounds = {"a": jnp.array([0.5, 1.0, 1.0]), **counter}
+        projected = projection_box_section(tree, 0, bounds, bounds, 0.8)
+        np.testing.assert_array_equal(
+            projected["a"], projection_box_section(tree["a"], 0, bounds["a"], bounds["a"], 0.8)
+        )
+        assert projected["n"] is tree["n"]
 
     @pytest.mark.parametrize("arguments", [(0, 1, 1, 4), (1, 0, 1, 1), (-INF, INF, 1, 1), (0, 1, 1, np.nan)])
     def test_what_only_run_time_knows_gives_nan(self, arguments):
@@ -207,6 +293,30 @@ class TestKeepParamsInHypersimplex:
         np.testing.assert_allclose(path.sum(1), 2, atol=1e-5)
         np.testing.assert_array_equal(path[-1], [0, 1, 0, 1, 0])
 
+    def test_what_is_not_floating_point_or_has_no_update_is_left_alone(self):
+        params = {"a": jnp.array([0.9, -0.3, 0.2]), "n": jnp.array(7), "frozen": jnp.ones(2), "masked": jnp.ones(3)}
+        updates = {"a": jnp.full(3, 0.1), "n": jnp.array(1), "frozen": None, "masked": optax.MaskedNode()}
+        optimizer = keep_params_in_hypersimplex(1.5)
+        changes, _ = optimizer.update(updates, optimizer.init(params), params)
+        expected = softbin.project_hypersimplex(params["a"] + 0.1, 1.5) - params["a"]
+        np.testing.assert_allclose(changes.pop("a"), expected, atol=1e-7)
+        assert changes == {"n": 1, "frozen": None, "masked": optax.MaskedNode()}
+        nothing = {"a": None, "n": jnp.array(1), "frozen": None, "masked": None}
+        assert optimizer.update(nothing, optax.EmptyState(), params)[0] is nothing
+        with pytest.raises(TypeError, match="params must have a floating point array to project, got int32"):
+            optimizer.update({"n": jnp.array(1)}, optax.EmptyState(), {"n": jnp.array(7)})
+        with pytest.raises(ValueError, match="updates must have the structure of params"):
+            optimizer.update({"a": jnp.ones(3)}, optax.EmptyState(), params)
+
+    def test_k_may_be_injected(self):
+        params, zeros = jnp.array([0.9, 0.6, 0.4]), jnp.zeros(3)
+        for k, counts in ((2, (2, 2)), (optax.linear_schedule(1.0, 2.0, 2), (1, 1.5))):
+            optimizer = optax.inject_hyperparams(keep_params_in_hypersimplex)(k=k)
+            state, update = optimizer.init(params), jax.jit(optimizer.update)
+            for count in counts:
+                updates, state = update(zeros, state, params)
+                np.testing.assert_allclose(params + updates, softbin.project_hypersimplex(params, count), atol=1e-6)
+
     def test_masked_leaves_the_rest_alone(self):
         params = {"mask": jnp.full(4, 0.5), "free": jnp.ones(2)}
         optimizer = optax.masked(keep_params_in_hypersimplex(2), {"mask": True, "free": False})
@@ -219,6 +329,39 @@ class TestKeepParamsInHypersimplex:
         optimizer = keep_params_in_hypersimplex(1)
         with pytest.raises(ValueError, match="update\\(updates, state, params\\)"):
             optimizer.update(jnp.zeros(3), optimizer.init(jnp.zeros(3)))
+
+
+class TestPrograms:
+    """Called outside `jax.jit`, as users try things out, with new shapes and then with new values."""
+
+    @pytest.mark.parametrize(
+        "function",
+        [
+            lambda tree, k: projection_hypersimplex(tree, k),
+            lambda tree, k: projection_box_section(tree, 0, {"a": k, "b": np.full(9, k)}, 1, k),
+            lambda tree, k: keep_params_in_hypersimplex(k).update(tree, optax.EmptyState(), tree),
+        ],
+        ids=["hypersimplex", "box section", "keep_params"],
+    )
+    def test_one_program_for_all_values(self, function, caplog):
+        tree = {"a": jnp.ones((7, 3)), "b": jnp.ones(9)}
+        other = {"a": jnp.ones((7, 3)) / 2, "b": jnp.arange(9.0)}
+        assert programs(lambda: function(tree, 2.5), caplog) == 1
+        assert programs(lambda: function(other, 1.5), caplog) == 0
+
+    def test_pruning(self, caplog):
+        params = {"a": jnp.ones((7, 3)), "b": jnp.arange(9.0)}
+        state = keep_top_k(1).init(params)
+        assert programs(lambda: keep_top_k(4).update(params, state, params), caplog) <= 5
+        assert programs(lambda: keep_top_k(7).update(params, state, params), caplog) == 0
+
+
+def programs(function, caplog) -> int:
+    """How many programs are compiled."""
+    caplog.clear()
+    with jax.log_compiles():
+        function()
+    return sum(record.message.startswith("Finished XLA compilation") for record in caplog.records)
 
 
 def test_any_schedule_is_a_temperature_of_the_loss():
@@ -258,6 +401,87 @@ class TestKeepTopK:
             assert state.mask.sum() == expected
             assert updates.dtype == params.dtype
 
+    def test_an_array_is_rounded_and_a_share_takes_at_least_one(self):
+        params, zeros = jnp.arange(1.0, 11.0), jnp.zeros(10)
+        schedule = optax.linear_schedule(7.0, 1.0, 4)  # 7, 5.5, 4, 2.5, 1
+        optimizer = keep_top_k(schedule)
+        for update in (optimizer.update, jax.jit(optimizer.update)):
+            state = optimizer.init(params)
+            for expected in (7, 6, 4, 2, 1):
+                _, state = update(zeros, state, params)
+                assert state.mask.sum() == expected
+
+        share = jax.jit(lambda share: keep_top_k(softbin.budgets.fraction(share)).update(zeros, state, params)[1].mask)
+        for value, expected in ((0.0, 0), (0.01, 1), (0.25, 2), (0.35, 4), (0.96, 10), (1.0, 10)):
+            fixed = keep_top_k(softbin.budgets.fraction(value))
+            assert fixed.update(zeros, state, params)[1].mask.sum() == expected
+            assert share(value).sum() == expected
+
+        traced = jax.jit(lambda k: keep_top_k(k).update(zeros, state, params))
+        for k, expected in ((-3, 0), (0, 0), (4, 4), (11, 10), (np.int32(2**31 - 1), 10)):
+            assert traced(k)[1].mask.sum() == expected
+        for k, expected in ((-0.6, 0), (0.5, 0), (1.5, 2), (2.5, 2), (1e30, 10)):
+            assert traced(k)[1].mask.sum() == expected
+        assert np.all(np.isnan(traced(np.nan)[0]))
+        for k in (3.0, np.float32(3), np.int8(3), jnp.bfloat16(3), np.uint32(3)):
+            assert keep_top_k(k).update(zeros, state, params)[1].mask.sum() == 3
+
+    def test_hyperparameters_may_be_injected(self):
+        params, zeros = jnp.arange(1.0, 11.0), jnp.zeros(10)
+        fall = optax.linear_schedule(8.0, 2.0, 4)  # 8, 6.5
+
+        def share(step):
+            return softbin.budgets.fraction(0.8 - 0.14 * step)
+
+        for k, counts in ((4, (4, 4)), (fall, (8, 6)), (share, (8, 7))):
+            optimizer = optax.inject_hyperparams(keep_top_k)(k=k)
+            for update in (optimizer.update, jax.jit(optimizer.update)):
+                state = optimizer.init(params)
+                for expected in counts:
+                    _, state = update(zeros, state, params)
+                    assert state.inner_state.mask.sum() == expected
+        with pytest.raises(ValueError, match=r"looks like a share of them: pass softbin.budgets.fraction\(0.4"):
+            optax.inject_hyperparams(keep_top_k)(k=0.4).init(params)
+
+    def test_what_has_no_update_is_left_alone(self):
+        params = {"a": jnp.array([3.0, 1.0, 2.0]), "frozen": jnp.ones(2), "masked": jnp.ones(3), "none": None}
+        updates = {"a": jnp.zeros(3), "frozen": None, "masked": optax.MaskedNode(), "none": None}
+        optimizer = keep_top_k(softbin.budgets.fraction(0.4))
+        for update in (optimizer.update, jax.jit(optimizer.update)):
+            kept, state = update(updates, optimizer.init(params), params)
+            np.testing.assert_array_equal(kept.pop("a"), [0, -1, -2])
+            assert kept == {"frozen": None, "masked": optax.MaskedNode(), "none": None}
+            assert jax.tree.structure(state.mask) == jax.tree.structure(params)
+            assert state.mask["frozen"].all()
+            assert state.mask["masked"].all()
+
+    def test_groups_of_parameters_have_their_own(self):
+        """In which the other transformations see no updates of theirs."""
+        params = {"a": jnp.array([3.0, 1.0, 2.0]), "b": jnp.array([0.9, 0.6])}
+        transforms = {"prune": keep_top_k(1), "project": keep_params_in_hypersimplex(1)}
+        optimizer = optax.multi_transform(transforms, {"a": "prune", "b": "project"})
+        updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+        after = optax.apply_updates(params, updates)
+        np.testing.assert_allclose(after["a"], [3, 0, 0], atol=1e-6)
+        np.testing.assert_allclose(after["b"], [0.65, 0.35], atol=1e-6)
+
+    def test_the_mask_is_of_what_was_counted(self):
+        """However often the compiler works out the parameters and what they become, and rounds them."""
+        optimizer = optax.chain(optax.sgd(0.1, momentum=0.9), keep_top_k(lambda step: 20 + step))
+
+        @partial(jax.jit, compiler_options=AS_USERS_DO)
+        def step(params, gradient, state, rate):
+            moved = 1.7 * params + 0.3 * gradient
+            updates, state = optimizer.update(rate * gradient + 0.2, state, moved)
+            return state[-1].mask, optax.apply_updates(moved, updates)
+
+        for turn, (params, gradient) in enumerate(np.random.default_rng(0).standard_normal((40, 2, 64), np.float32)):
+            state = optimizer.init(params)
+            state = *state[:-1], state[-1]._replace(step=jnp.int32(turn))
+            mask, after = step(params, gradient, state, 1.1)
+            assert mask.sum() == 20 + turn
+            np.testing.assert_array_equal(after != 0, mask)
+
     def test_a_parameter_comes_back(self):
         optimizer = optax.chain(optax.sgd(1.0), keep_top_k(1))
         params = jnp.array([1.0, 0.5])
@@ -273,12 +497,27 @@ class TestKeepTopK:
             keep_top_k(1).update(params, keep_top_k(1).init(params))
         with pytest.raises(ValueError, match="n = 3 parameters, got 4"):
             keep_top_k(4).update(params, keep_top_k(4).init(params), params)
-        for k in (0.05, 2.5, "half", softbin.budgets.prior([0.5, 0.5])):
+        for k in (None, "half", True, 1j, jnp.ones(2), softbin.budgets.prior([0.5, 0.5])):
             with pytest.raises(TypeError, match="a whole number of parameters, or a share of them"):
                 keep_top_k(k)
-        scheduled = keep_top_k(optax.linear_schedule(1.0, 0.5, 2))
-        with pytest.raises(TypeError, match="or a schedule of either"):
+        for k in (2.5, np.float32(1.01), np.nan):
+            with pytest.raises(ValueError, match=f"k must be whole, got {k}"):
+                keep_top_k(k)
+        share = r"0.5 looks like a share of them: pass softbin.budgets.fraction\(0.5\)"
+        for k in (0.5, np.float32(0.5), jnp.array(0.5)):
+            with pytest.raises(ValueError, match=share):
+                keep_top_k(k)
+        scheduled = keep_top_k(optax.linear_schedule(1.0, 0.0, 2))
+        state = scheduled.update(params, scheduled.init(params), params)[1]
+        with pytest.raises(ValueError, match=share):
+            scheduled.update(params, state, params)
+        scheduled = keep_top_k(lambda step: "half")
+        with pytest.raises(TypeError, match="or a schedule of either, got 'half'"):
             scheduled.update(params, scheduled.init(params), params)
+        with pytest.raises(ValueError, match="updates must have the structure of params"):
+            keep_top_k(1).update({"a": params}, keep_top_k(1).init(params), params)
+        with pytest.raises(TypeError, match=r"updates\['a'\] must be an array or a number, got 'none'"):
+            keep_top_k(1).update({"a": "none"}, keep_top_k(1).init(params), {"a": params})
 
     def test_double_precision_and_other_leaves(self, x64):
         params = {"a": jnp.array([1, 1 + 1e-9, 1 + 2e-9]), "b": jnp.float32([1, 3]), "steps": jnp.array([7, 8])}
