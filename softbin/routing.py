@@ -1,14 +1,97 @@
-"""Routers of mixtures of experts: biases that balance the load of the experts over all tokens."""
+"""Routers of mixtures of experts: gates, and biases that balance the load of the experts over all tokens."""
 
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, ArrayLike, Bool, Float, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
-from softbin import budgets
-from softbin.arguments import check_floating, check_mask, computed_in, known_value
-from softbin.hard_choices import cutoff
+from softbin import meshes
+from softbin.arguments import as_computed
+from softbin.budgets import brief
+from softbin.checks import check_axis_name, check_floating, check_mask, dtype_of, is_real, known_value
+from softbin.groups import Groups, is_symbolic
+from softbin.hard_choices import binary_argmax, cutoff
+
+GATES = ("softmax", "sigmoid")
+
+
+def gates(
+    logits: Float[ArrayLike, "*tokens experts"],
+    bias: Float[ArrayLike, " experts"],
+    k: Real[ArrayLike, ""],
+    *,
+    gate: str = "softmax",
+    scale: Real[ArrayLike, ""] = 1.0,
+    where: Bool[ArrayLike, "*tokens"] | None = None,
+) -> Float[Array, "*tokens experts"]:
+    r"""With which weight each token goes to each expert: the bias chooses, and does not weigh.
+
+    A bias that balances the load of the experts must not change what an expert says once it is chosen. So a token
+    chooses the `k` experts with the largest `scores + bias`, and its gates are the scores alone, normalised over the
+    chosen. With the scores :math:`s_j` of `gate`, the logits under `"softmax"` and their sigmoid under `"sigmoid"`,
+
+    .. math::
+        g_j = \mathrm{scale} \cdot \frac{w_j}{\sum_{l \text{ chosen}} w_l} \; \text{ for chosen } j, \text{ else } 0,
+        \qquad w_j = e^{s_j} \text{ under "softmax", } s_j \text{ under "sigmoid".}
+
+    Args:
+      logits: floating point, the last axis is that of the experts; all others are tokens. A token cannot use an expert
+        whose logit is `-inf`: its gate is 0, and where a token can use fewer than `k`, it has so many.
+      bias: that the tokens choose with, from :func:`quantile_bias` of :func:`router_scores`. Without a gradient.
+      k: how many experts a token chooses, whole, at least 1 and less than there are.
+      gate: `"softmax"`, or `"sigmoid"`, by which DeepSeek-V3 and its descendants score.
+      scale: that the gates of a token add up to, positive.
+      where: of the shape of the tokens; those where it is false have no gates.
+
+    Returns:
+      The gates, in the dtype of `logits`, computed in float32 at least; NaN for a token with NaN.
+
+    Raises:
+      TypeError: `logits` or `bias` is not floating point, `where` is not boolean, or `k` or `scale` is no number.
+      ValueError: the gate is none of the two, `scale` is known and not positive, `k` is known and out of range or not
+        whole, or shapes do not fit.
+
+    Example:
+      >>> logits, bias = jnp.array([3.0, 1.0, 1.0]), jnp.array([-9.0, 0.0, 0.0])
+      >>> print(gates(logits[None], bias, k=2), gates(logits[None], 0 * bias, k=1, gate="sigmoid", scale=2.5))
+      [[0.  0.5 0.5]] [[2.5 0.  0. ]]
+
+    References:
+      DeepSeek-AI, `DeepSeek-V3 Technical Report <https://arxiv.org/abs/2412.19437>`_, 2024, eq. 12 to 16.
+    """
+    check_gate(gate, scale)
+    check_router(logits, bias, k, where, name="logits")
+    return meshes.run_with_k(partial(_gates, gate=gate), _same, _whole(k), logits, bias, scale, where)
+
+
+def router_scores(
+    logits: Float[ArrayLike, "*tokens experts"], *, gate: str = "softmax"
+) -> Float[Array, "*tokens experts"]:
+    """What a router adds its bias to, and so what :func:`quantile_bias` must balance: logits, or their sigmoid.
+
+    Args:
+      logits: floating point; `-inf` for an expert that a token cannot use.
+      gate: that of :func:`gates`.
+
+    Returns:
+      The logits under `"softmax"`, their sigmoid under `"sigmoid"`, in float32 at least; where a logit is `-inf`, so is
+      the score, which no bias lifts.
+
+    Raises:
+      TypeError: `logits` is not floating point.
+      ValueError: the gate is none of the two.
+
+    Example:
+      >>> print(router_scores(jnp.array([0.0, -jnp.inf]), gate="sigmoid"))
+      [ 0.5 -inf]
+    """
+    check_gate(gate)
+    check_floating("logits", logits)
+    return meshes.run(_scored, _same, logits, gate=gate)
 
 
 def quantile_bias(
@@ -25,28 +108,35 @@ def quantile_bias(
     the middle between its k-th largest and the next, the new bias of an expert is
 
     .. math::
-        b_j = -\operatorname{cutoff}_m \{ x_{ij} - \alpha_i : i \}, \qquad m = n k / E,
+        b_j = -\operatorname{cutoff}_{m_j} \{ x_{ij} - \alpha_i : i \}, \qquad m_j = \sum_i \min(k / u_i, 1),
 
-    less the mean of all, where :func:`softbin.cutoff` is in the middle between the m-th largest over all `n` tokens and
-    the next. It is coordinate descent on the dual of the balanced assignment. Where nothing changes any more, each of
-    `E` experts has `n k / E` tokens. A step of training makes one step: begin with zeros, choose with the bias that
-    there is, and keep the new one for the next batch, as a variable that no optimizer sees. An expert of which a batch
-    says nothing keeps its bias: where `m` rounds to none or all of the tokens, or a score that counts is NaN.
+    where :func:`softbin.cutoff` is in the middle between the m-th largest over all tokens that can use the expert and
+    the next, and :math:`u_i` is the number of experts that a token can use. So the target of an expert is the load that
+    it would have if all tokens spread their choices evenly: `n k / E` of `n` tokens where each can use all `E` experts.
+    It is coordinate descent on the dual of the balanced assignment. Where nothing changes any more, each expert has its
+    target. A step of training makes one step: begin with zeros, choose with the bias that there is, and keep the new
+    one for the next batch, as a variable that no optimizer sees.
+
+    A token can use the experts whose score is not `-inf`. Of an expert that no token can use, or whose target rounds to
+    none or to all of the tokens that can, a batch says nothing: it keeps its bias. The others move, and keep the mean
+    that they had; where all move, that is 0. A score that counts and is NaN leaves the whole bias.
 
     No sort, and on a sharded batch no gather: each round of the search is an all-reduce of a few numbers per expert.
+    For one step from microbatches, pool their :func:`margins`.
 
     Args:
-      scores: floating point, the last axis is that of the experts; all others are tokens.
+      scores: floating point, the last axis is that of the experts; all others are tokens. Of a router of sigmoids they
+        are :func:`router_scores`.
       bias: that the tokens choose with now.
       k: how many experts a token chooses, whole, at least 1 and less than there are.
       where: of the shape of the tokens; those where it is false do not count.
       axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which the first axis is split.
 
     Returns:
-      The new bias, in the dtype of `bias` and without a gradient.
+      The new bias, in the dtype of `bias`, sharded as it is, and without a gradient.
 
     Raises:
-      TypeError: `scores` or `bias` is not floating point, `where` is not boolean, or `k` is a share.
+      TypeError: `scores` or `bias` is not floating point, `where` is not boolean, or `k` is a share or no number.
       ValueError: `k` is known when traced, and out of range or not whole, or shapes do not fit.
 
     Example:
@@ -63,28 +153,170 @@ def quantile_bias(
       is Su's quantile balancing, 2026.
     """
     check_router(scores, bias, k, where)
-    if 0 in jnp.shape(scores):
-        return jnp.asarray(bias)
-    dtype = computed_in(scores)
-    scores, before = (lax.stop_gradient(jnp.asarray(value, dtype)) for value in (scores, bias))
-    of_token = cutoff(scores + before, k, axis=-1)
-    margins = scores - of_token[..., None]
-    where = None if where is None else jnp.asarray(where)[..., None]
-    tokens = tuple(range(scores.ndim - 1))
-    share = budgets.fraction(k / scores.shape[-1])
-    moved = -cutoff(margins, share, axis=tokens, where=where, axis_name=axis_name)
-    moved = jnp.where(jnp.isfinite(moved), moved, before)
-    return (moved - jnp.mean(moved)).astype(jnp.result_type(bias))
+    check_axis_name(axis_name)
+    moved = meshes.run_with_k(partial(_stepped, axis_name=axis_name), _same, _whole(k), bias, scores, where)
+    return meshes.placed_as(moved, bias)
 
 
-def check_router(scores, bias, k, where) -> None:
+def margins(
+    scores: Float[ArrayLike, "*tokens experts"],
+    bias: Float[ArrayLike, " experts"],
+    k: Real[ArrayLike, ""],
+    *,
+    where: Bool[ArrayLike, "*tokens"] | None = None,
+) -> Float[Array, "*tokens experts"]:
+    r"""The first half of :func:`quantile_bias`: what a batch in parts keeps of each part for one step of the whole.
+
+    Where a step of training works through microbatches, the bias should move once, by all of them: a bias that moves
+    after each is that of the last. Keep the margins of each, and hand all to :func:`bias_from_margins`. That is the
+    step of the whole batch, as long as all microbatches choose with the same bias. The margin of a token and an expert,
+
+    .. math::
+        x_{ij} - \alpha_i,
+
+    is how far its score is above the cutoff between those that the token chooses and the others.
+
+    Args:
+      scores, bias, k, where: as for :func:`quantile_bias`. Tokens need no `axis_name`: each is by itself.
+
+    Returns:
+      The margins, in float32 at least, without a gradient. `-inf` marks what does not count: a token that is masked, an
+      expert that a token cannot use. `inf` marks what is chosen whatever the bias, where a token can use no more than
+      `k`, and NaN stands in every place of a token with NaN. So margins carry the mask, and are all that is to be kept.
+
+    Raises:
+      TypeError, ValueError: as :func:`quantile_bias`.
+
+    Example:
+      >>> import jax
+      >>> microbatches = jnp.array([[[3.0, 1.0, 0.0], [2.0, 1.5, 0.1]], [[4.0, 1.0, 3.0], [0.5, 0.2, 0.3]]])
+      >>> bias = jnp.zeros(3)
+      >>> _, kept = jax.lax.scan(lambda carry, part: (carry, margins(part, bias, k=1)), None, microbatches)
+      >>> moved, expected = bias_from_margins(kept, bias, k=1), quantile_bias(microbatches, bias, k=1)
+      >>> print(*(f"{b:.2f}" for b in moved), moved == expected)
+      -0.68 0.30 0.38 [ True  True  True]
+    """
+    check_router(scores, bias, k, where)
+    return meshes.run_with_k(_margins, _same, _whole(k), scores, bias, where)
+
+
+def bias_from_margins(
+    margins: Float[ArrayLike, "*tokens experts"],
+    bias: Float[ArrayLike, " experts"],
+    k: Real[ArrayLike, ""],
+    *,
+    axis_name: Any = None,
+) -> Float[Array, " experts"]:
+    """The second half of :func:`quantile_bias`: the bias that balances the margins of all tokens.
+
+    Args:
+      margins: of :func:`margins`, with all axes but the last for tokens, such as those of a `jax.lax.scan` over
+        microbatches; `-inf` where they do not count.
+      bias: that the margins were taken with.
+      k: that the margins were taken with.
+      axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which the tokens are split.
+
+    Returns:
+      The new bias, as that of :func:`quantile_bias`.
+
+    Raises:
+      TypeError, ValueError: as :func:`quantile_bias`.
+
+    Example:
+      >>> scores, bias = jnp.array([[3.0, 1.0, 0.0], [2.0, 1.5, 0.1], [4.0, 1.0, 3.0]]), jnp.zeros(3)
+      >>> print(bias_from_margins(margins(scores, bias, k=1), bias, k=1) == quantile_bias(scores, bias, k=1))
+      [ True  True  True]
+    """
+    check_router(margins, bias, k, None, name="margins")
+    check_axis_name(axis_name)
+    moved = meshes.run_with_k(partial(_balanced, axis_name=axis_name), _same, _whole(k), bias, margins)
+    return meshes.placed_as(moved, bias)
+
+
+def _same(spec):
+    return spec
+
+
+def _whole(k) -> Any:
+    known = known_value(k)
+    return jnp.round(k).astype(jnp.int32) if known is None else int(np.round(known))
+
+
+def _scored(logits, *, gate):
+    logits = as_computed(logits)
+    return jnp.where(logits == -jnp.inf, logits, jax.nn.sigmoid(logits)) if gate == "sigmoid" else logits
+
+
+def _gates(logits, bias, scale, where, *, k, gate):
+    dtype, logits = jnp.result_type(logits), as_computed(logits)
+    if where is not None:
+        where = jnp.asarray(where)[..., None]
+        logits = jnp.where(where, logits, 0)
+    scores = lax.stop_gradient(_scored(logits, gate=gate) + jnp.asarray(bias).astype(logits.dtype))
+    chosen = binary_argmax(scores, k)
+    taken = (chosen > 0) & (scores > -jnp.inf)
+    some = jnp.any(taken, -1, keepdims=True)
+    powers = jnp.where(taken, logits, 0)  # w as exp(power): exact where a sigmoid underflows
+    powers = jax.nn.log_sigmoid(powers) if gate == "sigmoid" else powers
+    shares = jnp.where(some, jax.nn.softmax(powers, where=taken | ~some), 0) * jnp.asarray(scale, logits.dtype)
+    shares = jnp.where(jnp.isnan(chosen), chosen, shares)
+    return (shares if where is None else jnp.where(where, shares, 0)).astype(dtype)
+
+
+def _stepped(bias, scores, where, *, k, axis_name):
+    return _balanced(bias, _margins(scores, bias, where, k=k), k=k, axis_name=axis_name)
+
+
+def _margins(scores, bias, where, *, k):
+    scores = lax.stop_gradient(as_computed(scores))
+    biased = scores + lax.stop_gradient(jnp.asarray(bias).astype(scores.dtype))
+    if 0 in scores.shape:
+        return scores
+    found = scores - cutoff(biased, k, axis=-1)[..., None]
+    found = jnp.where(jnp.isinf(biased), biased, found)
+    return found if where is None else jnp.where(jnp.asarray(where)[..., None], found, -jnp.inf)
+
+
+def _balanced(bias, margins, *, k, axis_name):
+    bias, margins = lax.stop_gradient((jnp.asarray(bias), as_computed(margins)))
+    if 0 in margins.shape:
+        return bias
+    before, tokens = bias.astype(margins.dtype), tuple(range(margins.ndim - 1))
+    targets = _targets(margins != -jnp.inf, k, Groups(tokens, axis_name))
+    found = -cutoff(margins, targets, axis=tokens, axis_name=axis_name)
+    moves = jnp.isfinite(found) & jnp.isfinite(before)
+    kept = jnp.where(jnp.all(moves), 0, before)  # a shift of all changes no choice
+    shift = jnp.sum(jnp.where(moves, found - kept, 0)) / jnp.maximum(jnp.sum(moves), 1).astype(found.dtype)
+    return jnp.where(moves, found - shift, before).astype(bias.dtype)
+
+
+def _targets(usable: Bool[Array, "*tokens experts"], k, groups: Groups) -> Int[Array, " experts"]:
+    """How many tokens an expert has if each spreads its `k` evenly over those it can use, halves rounded down.
+
+    In integers, the digits behind the point in two parts, so that the sum is the same in whatever order it is taken.
+    """
+    n = groups.size(usable.shape)
+    digits = 10 if is_symbolic(n) else max(min(10, 30 - n.bit_length()), 1)
+    experts = jnp.maximum(jnp.sum(usable, -1, keepdims=True, dtype=jnp.int32), 1)
+    share = jnp.minimum(k, experts) << digits
+    first, rest = share // experts, share % experts
+    parts = [first, (rest << digits) // experts]
+    totals = jnp.stack([jnp.sum(jnp.where(usable, part, 0), groups.axes, dtype=jnp.int32) for part in parts])
+    whole, fine = totals if groups.axis_name is None else lax.psum(totals, groups.axis_name)
+    return (whole + (fine >> digits) + (1 << digits - 1) - 1) >> digits
+
+
+def check_router(scores, bias, k, where, name: str = "scores") -> None:
     """Refuse what is known to be wrong before anything is traced."""
-    check_floating("scores", scores)
+    check_floating(name, scores)
     check_floating("bias", bias)
     check_mask(where)
     shape = jnp.shape(scores)
     if len(shape) < 2 or jnp.shape(bias) != shape[-1:]:
-        raise ValueError(f"scores must be (..., experts) and bias (experts,), got shapes {shape} and {jnp.shape(bias)}")
+        raise ValueError(
+            f"{name} must be (..., experts) and bias (experts,), got shapes {shape} and {jnp.shape(bias)}"
+            + (f": for one token pass {name}[None]" if len(shape) == 1 else "")
+        )
     if where is not None and jnp.shape(where) != shape[:-1]:
         raise ValueError(f"where with shape {jnp.shape(where)} must have one entry per token: shape {shape[:-1]}")
     check_experts(shape[-1], k)
@@ -92,8 +324,33 @@ def check_router(scores, bias, k, where) -> None:
 
 def check_experts(num_experts: int, k: Any) -> None:
     """With none or all of them chosen there is nothing to balance."""
-    if isinstance(k, budgets.Share) or callable(k):
-        raise TypeError(f"k must be the number of experts that a token chooses, got {k!r}")
+    if not _is_real(k):
+        raise TypeError(f"k must be the number of experts that a token chooses, got {brief(k)}")
+    if jnp.shape(k):
+        raise ValueError(f"k must be one number, for all tokens, got the shape {jnp.shape(k)}")
     known = known_value(k)
-    if known is not None and not 1 <= known < num_experts:
+    if known is None:
+        return
+    if not isinstance(k, jax.Array) and known != np.round(known):
+        raise ValueError(f"a token chooses exactly k experts: k must be whole, got {k}")
+    if not 1 <= np.round(known) < num_experts:
         raise ValueError(f"k must be at least 1 and less than the number of experts, {num_experts}, got {k}")
+
+
+def check_gate(gate: Any, scale: Any = 1.0) -> None:
+    """Refuse a gate that is none, and a scale that is known not to be positive."""
+    if gate not in GATES:
+        raise ValueError(f'gate must be "{GATES[0]}" or "{GATES[1]}", got {brief(gate)}')
+    if not _is_real(scale) or jnp.shape(scale):
+        raise TypeError(f"scale must be a positive number, got {brief(scale)}")
+    known = known_value(scale)
+    if known is not None and not 0 < known < np.inf:
+        raise ValueError(f"scale must be positive and finite, got {scale}")
+
+
+def _is_real(value) -> bool:
+    """Whether a value is a real number, or an array of them."""
+    try:
+        return is_real(dtype_of("value", value))
+    except TypeError:
+        return False

@@ -1,4 +1,4 @@
-"""Quantile balancing, against loads that are counted. Two programs, some seconds."""
+"""Quantile balancing, against loads that are counted; and gates, against their definition."""
 
 from functools import partial
 
@@ -6,10 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import softbin
-from softbin.routing import quantile_bias
+from softbin.groups import Groups
+from softbin.routing import bias_from_margins, gates, margins, quantile_bias, router_scores
+from tests.compiling import AS_USERS_DO
 from tests.test_sharding import collectives
 
 TOKENS, EXPERTS, K, SHARDS = 1024, 16, 3, 8
@@ -18,6 +21,8 @@ SCORES = RNG.standard_normal((TOKENS, EXPERTS)) + RNG.standard_normal(EXPERTS)  
 SCORES += np.repeat(RNG.standard_normal((SHARDS, EXPERTS)) / 2, TOKENS // SHARDS, 0)  # and others on each shard
 SCORES = SCORES.astype(np.float32)
 WHERE = np.arange(TOKENS) % 4 > 0
+MASKED = np.where(np.random.default_rng(2).random((TOKENS, EXPERTS)) < 0.8, SCORES, -np.inf).astype(np.float32)
+"""Scores of which each token can use but a part."""
 
 step = jax.jit(partial(quantile_bias, k=K))
 
@@ -56,7 +61,7 @@ def test_shards_have_the_bias_of_the_whole_and_are_not_gathered(kind):
     program = step.lower(spread, bias).compile()
     np.testing.assert_array_equal(program(spread, bias), step(SCORES, jnp.zeros(EXPERTS)))
     sizes = [size for _, size in collectives(program.as_text())]
-    assert max(sizes) <= 4 * EXPERTS
+    assert max(sizes) <= 8 * EXPERTS
 
 
 def test_shards_of_a_map_have_the_bias_of_the_whole():
@@ -67,6 +72,226 @@ def test_shards_of_a_map_have_the_bias_of_the_whole():
     )
     zeros = jnp.zeros(EXPERTS)
     np.testing.assert_array_equal(jax.jit(mapped)(SCORES, zeros), step(SCORES, zeros))
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+@pytest.mark.parametrize("experts", ["experts", None])
+def test_experts_may_be_sharded_and_the_bias_comes_back_as_it_was(kind, experts):
+    mesh = jax.make_mesh((2, 4), ("tokens", "experts"), axis_types=(kind,) * 2)
+
+    def put(array, *spec):
+        return jax.device_put(array, NamedSharding(mesh, PartitionSpec(*spec)))
+
+    scores, where = put(MASKED, "tokens", "experts"), put(WHERE, "tokens")
+    bias = put(jnp.zeros(EXPERTS), experts)
+    expected, shares = step(MASKED, jnp.zeros(EXPERTS), where=WHERE), gates(MASKED, jnp.zeros(EXPERTS), K, where=WHERE)
+    pooled = jax.jit(lambda scores, bias: bias_from_margins(margins(scores, bias, K, where=where), bias, K))
+    for of_jit, moved in (
+        (False, quantile_bias(scores, bias, K, where=where)),
+        (True, step(scores, bias, where=where)),
+        (True, pooled(scores, bias)),
+    ):
+        np.testing.assert_allclose(moved, expected, atol=1e-6)
+        in_type = kind == AxisType.Explicit
+        assert (of_jit and not in_type) or moved.sharding.is_equivalent_to(bias.sharding, 1)
+    np.testing.assert_allclose(gates(scores, bias, K, where=where), shares, atol=1e-6)
+
+
+def test_shards_that_count_unequally_have_the_bias_of_the_whole():
+    mesh = jax.make_mesh((SHARDS,), ("tokens",), axis_types=(AxisType.Auto,))
+    by_token, whole = PartitionSpec("tokens"), PartitionSpec()
+    where = RNG.random(TOKENS) < np.repeat(np.arange(SHARDS) / SHARDS, TOKENS // SHARDS)  # none of the first shard
+    mapped = jax.shard_map(
+        lambda scores, bias, where: quantile_bias(scores, bias, K, where=where, axis_name="tokens"),
+        mesh=mesh,
+        in_specs=(by_token, whole, by_token),
+        out_specs=whole,
+    )
+    zeros = jnp.zeros(EXPERTS)
+    np.testing.assert_array_equal(jax.jit(mapped)(MASKED, zeros, where), step(MASKED, zeros, where=where))
+
+
+def preferred(key, experts, tokens=512):
+    """Logits of which the experts after the first are preferred unequally, as all tokens do."""
+    preference = jnp.linspace(-1, 1, experts).at[0].set(0)
+    return jax.random.normal(key, (tokens, experts)) + preference
+
+
+@partial(jax.jit, static_argnames=("experts", "k", "masked"))
+def trained(experts, k, coverage, masked):
+    """The bias after each of 300 steps on masked logits, and the load of the busiest expert once nothing is masked."""
+
+    def body(bias, key):
+        logits = masked(preferred(key, experts), coverage, jax.random.fold_in(key, 1))
+        bias = quantile_bias(logits, bias, k)
+        return bias, bias
+
+    bias, history = jax.lax.scan(body, jnp.zeros(experts), jax.random.split(jax.random.key(0), 300))
+    chosen = gates(preferred(jax.random.key(1), experts), bias, k) > 0
+    return history, jnp.mean(jnp.max(jnp.sum(chosen, 0)) / jnp.mean(jnp.sum(chosen, 0)))
+
+
+def first_expert(logits, coverage, key):
+    """A share of the tokens can use the first expert, and all the others."""
+    can = jax.random.uniform(key, logits.shape[:1]) < coverage
+    return logits.at[:, 0].set(jnp.where(can, logits[:, 0], -jnp.inf))
+
+
+def halves(logits, spread, key):
+    """Half of the tokens can use half of the experts each, and differ more about the first half."""
+    first = jnp.arange(logits.shape[1]) < logits.shape[1] // 2
+    logits = jnp.where(first, logits * spread, logits)
+    return jnp.where(first == (jax.random.uniform(key, (len(logits), 1)) < 0.5), logits, -jnp.inf)
+
+
+@pytest.mark.parametrize(("experts", "k"), [(4, 1), (6, 2), (16, 4)])
+def test_the_bias_of_a_masked_expert_settles_and_no_expert_is_overrun_once_it_is_back(experts, k):
+    for coverage in (0, 0.1, 0.25, 0.5):
+        history, busiest = trained(experts, k, coverage, first_expert)
+        assert busiest <= 2
+        assert np.abs(history).max() < 2
+        assert np.abs(history[-100:].mean(0) - history[-200:-100].mean(0)).max() < 0.1
+        assert coverage or not history[:, 0].any()
+
+
+def test_experts_that_no_token_can_use_together_settle_too():
+    history, _ = trained(6, 1, 3.0, halves)
+    assert np.abs(history).max() < 4  # with k / E of those that can use an expert as its target 105, and growing
+    assert np.abs(history[-100:].mean(0) - history[-200:-100].mean(0)).max() < 0.5
+
+
+def test_forced_choices_count_to_the_target():
+    """Tokens that can use only the first two of four experts have no choice; the others leave these to them."""
+    scores = RNG.standard_normal((512, 4)).astype(np.float32)
+    forced = np.arange(512) < 200
+    scores[forced, 2:] = -np.inf
+    bias = jnp.zeros(4)
+    for _ in range(40):
+        bias = quantile_bias(scores, bias, 2)
+    chosen = gates(scores, bias, 2) > 0
+    target = 200 + 312 / 2, 312 / 2
+    assert np.abs(np.sum(chosen, 0) - np.repeat(target, 2)).max() <= 3
+
+
+@pytest.mark.parametrize("experts", [3, 6, 7])
+@pytest.mark.parametrize("k", [1, 2])
+def test_targets_are_the_loads_of_an_even_spread(experts, k):
+    usable = RNG.random((8, 300, experts)) < 0.7
+    usable[4:] = True
+
+    def targets(usable):
+        return softbin.routing._targets(jnp.asarray(usable), k, Groups((0, 1)))
+
+    count = np.maximum(usable.sum(-1, keepdims=True), 1)
+    exact = np.sum(np.where(usable, np.minimum(k / count, 1), 0), (0, 1))
+    assert np.abs(targets(usable) - exact).max() <= 0.501
+    np.testing.assert_array_equal(targets(usable[4:]), round(1200 * k / experts - 1e-3))
+    np.testing.assert_array_equal(targets(usable[:0]), 0)
+
+
+def test_a_bias_of_minus_infinity_is_an_expert_that_none_can_use():
+    bias = jnp.zeros(EXPERTS).at[3].set(-jnp.inf)
+    scores = SCORES.copy()
+    scores[:, 3] = -np.inf
+    np.testing.assert_array_equal(step(SCORES, bias), step(scores, jnp.zeros(EXPERTS)).at[3].set(-jnp.inf))
+    assert not np.any(gates(SCORES, bias, K)[:, 3])
+
+
+@pytest.mark.parametrize("where", [None, WHERE], ids=["all tokens", "masked"])
+def test_margins_of_microbatches_make_the_step_of_the_whole_batch(where):
+    bias = jnp.asarray(RNG.standard_normal(EXPERTS), jnp.float32)
+    parts = jax.tree.map(lambda part: part.reshape(8, -1, *part.shape[1:]), (MASKED, where))
+
+    @jax.jit
+    def pooled(parts, bias):
+        _, kept = jax.lax.scan(lambda carry, part: (carry, margins(part[0], bias, K, where=part[1])), None, parts)
+        return bias_from_margins(kept, bias, K)
+
+    np.testing.assert_array_equal(pooled(parts, bias), step(MASKED, bias, where=where))
+
+
+def test_margins_mark_what_does_not_count():
+    scores = jnp.array(
+        [[3.0, 1.0, 0.0], [2.0, -jnp.inf, 1.0], [-jnp.inf, 1.0, -jnp.inf], [jnp.nan, 1.0, 0.0], [9.0] * 3]
+    )
+    marked = margins(scores, jnp.zeros(3), 1, where=jnp.arange(5) < 4)
+    nan, inf = np.nan, np.inf
+    np.testing.assert_array_equal(marked, [[1, -1, -2], [0.5, -inf, -0.5], [-inf, inf, -inf], [nan] * 3, [-inf] * 3])
+
+
+def test_steps_have_no_gradient_and_export_takes_any_number_of_tokens():
+    gradient = jax.grad(lambda scores: jnp.sum(quantile_bias(scores, jnp.zeros(EXPERTS), K) ** 2))(SCORES)
+    assert not np.any(gradient)
+    (tokens,) = export.symbolic_shape("tokens")
+    shapes = jax.ShapeDtypeStruct((tokens, EXPERTS), jnp.float32), jax.ShapeDtypeStruct((EXPERTS,), jnp.float32)
+    exported = export.export(jax.jit(partial(quantile_bias, k=K)))(*shapes)
+    np.testing.assert_array_equal(exported.call(MASKED, jnp.zeros(EXPERTS)), step(MASKED, jnp.zeros(EXPERTS)))
+
+
+class TestGates:
+    BIAS = jnp.asarray(np.random.default_rng(1).standard_normal(EXPERTS), jnp.float32)
+
+    @pytest.mark.parametrize("where", [None, WHERE], ids=["all tokens", "masked"])
+    def test_the_bias_chooses_and_does_not_weigh(self, where):
+        for gate, scores, weights in (
+            ("softmax", SCORES, np.exp(SCORES)),
+            ("sigmoid", 1 / (1 + np.exp(-SCORES)), 1 / (1 + np.exp(-SCORES))),
+        ):
+            chosen = softbin.binary_argmax(scores + self.BIAS, K) * (True if where is None else where[:, None])
+            expected = (
+                2.5 * chosen * weights / np.sum(softbin.binary_argmax(scores + self.BIAS, K) * weights, 1)[:, None]
+            )
+            actual = gates(SCORES, self.BIAS, K, gate=gate, scale=2.5, where=where)
+            np.testing.assert_allclose(actual, expected, atol=1e-6)
+
+    @pytest.mark.parametrize("gate", ["softmax", "sigmoid"])
+    def test_logits_of_any_size_have_gates_and_gradients(self, gate):
+        logits = jnp.array(
+            [[-200.0, -201.0, -300.0, -jnp.inf], [200.0, 0.0, -1.0, -jnp.inf], [3.0] + [-jnp.inf] * 3, [-jnp.inf] * 4]
+        )
+        bias = jnp.array([0.0, 0.0, 0.0, 5.0])  # none that lifts an expert that a token cannot use
+        shares = gates(logits, bias, 2, gate=gate)
+        assert not np.any(shares[:, 3])
+        np.testing.assert_allclose(shares.sum(1), [1, 1, 1, 0], atol=1e-6)
+        np.testing.assert_allclose(shares[0, :2], np.exp([0, -1]) / (1 + np.exp(-1)), rtol=1e-5)
+        gradient = jax.grad(lambda logits: jnp.sum(gates(logits, bias, 2, gate=gate) ** 2))(logits)
+        assert np.all(np.isfinite(gradient))
+
+    def test_balance_is_of_the_sigmoids(self):
+        bias = jnp.zeros(EXPERTS)
+        moves = jax.jit(lambda logits, bias: quantile_bias(router_scores(logits, gate="sigmoid"), bias, K))
+        for _ in range(40):
+            bias = moves(SCORES, bias)
+        loads = np.sum(np.asarray(gates(SCORES, bias, K, gate="sigmoid")) > 0, 0)
+        assert np.abs(loads - TOKENS * K / EXPERTS).max() <= 2
+
+    @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+    @pytest.mark.parametrize("gate", ["softmax", "sigmoid"])
+    def test_low_precision_is_computed_in_float32(self, dtype, gate):
+        left, right = (jax.random.normal(jax.random.key(seed), (64, 64), dtype) for seed in range(2))
+        program = jax.jit(lambda a, b: gates(a @ b, self.BIAS, K, gate=gate), compiler_options=AS_USERS_DO)
+        actual, wide = program(left, right[:, :EXPERTS]), (left @ right[:, :EXPERTS]).astype(jnp.float32)
+        assert actual.dtype == dtype
+        np.testing.assert_array_equal(actual, gates(wide, self.BIAS, K, gate=gate).astype(dtype))
+
+    def test_arguments_are_named_as_the_caller_does(self, no_shape_checks):
+        with_words = partial(gates, SCORES, self.BIAS, 1)
+        for error, message, call in (
+            (TypeError, "logits must be floating point, got int32", lambda: gates(SCORES.astype(int), self.BIAS, 1)),
+            (ValueError, r"logits must be \(..., experts\) and bias", lambda: gates(SCORES, self.BIAS[:4], 1)),
+            (ValueError, 'gate must be "softmax" or "sigmoid", got .tanh.', lambda: with_words(gate="tanh")),
+            (ValueError, 'gate must be "softmax" or "sigmoid", got None', lambda: router_scores(SCORES, gate=None)),
+            (ValueError, "scale must be positive and finite, got 0", lambda: with_words(scale=0)),
+            (ValueError, "scale must be positive and finite, got nan", lambda: with_words(scale=np.nan)),
+            (TypeError, "scale must be a positive number, got '1'", lambda: with_words(scale="1")),
+            (TypeError, "scale must be a positive number, got", lambda: with_words(scale=jnp.ones(3))),
+            (ValueError, "k must be one number", lambda: gates(SCORES, self.BIAS, jnp.ones(16, int))),
+            (TypeError, "experts that a token chooses, got '2'", lambda: gates(SCORES, self.BIAS, "2")),
+            (TypeError, "experts that a token chooses, got None", lambda: quantile_bias(SCORES, self.BIAS, None)),
+            (ValueError, r"margins must be \(..., experts\)", lambda: bias_from_margins(SCORES, self.BIAS[:4], 1)),
+        ):
+            with pytest.raises(error, match=message):
+                call()
 
 
 def test_a_number_of_experts_may_be_an_array_that_is_known():
@@ -83,11 +308,13 @@ def test_a_batch_that_says_nothing_leaves_the_bias(tokens):
     np.testing.assert_array_equal(masked, bias)
 
 
-def test_an_expert_with_nan_stays_and_the_others_move():
-    scores = SCORES.copy()
+def test_nan_that_counts_leaves_the_bias():
+    scores, bias, others = SCORES[:9].copy(), jnp.linspace(-1, 1, EXPERTS), np.arange(9) != 3
+    expected = quantile_bias(scores, bias, K, where=others)
+    assert not np.array_equal(expected, bias)
     scores[3, 2] = np.nan
-    moved = step(scores, jnp.zeros(EXPERTS))
-    assert np.all(np.isfinite(moved))
+    np.testing.assert_array_equal(quantile_bias(scores, bias, K), bias)
+    np.testing.assert_array_equal(quantile_bias(scores, bias, K, where=others), expected)
 
 
 def test_the_bias_keeps_its_dtype(x64):

@@ -11,10 +11,10 @@ from softbin import budgets
 from softbin.adapters.learned_shares import logit_of_share
 from softbin.adapters.running_cutoffs import (
     RunningCutoffs,
-    gates,
     initial_cutoffs,
     keep_above,
     keep_largest,
+    track_largest,
 )
 from softbin.adapters.running_thresholds import (
     RunningThresholds,
@@ -23,11 +23,12 @@ from softbin.adapters.running_thresholds import (
     subtract_thresholds,
     update_thresholds,
 )
-from softbin.arguments import Count, check_temperature
+from softbin.arguments import Count
+from softbin.checks import check_floating, check_temperature
 from softbin.losses import Budget
 from softbin.operators import soft_binary_argmax
 from softbin.regularizers import Regularizer, euclidean
-from softbin.routing import check_experts, quantile_bias
+from softbin.routing import check_gate, check_router, gates, quantile_bias, router_scores
 
 
 class SoftBinaryArgmax(nn.Module):
@@ -101,6 +102,8 @@ class TopK(nn.Module):
       batch_axis_name: of mapped axes over which the groups are split.
       momentum: of the average, in [0, 1).
       shape: that of the cutoffs: the last dimensions of `x` without `axis`. The mean over the others counts.
+      magnitude: keep the `k` largest `|x|`, with their signs; at evaluation `|x| > cutoffs`.
+      exact: choose exactly `k` at evaluation too, the call's or the layer's, where otherwise a call's `k` does nothing.
       use_running_average: evaluation if true; here or in the call.
 
     Example:
@@ -119,6 +122,8 @@ class TopK(nn.Module):
     shape: tuple[int, ...] = ()
     axis_name: Any = None
     batch_axis_name: Any = None
+    magnitude: bool = False
+    exact: bool = False
     use_running_average: bool | None = None
 
     @nn.compact
@@ -132,9 +137,10 @@ class TopK(nn.Module):
     ) -> Float[Array, "*shape"]:
         """Keep; entries where `where` is false become 0, and all others are kept where there are fewer than `k`.
 
-        `k` in place of the layer's is for training only.
+        `k` is in place of the layer's, where one is chosen by: in training, and at evaluation with `exact`.
 
         Raises:
+          TypeError: `x` is not floating point, `where` is not boolean, or the momentum is no number.
           ValueError: the momentum is outside [0, 1), or the shape does not fit.
         """
         check_momentum(self.momentum)
@@ -142,12 +148,15 @@ class TopK(nn.Module):
         initial = initial_cutoffs(self.shape)
         cutoffs = self.variable("batch_stats", "cutoffs", lambda: initial.cutoffs)
         weight = self.variable("batch_stats", "weight", lambda: initial.weight)
+        k = self.k if k is None else k
         running = RunningCutoffs(cutoffs.value, weight.value)
-        if use_running_average or self.is_initializing():
-            return keep_above(x, running, axis=self.axis, where=where)
+        settings = {"axis": self.axis, "where": where, "magnitude": self.magnitude}
+        if self.is_initializing() or (use_running_average and not self.exact):
+            return keep_above(x, running, **settings)
+        if use_running_average:
+            return keep_largest(x, k, axis_name=self.axis_name, **settings)
         names = {"axis_name": self.axis_name, "batch_axis_name": self.batch_axis_name}
-        settings = {"axis": self.axis, "where": where, **names}
-        kept, running = keep_largest(x, self.k if k is None else k, running, self.momentum, **settings)
+        kept, running = track_largest(x, k, running, self.momentum, **settings, **names)
         cutoffs.value, weight.value = running
         return kept
 
@@ -159,6 +168,8 @@ class BalancedTopK(nn.Module):
 
     Attributes:
       k: how many experts a token has, whole, at least 1 and less than there are.
+      gate: `"softmax"`, or `"sigmoid"`.
+      scale: that the gates of a token add up to, positive.
       axis_name: mapped axes over which the tokens are split.
       use_running_average: evaluation if true; here or in the call.
 
@@ -173,6 +184,8 @@ class BalancedTopK(nn.Module):
     """
 
     k: int
+    gate: str = "softmax"
+    scale: int | float = 1.0
     axis_name: Any = None
     use_running_average: bool | None = None
 
@@ -187,15 +200,21 @@ class BalancedTopK(nn.Module):
         """The gates; tokens where `where` is false have none.
 
         Raises:
-          ValueError: `k` is less than 1, or not less than the number of experts.
+          TypeError: `k` or `scale` is no such number, or the logits are not floating point.
+          ValueError: `k` is less than 1, not whole, or not less than the number of experts; the gate is none of the
+            two; the scale is not positive; or the logits do not fit.
         """
+        check_gate(self.gate, self.scale)
+        check_floating("logits", logits)
         use_running_average = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
-        num_experts = jnp.shape(logits)[-1]
-        check_experts(num_experts, self.k)
-        bias = self.variable("batch_stats", "bias", lambda: jnp.zeros(num_experts, jnp.float32))
-        shares = gates(logits, bias.value, self.k, where=where)
+        experts = jnp.shape(logits)[-1:]
+        state = self.variable("batch_stats", "bias", lambda: jnp.zeros(experts, jnp.float32))
+        check_router(logits, state.value, self.k, where, name="logits")
+        bias = state.value.astype(jnp.float32)
+        shares = gates(logits, bias, self.k, gate=self.gate, scale=self.scale, where=where)
         if not (use_running_average or self.is_initializing()):
-            bias.value = quantile_bias(logits, bias.value, self.k, where=where, axis_name=self.axis_name)
+            scores = router_scores(logits, gate=self.gate)
+            state.value = quantile_bias(scores, bias, self.k, where=where, axis_name=self.axis_name)
         return shares
 
 
@@ -256,6 +275,7 @@ class DecisionThresholds(nn.Module):
         check_temperature(self.temperature)
         check_momentum(self.momentum)
         use_running_average = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
+        check_floating("logits", logits)
         logits = jnp.asarray(logits)
         initial = initial_thresholds(logits.shape[1:][-1:], self.regularizer)
         thresholds = self.variable("batch_stats", "thresholds", lambda: initial.thresholds)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 
@@ -11,10 +12,10 @@ from softbin import budgets
 from softbin.adapters.learned_shares import logit_of_share
 from softbin.adapters.running_cutoffs import (
     RunningCutoffs,
-    gates,
     initial_cutoffs,
     keep_above,
     keep_largest,
+    track_largest,
 )
 from softbin.adapters.running_thresholds import (
     RunningThresholds,
@@ -23,11 +24,12 @@ from softbin.adapters.running_thresholds import (
     subtract_thresholds,
     update_thresholds,
 )
-from softbin.arguments import Count, check_temperature
+from softbin.arguments import Count
+from softbin.checks import check_floating, check_temperature
 from softbin.losses import Budget
 from softbin.operators import soft_binary_argmax
 from softbin.regularizers import Regularizer, euclidean
-from softbin.routing import check_experts, quantile_bias
+from softbin.routing import check_experts, check_gate, check_router, gates, quantile_bias, router_scores
 
 
 class SoftBinaryArgmax(nnx.Module):
@@ -105,9 +107,14 @@ class TopK(nnx.Module):
     """A layer that keeps the `k` largest values, and at evaluation those above the cutoff that this took in training.
 
     In training it is `x * softbin.binary_argmax(x, k)`, and averages :func:`softbin.cutoff` into its `nnx.BatchStat`
-    `cutoffs`, in float32 whatever the values are. At evaluation (`model.eval()`, `use_running_average=True`) it keeps
-    `x > cutoffs`, so that no value depends on the others: the activation of a JumpReLU with that threshold. Before any
-    batch the cutoff is `-inf`.
+    `cutoffs`. At evaluation (`model.eval()`, `use_running_average=True`) it keeps `x > cutoffs`, so that no value
+    depends on the others: the activation of a JumpReLU with that threshold. Before any batch the cutoff is `-inf`.
+    Evaluation so has no `k`, and a call's `k` does nothing there: a forward pass may always hand on that of a schedule.
+    With `exact=True` evaluation chooses exactly `k` instead, the call's or the layer's, as training does.
+
+    The cutoffs are in float32 whatever the values are. Where a model was cast, state and all, the layer takes the state
+    as it is, and it is float32 again after the next step; but a scan refuses a carry that changes its dtype, so cast
+    what is trained alone, `nnx.state(model, nnx.Param)`.
 
     - `axis=-1`: the `k` largest latents of each example, as in a top-k sparse autoencoder.
     - `axis=None`, with `k` examples times as large or a share: of the whole batch, as in BatchTopK.
@@ -116,16 +123,18 @@ class TopK(nnx.Module):
 
     Args:
       k: how many to keep, whole, or a share of the entries that exist, such as `softbin.budgets.fraction(0.02)`. A call
-        may give another, traced too, so that a schedule can lower it.
+        may give another, traced too, so that a schedule can lower it: an array is rounded to the nearest whole number.
       axis, axis_name: as for :func:`softbin.binary_argmax`; `axis_name` is of mapped axes over which `axis` is split.
       batch_axis_name: of mapped axes over which the groups are split, such as the examples where `axis=-1`: all of
         them then have the mean cutoff of all.
       momentum: of the average, in [0, 1).
       shape: that of the cutoffs: the last dimensions of `x` without `axis`. The mean over the others counts.
+      magnitude: keep the `k` largest `|x|`, with their signs; at evaluation `|x| > cutoffs`.
+      exact: choose exactly `k` at evaluation too.
       use_running_average: evaluation if true; set by `model.train()` and `model.eval()`.
 
     Raises:
-      TypeError: `x` is not floating point, or `where` is not boolean.
+      TypeError: `x` is not floating point, `where` is not boolean, or the momentum is no number.
       ValueError: the momentum is outside [0, 1), or the shape does not fit.
 
     Example:
@@ -136,6 +145,8 @@ class TopK(nnx.Module):
       >>> layer.eval()
       >>> print(layer(jnp.array([[2.5, 1.9, 6.0]])))
       [[2.5 0.  6. ]]
+      >>> print(TopK(k=1, magnitude=True)(jnp.array([2.0, -3.0, 1.0])))
+      [ 0. -3.  0.]
 
     References:
       Gao et al., `Scaling and evaluating sparse autoencoders <https://arxiv.org/abs/2406.04093>`_, 2024; Bussmann et
@@ -152,6 +163,8 @@ class TopK(nnx.Module):
         shape: tuple[int, ...] = (),
         axis_name: Any = None,
         batch_axis_name: Any = None,
+        magnitude: bool = False,
+        exact: bool = False,
         use_running_average: bool = False,
     ):
         check_momentum(momentum)
@@ -163,6 +176,8 @@ class TopK(nnx.Module):
         self.momentum = momentum
         self.axis_name = axis_name
         self.batch_axis_name = batch_axis_name
+        self.magnitude = magnitude
+        self.exact = exact
         self.use_running_average = use_running_average
 
     def __call__(
@@ -175,15 +190,19 @@ class TopK(nnx.Module):
     ) -> Float[Array, "*shape"]:
         """Keep; entries where `where` is false become 0, and all others are kept where there are fewer than `k`.
 
-        `k` in place of the layer's is for training only.
+        `k` is in place of the layer's, where one is chosen by: in training, and at evaluation with `exact`.
         """
+        k = self.k if k is None else k
         running = RunningCutoffs(self.cutoffs[...], self.weight[...])
+        settings = {"axis": self.axis, "where": where, "magnitude": self.magnitude}
         if self.use_running_average if use_running_average is None else use_running_average:
-            return keep_above(x, running, axis=self.axis, where=where)
+            if self.exact:
+                return keep_largest(x, k, axis_name=self.axis_name, **settings)
+            return keep_above(x, running, **settings)
         names = {"axis_name": self.axis_name, "batch_axis_name": self.batch_axis_name}
-        settings = {"axis": self.axis, "where": where, **names}
-        kept, running = keep_largest(x, self.k if k is None else k, running, self.momentum, **settings)
-        self.cutoffs[...], self.weight[...] = running
+        kept, running = track_largest(x, k, running, self.momentum, **settings, **names)
+        _keep(self.cutoffs, running.cutoffs)
+        _keep(self.weight, running.weight)
         return kept
 
     def set_view(self, use_running_average: bool | None = None):
@@ -195,16 +214,28 @@ class TopK(nnx.Module):
 class BalancedTopK(nnx.Module):
     """A router that sends each token to `k` experts, and balances their load without an auxiliary loss.
 
-    The gates are the softmax over the `k` experts with the largest `logits + bias`, and 0 for the others. In training
+    The gates are those of :func:`softbin.routing.gates`: the softmax over the `k` experts with the largest
+    `logits + bias`, or their sigmoids, normalised, where the bias is added to these; and 0 for the others. In training
     the `nnx.BatchStat` `bias` then makes a step of :func:`softbin.routing.quantile_bias`, for the next batch; at
     evaluation (`model.eval()`, `use_running_average=True`) it stays. The bias chooses, and neither scales the gates nor
-    has a gradient.
+    has a gradient. A token cannot use an expert whose logit is `-inf`.
+
+    The bias is in float32, also in a model that was cast, as the cutoffs of :class:`TopK` are. Where a step works
+    through microbatches, the layer would move after each: use :func:`softbin.routing.gates` with a bias of your own,
+    and :func:`softbin.routing.margins`.
 
     Args:
       num_experts: how many there are.
       k: how many experts a token has, whole, at least 1 and less than there are.
+      gate: `"softmax"`, or `"sigmoid"`.
+      scale: that the gates of a token add up to, positive.
       axis_name: mapped axes over which the tokens are split.
       use_running_average: evaluation if true; set by `model.train()` and `model.eval()`.
+
+    Raises:
+      TypeError: `num_experts`, `k` or `scale` is no such number, or the logits are not floating point.
+      ValueError: `k` is less than 1, not whole, or not less than `num_experts`; the gate is none of the two; the scale
+        is not positive; or the logits do not fit.
 
     Example:
       >>> logits = jnp.array([[3.0, 1.0, 0.0], [2.0, 1.5, 0.1], [4.0, 1.0, 3.0]])
@@ -217,10 +248,23 @@ class BalancedTopK(nnx.Module):
       constant; here by quantiles, as :func:`softbin.routing.quantile_bias` says.
     """
 
-    def __init__(self, num_experts: int, k: int, *, axis_name: Any = None, use_running_average: bool = False):
+    def __init__(
+        self,
+        num_experts: int,
+        k: int,
+        *,
+        gate: str = "softmax",
+        scale: int | float = 1.0,
+        axis_name: Any = None,
+        use_running_average: bool = False,
+    ):
+        _check_size("num_experts", num_experts)
         check_experts(num_experts, k)
+        check_gate(gate, scale)
         self.bias = nnx.BatchStat(jnp.zeros(num_experts, jnp.float32))
         self.k = k
+        self.gate = gate
+        self.scale = scale
         self.axis_name = axis_name
         self.use_running_average = use_running_average
 
@@ -232,9 +276,13 @@ class BalancedTopK(nnx.Module):
         use_running_average: bool | None = None,
     ) -> Float[Array, "*tokens experts"]:
         """The gates; tokens where `where` is false have none."""
-        shares = gates(logits, self.bias[...], self.k, where=where)
+        bias = self.bias[...]
+        check_router(logits, bias, self.k, where, name="logits")
+        bias = bias.astype(jnp.float32)
+        shares = gates(logits, bias, self.k, gate=self.gate, scale=self.scale, where=where)
         if not (self.use_running_average if use_running_average is None else use_running_average):
-            self.bias[...] = quantile_bias(logits, self.bias[...], self.k, where=where, axis_name=self.axis_name)
+            scores = router_scores(logits, gate=self.gate)
+            _keep(self.bias, quantile_bias(scores, bias, self.k, where=where, axis_name=self.axis_name))
         return shares
 
     def set_view(self, use_running_average: bool | None = None):
@@ -253,7 +301,8 @@ class DecisionThresholds(nnx.Module):
 
     The average has no bias towards its start: after one batch it is that batch's thresholds, and before any the
     logits pass unchanged. Thresholds of the whole training set, from :func:`softbin.decision_thresholds`, are those of
-    the final model; these lag behind it by about `1 / (1 - momentum)` batches, and cost no pass over the data.
+    the final model; these lag behind it by about `1 / (1 - momentum)` batches, and cost no pass over the data. They are
+    in float32, also in a model that was cast, as the cutoffs of :class:`TopK` are.
 
     Args:
       num_classes: C for logits (..., C); None for a binary problem with logits (n,).
@@ -289,6 +338,8 @@ class DecisionThresholds(nnx.Module):
         budgets.check_budget(budget)
         check_temperature(temperature)
         check_momentum(momentum)
+        if num_classes is not None:
+            _check_size("num_classes", num_classes)
         initial = initial_thresholds(() if num_classes is None else (num_classes,), regularizer)
         self.thresholds = nnx.BatchStat(initial.thresholds)
         self.weight = nnx.BatchStat(initial.weight)
@@ -309,6 +360,7 @@ class DecisionThresholds(nnx.Module):
         use_running_average: bool | None = None,
     ) -> Float[Array, "*shape"]:
         """Track or apply; `labels`, `where` and `weights` as for :func:`softbin.loss`, in training only."""
+        check_floating("logits", logits)
         logits = jnp.asarray(logits)
         if self.use_running_average if use_running_average is None else use_running_average:
             return subtract_thresholds(logits, self.thresholds[...], self.temperature, self.regularizer)
@@ -324,10 +376,26 @@ class DecisionThresholds(nnx.Module):
             regularizer=self.regularizer,
             axis_name=self.axis_name,
         )
-        self.thresholds[...], self.weight[...] = running
+        _keep(self.thresholds, running.thresholds)
+        _keep(self.weight, running.weight)
         return logits
 
     def set_view(self, use_running_average: bool | None = None):
         """For `nnx.view`, as in `nnx.BatchNorm`."""
         if use_running_average is not None:
             self.use_running_average = use_running_average
+
+
+def _check_size(name: str, size: Any) -> None:
+    if isinstance(size, bool) or not isinstance(size, int | np.integer):
+        raise TypeError(f"{name} must be a whole number, got {budgets.brief(size)}")
+    if size < 1:
+        raise ValueError(f"{name} must be at least 1, got {size}")
+
+
+def _keep(variable: nnx.Variable, value: Array) -> None:
+    """Keep a value in its own dtype, where `variable[...] = value` has that of the variable."""
+    if hasattr(variable, "set_value"):
+        variable.set_value(value)
+    else:  # an older flax
+        variable.value = value

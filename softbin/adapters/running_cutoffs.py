@@ -1,21 +1,27 @@
 """Running cutoffs as pure functions: what the Flax layers keep as state that choose the largest in training."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from softbin import meshes
 from softbin.adapters.running_thresholds import average_in
-from softbin.arguments import check_floating, check_mask, computed_in, groups_along
-from softbin.budgets import Share
+from softbin.arguments import as_computed, checked_count, groups_along
+from softbin.budgets import brief
+from softbin.checks import check_axis_name, check_entries
 from softbin.hard_choices import binary_argmax, cutoff
-from softbin.routing import check_router
 
 
 class RunningCutoffs(NamedTuple):
-    """An exponential average of the cutoffs of the batches so far, without the bias of its start, in float32.
+    """An exponential average of the cutoffs of the batches so far, without the bias of its start.
+
+    In float32: a state that was cast is read as it is, and comes back in float32.
 
     Attributes:
       cutoffs: of the choices; `-inf` before any batch, which takes all.
@@ -28,70 +34,93 @@ class RunningCutoffs(NamedTuple):
 
 def initial_cutoffs(shape: tuple[int, ...]) -> RunningCutoffs:
     """Before any batch."""
+    if not isinstance(shape, Sequence) or not all(isinstance(size, int | np.integer) and size >= 0 for size in shape):
+        raise TypeError(f"shape must be that of the cutoffs, a tuple of whole numbers such as (8,), got {brief(shape)}")
     return RunningCutoffs(jnp.full(shape, -jnp.inf, jnp.float32), jnp.zeros(shape, jnp.float32))
 
 
-def keep_largest(
-    values, k, running: RunningCutoffs, momentum, *, axis, where, axis_name, batch_axis_name
-) -> tuple[Array, RunningCutoffs]:
-    """The `k` largest of each group, zeros elsewhere, and the average with their cutoffs.
+def keep_largest(values, k, *, axis, where, axis_name, magnitude=False) -> Array:
+    """The `k` largest of each group, by magnitude if asked for, and zeros elsewhere.
 
-    All of a group that has not so many entries are kept. A group that is chosen none or all of says nothing about the
-    cutoff. Where there are more groups than cutoffs, the mean of their cutoffs counts.
+    All of a group that has not so many entries are kept.
     """
-    groups = _checked(values, running, axis, where)
-    values = jnp.asarray(values)
-    if where is not None and not isinstance(k, Share):
-        count = jnp.sum(jnp.broadcast_to(where, values.shape), groups, dtype=jnp.int32)
-        k = jnp.minimum(jnp.asarray(k, jnp.int32), count if axis_name is None else lax.psum(count, axis_name))
-    settings = {"axis": axis, "where": where, "axis_name": axis_name}
-    chosen = binary_argmax(values, k, **settings)
-    kept = jnp.where(chosen > 0, values, 0 * chosen)  # NaN where the choice is
+    settings = {"axis": _checked(values, axis, where, k), "axis_name": axis_name, "magnitude": magnitude}
+    check_axis_name(axis_name)
+    return meshes.run_with_k(partial(_kept, **settings), lambda spec: spec, k, values, where)
 
-    found = cutoff(lax.stop_gradient(values), k, **settings).astype(jnp.float32)
-    over = tuple(range(found.ndim - running.cutoffs.ndim))
+
+def track_largest(
+    values, k, running: RunningCutoffs, momentum, *, axis, where, axis_name, batch_axis_name, magnitude=False
+) -> tuple[Array, RunningCutoffs]:
+    """`keep_largest`, and the average with the cutoffs of its choices.
+
+    A group that is chosen none or all of says nothing about the cutoff. Where there are more groups than cutoffs, the
+    mean of their cutoffs counts.
+    """
+    settings = {"axis": _checked(values, axis, where, k, running), "axis_name": axis_name, "magnitude": magnitude}
+    check_axis_name(axis_name)
+    check_axis_name(batch_axis_name, "batch_axis_name")
+    state = jax.tree.map(meshes.spec_of, running)
+
+    def track(values, running, where, *, k):
+        kept, found = _kept(values, where, k=k, **settings), _cutoffs(values, where, k=k, **settings)
+        return kept, _averaged(running, found, momentum, batch_axis_name)
+
+    kept, moved = meshes.run_with_k(track, lambda spec: (spec, state), k, values, running, where)
+    return kept, meshes.placed_as(moved, running)
+
+
+def keep_above(values, running: RunningCutoffs, *, axis, where, magnitude=False) -> Array:
+    """The values above the cutoffs, or those whose magnitude is, and NaN; zeros elsewhere."""
+    settings = {"axis": _checked(values, axis, where, None, running), "magnitude": magnitude}
+    return meshes.run(_above, lambda spec: spec, values, running.cutoffs, where, **settings)
+
+
+def _kept(values, where, *, k, axis, axis_name, magnitude):
+    ranked = _ranked(values, magnitude)
+    chosen = binary_argmax(ranked, k, axis=axis, where=where, axis_name=axis_name)
+    return jnp.where(chosen > 0, values, 0 * chosen)  # NaN where the choice is
+
+
+def _cutoffs(values, where, *, k, axis, axis_name, magnitude):
+    ranked = _ranked(values, magnitude)
+    return cutoff(ranked, k, axis=axis, where=where, axis_name=axis_name).astype(jnp.float32)
+
+
+def _averaged(running: RunningCutoffs, found, momentum, batch_axis_name) -> RunningCutoffs:
+    cutoffs, weight = (jnp.asarray(part).astype(jnp.float32) for part in running)
+    over = tuple(range(found.ndim - cutoffs.ndim))
     finite = jnp.isfinite(found)
     count = jnp.sum(finite, over, dtype=jnp.float32)
     count = count if batch_axis_name is None else lax.psum(count, batch_axis_name)
     now = jnp.sum(jnp.where(finite, found, 0) / jnp.maximum(count, 1), over)
     now = now if batch_axis_name is None else lax.psum(now, batch_axis_name)
-    before = jnp.where(running.weight > 0, running.cutoffs, 0)
-    average, weight = average_in(before, running.weight, now, count > 0, momentum)
-    return kept, RunningCutoffs(jnp.where(weight > 0, average, -jnp.inf), weight)
+    average, weight = average_in(jnp.where(weight > 0, cutoffs, 0), weight, now, count > 0, momentum)
+    return RunningCutoffs(jnp.where(weight > 0, average, -jnp.inf), weight)
 
 
-def keep_above(values, running: RunningCutoffs, *, axis, where) -> Array:
-    """The values above the cutoffs, and NaN; zeros elsewhere."""
-    axes = _checked(values, running, axis, where)
-    values = jnp.asarray(values)
-    shape = tuple(size for place, size in enumerate(values.shape) if place not in axes)
-    dtype = computed_in(values)
-    cutoffs = jnp.expand_dims(jnp.broadcast_to(running.cutoffs, shape), axes).astype(dtype)
-    above = ~(values.astype(dtype) <= cutoffs)
+def _above(values, cutoffs, where, *, axis, magnitude):
+    values, computed = jnp.asarray(values), as_computed(values)
+    computed = jnp.abs(computed) if magnitude else computed
+    shape = tuple(size for place, size in enumerate(values.shape) if place not in axis)
+    cutoffs = jnp.expand_dims(jnp.broadcast_to(cutoffs, shape), axis).astype(computed.dtype)
+    above = ~(computed <= cutoffs)
     return jnp.where(above if where is None else above & where, values, 0)
 
 
-def _checked(values, running: RunningCutoffs, axis, where) -> tuple[int, ...]:
+def _ranked(values, magnitude):
+    """What is ranked, in its own dtype: as if it came from another program, in which nothing has more digits."""
+    ranked = lax.stop_gradient(as_computed(values).astype(jnp.result_type(values)))
+    return jnp.abs(ranked) if magnitude else ranked
+
+
+def _checked(values, axis, where, k, running: RunningCutoffs | None = None) -> tuple[int, ...]:
     """The axes of the groups."""
-    check_floating("x", values)
-    check_mask(where)
-    axes = groups_along(axis, values, name="x").axes
-    groups = tuple(size for place, size in enumerate(jnp.shape(values)) if place not in axes)
-    shape = running.cutoffs.shape
-    if groups[len(groups) - len(shape) :] != shape:
-        raise ValueError(f"groups with shape {groups} do not fit cutoffs with shape {shape}")
-    return axes
-
-
-def gates(logits, bias, k, *, where) -> Array:
-    """The softmax over the `k` experts with the largest `logits + bias`; 0 for the others and for masked tokens."""
-    check_router(logits, bias, k, where)
-    logits = jnp.asarray(logits)
-    if where is not None:
-        where = jnp.asarray(where)[..., None]
-        logits = jnp.where(where, logits, 0)
-    dtype = computed_in(logits)
-    chosen = binary_argmax(lax.stop_gradient(logits.astype(dtype) + bias.astype(dtype)), k)
-    shares = jax.nn.softmax(logits, where=chosen > 0)
-    shares = jnp.where(jnp.isnan(chosen), chosen.astype(shares.dtype), shares)
-    return shares if where is None else jnp.where(where, shares, 0)
+    groups = groups_along(axis, values, name="x")
+    check_entries("x", values, where, None, groups)
+    if k is not None:
+        checked_count(k, "x", values, groups)
+    shape = groups.without(jnp.shape(values))
+    if running is not None and shape[len(shape) - jnp.ndim(running.cutoffs) :] != jnp.shape(running.cutoffs):
+        raise ValueError(f"groups with shape {shape} do not fit cutoffs with shape {jnp.shape(running.cutoffs)}")
+    return groups.axes

@@ -2,17 +2,24 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from softbin.batches import batch_budget, batch_size, prepare_batch, prepare_targets
+from softbin import meshes
+from softbin.arguments import as_computed
+from softbin.batches import as_argument, batch_budget, batch_size, prepare_batch, prepare_targets, run_with_budget
+from softbin.budgets import brief
+from softbin.checks import check_regularizer
 from softbin.decisions import decision_thresholds
 from softbin.regularizers import Regularizer
 
 
 class RunningThresholds(NamedTuple):
     """An exponential average of the thresholds of the batches so far, without the bias of its start.
+
+    In float32: a state that was cast is read as it is, and comes back in float32.
 
     Attributes:
       thresholds: `λ` per class, or of shape () for a binary problem.
@@ -25,12 +32,17 @@ class RunningThresholds(NamedTuple):
 
 def initial_thresholds(shape: tuple[int, ...], regularizer: Regularizer) -> RunningThresholds:
     """Before any batch: the thresholds that leave logits as they are."""
+    check_regularizer(regularizer)
     return RunningThresholds(jnp.full(shape, -_half(regularizer), jnp.float32), jnp.zeros(shape, jnp.float32))
 
 
 def check_momentum(momentum: int | float) -> None:
     """At 1 the average would never move."""
-    if not 0 <= momentum < 1:
+    try:
+        valid = 0 <= momentum < 1
+    except (TypeError, ValueError):  # neither what is no number, nor one that is not known yet
+        raise TypeError(f"momentum must be a known number in [0, 1), got {brief(momentum)}") from None
+    if not valid:
         raise ValueError(f"momentum must be in [0, 1), got {momentum}")
 
 
@@ -42,18 +54,27 @@ def update_thresholds(
     A batch says nothing about a class of which its budget takes none or all (under `label_count`, a class that it
     does not hold): any threshold beyond the logits would do. Such a class keeps what it has.
     """
+    shape = jnp.shape(running.thresholds)
+    if jnp.shape(logits)[1:][-1:] != shape:
+        raise ValueError(f"logits with shape {jnp.shape(logits)} do not fit thresholds with shape {shape}")
     logits = lax.stop_gradient(jnp.asarray(logits))
-    shape = running.thresholds.shape
-    if logits.shape[1:][-1:] != shape:
-        raise ValueError(f"logits with shape {logits.shape} do not fit thresholds with shape {shape}")
-    batch = prepare_batch(logits, where, weights, axis_name)
-    targets = None if labels is None else prepare_targets(labels, logits, batch)
-    k = jnp.broadcast_to(batch_budget(batch, targets, budget), shape or (1,)).reshape(shape)
-    determined = (k > 0) & (k < batch_size(batch))
     now = decision_thresholds(
         logits, labels, budget=budget, where=where, weights=weights, axis_name=axis_name, **keywords
     )
-    return RunningThresholds(*average_in(running.thresholds, running.weight, now, determined, momentum))
+    budget = as_argument(budget, (logits, labels, where, weights))
+
+    def update(logits, labels, budget, where, weights, running, now):
+        batch = prepare_batch(logits, where, weights, axis_name)
+        targets = None if labels is None else prepare_targets(labels, logits, batch)
+        k = jnp.broadcast_to(batch_budget(batch, targets, budget), shape or (1,)).reshape(shape)
+        determined = (k > 0) & (k < batch_size(batch))
+        average, weight, now = (jnp.asarray(part).astype(jnp.float32) for part in (*running, now))
+        return RunningThresholds(*average_in(average, weight, now, determined, momentum))
+
+    state = jax.tree.map(meshes.spec_of, running)
+    arrays = logits, labels, budget, where, weights, running, now
+    moved = run_with_budget(update, lambda spec: state, budget, *arrays)
+    return meshes.placed_as(moved, running)
 
 
 def average_in(average, weight, now, determined, momentum) -> tuple[Array, Array]:
@@ -65,11 +86,19 @@ def average_in(average, weight, now, determined, momentum) -> tuple[Array, Array
 
 def subtract_thresholds(logits, thresholds, temperature, regularizer: Regularizer) -> Array:
     """`τ (x/τ - λ - ψ⁻¹(1/2))`: logits to decide on as usual, by argmax, or by their sign where classes are binary."""
-    logits = jnp.asarray(logits)
-    shift = temperature * (thresholds + _half(regularizer))
-    return (logits - shift).astype(logits.dtype)
+    if jnp.shape(thresholds) not in ((), jnp.shape(logits)[-1:]):
+        raise ValueError(
+            f"logits with shape {jnp.shape(logits)} do not fit thresholds with shape {jnp.shape(thresholds)}"
+        )
+
+    def subtract(logits, thresholds):
+        wide = as_computed(logits)
+        half = _half(regularizer).astype(wide.dtype)
+        return (wide - temperature * (jnp.asarray(thresholds).astype(wide.dtype) + half)).astype(logits.dtype)
+
+    return meshes.run(subtract, lambda spec: spec, jnp.asarray(logits), thresholds)
 
 
 def _half(regularizer: Regularizer):
-    half = jnp.full((), 0.5)
+    half = jnp.full((), 0.5, jnp.float32)
     return regularizer.inverse_link(half, half)

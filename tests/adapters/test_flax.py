@@ -11,12 +11,13 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from flax import linen, nnx
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import softbin
 from softbin.adapters import flax_linen, flax_nnx
 from softbin.experiments.common import data
 from softbin.experiments.common.mlp import mlp
+from tests.compiling import AS_USERS_DO
 
 SCORES = jax.random.normal(jax.random.key(0), (4, 7))
 LOGITS = jax.random.normal(jax.random.key(1), (64, 5)) + jnp.arange(5.0)
@@ -180,6 +181,45 @@ def make_layer(request):
     return request.param
 
 
+def in_bfloat16(state):
+    """What casts a model, state and all, leaves."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), state)
+
+
+def dtypes(state):
+    return {leaf.dtype for leaf in jax.tree.leaves(state)}
+
+
+LAYERS = {
+    "TopK": ((), {"k": 20, "axis": 0, "shape": (8,), "momentum": 0.5}),
+    "BalancedTopK": ((8,), {"k": 2}),
+}
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+@pytest.mark.parametrize("name", LAYERS)
+class TestMeshes:
+    """Experts sharded, or tokens and experts; the state whole, or sharded."""
+
+    X = jnp.tile(LOGITS, 2)[:, :8] + jnp.arange(8.0) / 8
+
+    def test_state_comes_back_as_it_was(self, make_layer, kind, name):
+        sizes, options = LAYERS[name]
+        layer = make_layer(name, self.X, *sizes, **options)
+        kept, moved = layer.train(layer.start, self.X)
+        mesh = jax.make_mesh((2, 4), ("tokens", "experts"), axis_types=(kind,) * 2)
+        for axes, of_state in (((None, "experts"), (None,)), (("tokens", "experts"), ("experts",))):
+            x = jax.device_put(self.X, NamedSharding(mesh, PartitionSpec(*axes)))
+            expected = NamedSharding(mesh, PartitionSpec(*of_state))
+            state = jax.device_put(layer.start, expected)
+            for train in (layer.train, jax.jit(layer.train)):
+                actual, after = train(state, x)
+                chex.assert_trees_all_close((actual, after), (kept, moved), atol=1e-5)
+                if train is layer.train or kind == AxisType.Explicit:
+                    assert all(leaf.sharding.is_equivalent_to(expected, leaf.ndim) for leaf in jax.tree.leaves(after))
+            np.testing.assert_allclose(layer.evaluate(moved, x), layer.evaluate(moved, self.X), atol=1e-6)
+
+
 class TestTopK:
     @pytest.mark.parametrize(("axis", "shape", "k"), [(-1, (), 2), (None, (), 90), (0, (5,), 20), (1, (64,), 2)])
     def test_keeps_the_largest_in_training_and_what_is_above_their_mean_cutoff_afterwards(
@@ -211,6 +251,104 @@ class TestTopK:
         for _ in range(3000):
             _, state = train(state, x, k=51)
         assert 51 <= jnp.count_nonzero(layer.evaluate(state, x)) < before
+
+    def test_a_schedule_that_is_traced_and_not_whole_is_rounded(self, make_layer):
+        layer = make_layer("TopK", LOGITS, k=100, axis=None)
+        schedule = optax.linear_schedule(64, 8, 100)  # 63.44 after a step
+        train = jax.jit(lambda state, step: layer.train(state, LOGITS, k=schedule(step)))
+        for step in (0, 1, 25):
+            kept, state = train(layer.start, step)
+            assert jnp.count_nonzero(kept) == jnp.round(schedule(step))
+            eager, _ = layer.train(layer.start, LOGITS, k=schedule(step))
+            np.testing.assert_array_equal(kept, eager)
+            expected = softbin.cutoff(LOGITS, int(jnp.round(schedule(step))), axis=None)
+            np.testing.assert_allclose(jax.tree.leaves(state)[0], expected, rtol=1e-6)
+        kept, _ = layer.train(layer.start, LOGITS, k=jnp.float32(3.6), where=LOGITS < 3)
+        assert jnp.count_nonzero(kept) == 4
+        with pytest.raises(ValueError, match=r"k must be whole, got 3.6"):
+            layer.train(layer.start, LOGITS, k=3.6, where=LOGITS < 3)
+
+    def test_magnitudes_are_kept_with_their_signs(self, make_layer):
+        x = LOGITS - 2
+        layer = make_layer("TopK", x, k=2, magnitude=True, momentum=0.5)
+        kept, state = layer.train(layer.start, x)
+        np.testing.assert_array_equal(kept, x * softbin.binary_argmax(jnp.abs(x), 2))
+        assert (kept < 0).any()
+        cutoff = jnp.mean(softbin.cutoff(jnp.abs(x), 2))
+        np.testing.assert_allclose(layer.evaluate(state, x), x * (jnp.abs(x) > cutoff), atol=1e-6)
+        gradient = jax.grad(lambda x: jnp.sum(layer.train(layer.start, x)[0]))(x)
+        np.testing.assert_array_equal(gradient, kept != 0)
+
+    def test_evaluation_is_by_the_cutoff_or_exact(self, make_layer):
+        by_cutoff, exact = (make_layer("TopK", LOGITS, k=2, exact=exact) for exact in (False, True))
+        _, state = exact.train(exact.start, LOGITS)
+        chosen = exact.evaluate(state, LOGITS + 1)
+        np.testing.assert_array_equal(chosen, (LOGITS + 1) * softbin.binary_argmax(LOGITS, 2))
+        np.testing.assert_array_equal(jnp.count_nonzero(exact.evaluate(state, LOGITS, k=jnp.float32(2.6)), -1), 3)
+        for each in (by_cutoff, exact):  # the state is the same
+            chex.assert_trees_all_close(each.train(each.start, LOGITS)[1], state)
+        above = by_cutoff.evaluate(state, LOGITS)
+        np.testing.assert_array_equal(by_cutoff.evaluate(state, LOGITS, k=1), above)
+        assert (jnp.count_nonzero(above, -1) != 2).any()
+
+    def test_the_average_does_not_stall_in_a_model_that_was_cast(self, make_layer):
+        layer = make_layer("TopK", LOGITS, k=2)
+        _, state = layer.train(layer.start, 0.85 * LOGITS)
+        train = jax.jit(layer.train)
+        state = in_bfloat16(state)
+        for _ in range(1200):
+            _, state = train(state, LOGITS)
+        assert dtypes(state) == {jnp.dtype(jnp.float32)}
+        expected = jnp.mean(softbin.cutoff(LOGITS, 2))
+        np.testing.assert_allclose(jax.tree.leaves(state)[0], expected, rtol=1e-4)
+        with pytest.raises(TypeError, match="carry"):  # of a scan, whose dtype cannot change
+            jax.lax.scan(lambda state, x: layer.train(state, x)[::-1], in_bfloat16(state), LOGITS[None])
+
+    @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+    def test_chooses_as_many_of_what_the_same_program_computes(self, make_layer, dtype):
+        left, right = (jax.random.normal(jax.random.key(seed), (128, 128), dtype) for seed in range(2))
+        layer = make_layer("TopK", left, k=20, axis=0, shape=(128,), momentum=0.0)
+
+        @partial(jax.jit, compiler_options=AS_USERS_DO)
+        def program(state, left, right):
+            x = left @ right
+            kept, state = layer.train(state, x)
+            return x, kept, state
+
+        x, kept, state = program(layer.start, left, right)
+        np.testing.assert_array_equal(jnp.count_nonzero(kept, 0), 20)
+        ordered = jnp.sort(x.astype(jnp.float32), 0)
+        tied = ordered[-20] == ordered[-21]
+
+        @partial(jax.jit, compiler_options=AS_USERS_DO)
+        def evaluated(left, right):
+            return layer.train(state, left @ right, use_running_average=True)[0]
+
+        above = jnp.count_nonzero(evaluated(left, right), 0)
+        np.testing.assert_array_equal(above[~tied], 20)
+
+    def test_arguments_are_named_as_the_caller_does(self, make_layer, no_shape_checks):
+        layer = make_layer("TopK", LOGITS, k=2)
+        for error, message, keywords in (
+            (
+                ValueError,
+                r"where with shape \(3,\) does not broadcast to x with shape \(64, 5\)",
+                {"where": jnp.ones(3, bool)},
+            ),
+            (TypeError, "where must be boolean", {"where": jnp.ones((64, 5))}),
+            (ValueError, r"k with shape \(3,\) does not broadcast to \(64,\), the shape of x", {"k": jnp.ones(3, int)}),
+            (ValueError, r"k with shape \(2,\) does not broadcast to", {"k": softbin.budgets.prior([0.1, 0.2])}),
+            (ValueError, "k must be whole, got 2.5", {"k": 2.5}),
+            (ValueError, "k must be at most n = 5", {"k": 7}),
+        ):
+            with pytest.raises(error, match=message):
+                layer.train(layer.start, LOGITS, **keywords)
+        with pytest.raises(ValueError, match=r"x with shape \(64, 0\) is empty along \(1,\)"):
+            layer.train(layer.start, LOGITS[:, :0])
+        with pytest.raises(TypeError, match=r"momentum must be a known number in \[0, 1\), got '0.9'"):
+            make_layer("TopK", LOGITS, k=2, momentum="0.9")
+        with pytest.raises(TypeError, match="shape must be that of the cutoffs, a tuple of whole numbers"):
+            make_layer("TopK", LOGITS, k=2, shape=("a",))
 
     def test_masked_entries_are_never_kept_and_a_choice_of_all_sets_no_cutoff(self, make_layer):
         where = LOGITS < 3
@@ -310,6 +448,47 @@ class TestBalancedTopK:
         np.testing.assert_array_equal(jnp.count_nonzero(shares, 1), 2)
         assert jnp.all(jnp.isnan(layer.train(state, wrong)[0][0]))
 
+    @pytest.mark.parametrize("gate", ["softmax", "sigmoid"])
+    def test_balances_what_it_chooses_by(self, make_layer, gate):
+        layer = make_layer("BalancedTopK", LOGITS, 5, k=2, gate=gate, scale=2.5)
+        state = layer.start
+        for _ in range(20):
+            shares, state = layer.train(state, LOGITS)
+        np.testing.assert_allclose(shares.sum(1), 2.5, rtol=1e-6)
+        loads = jnp.count_nonzero(layer.evaluate(state, LOGITS), 0)
+        assert jnp.abs(loads - 64 * 2 / 5).max() <= 2
+        (bias,) = jax.tree.leaves(state)
+        expected = softbin.routing.gates(LOGITS, bias, 2, gate=gate, scale=2.5)
+        np.testing.assert_array_equal(layer.evaluate(state, LOGITS), expected)
+
+    def test_the_bias_is_in_float32_in_a_model_that_was_cast(self, make_layer):
+        layer = make_layer("BalancedTopK", LOGITS, 5, k=2)
+        _, state = layer.train(layer.start, LOGITS)
+        shares, moved = jax.jit(layer.train)(in_bfloat16(state), LOGITS.astype(jnp.bfloat16))
+        assert dtypes(moved) == {jnp.dtype(jnp.float32)}
+        assert shares.dtype == jnp.bfloat16
+
+    def test_arguments_are_named_as_the_caller_does(self, make_layer, no_shape_checks):
+        for error, message, options in (
+            (TypeError, "k must be the number of experts that a token chooses, got '2'", {"k": "2"}),
+            (TypeError, "k must be the number of experts that a token chooses, got None", {"k": None}),
+            (ValueError, "k must be whole, got 2.5", {"k": 2.5}),
+            (ValueError, "k must be one number, for all tokens", {"k": np.array([1, 2])}),
+            (ValueError, 'gate must be "softmax" or "sigmoid", got .relu.', {"k": 2, "gate": "relu"}),
+            (ValueError, "scale must be positive and finite, got -1", {"k": 2, "scale": -1}),
+        ):
+            with pytest.raises(error, match=message):
+                make_layer("BalancedTopK", LOGITS, 5, **options)
+        layer = make_layer("BalancedTopK", LOGITS, 5, k=2)
+        with pytest.raises(TypeError, match="logits must be floating point, got int32"):
+            layer.train(layer.start, LABELS[:, None] * jnp.ones(5, int))
+        with pytest.raises(ValueError, match=r"logits must be \(..., experts\)"):
+            layer.train(layer.start, LOGITS[0])
+        with pytest.raises(TypeError, match="num_experts must be a whole number, got '5'"):
+            flax_nnx.BalancedTopK("5", 2)
+        with pytest.raises(TypeError, match="num_classes must be a whole number"):
+            flax_nnx.DecisionThresholds(2.5, temperature=1.0)
+
     def test_the_number_of_experts_is_checked(self, make_layer):
         with pytest.raises(ValueError, match="less than the number of experts, 5, got 5"):
             make_layer("BalancedTopK", LOGITS, 5, k=5)
@@ -393,12 +572,60 @@ class TestDecisionThresholds:
 
         np.testing.assert_array_equal(jax.grad(through)(LOGITS), np.ones_like(LOGITS))
 
-    def test_low_precision_logits_keep_their_dtype(self, make_tracker):
+    def test_thresholds_are_in_float32_in_a_model_that_was_cast(self, make_tracker):
         tracker = make_tracker(5, **OPTIONS)
-        logits = LOGITS.astype(jnp.bfloat16)
-        passed, state = tracker.train(tracker.start, logits, LABELS)
-        assert passed.dtype == tracker.evaluate(state, logits).dtype == jnp.bfloat16
-        assert tracker.thresholds(state).dtype == jnp.float32
+        _, state = tracker.train(tracker.start, 0.85 * LOGITS, LABELS)
+        train = jax.jit(tracker.train)
+        state = in_bfloat16(state)
+        for _ in range(150):
+            _, state = train(state, LOGITS, LABELS)
+        assert dtypes(state) == {jnp.dtype(jnp.float32)}
+        expected = softbin.decision_thresholds(LOGITS, LABELS, **OPTIONS)
+        np.testing.assert_allclose(tracker.thresholds(state), expected, rtol=1e-4)
+
+    @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+    @pytest.mark.parametrize("examples", [(64,), (8, 8)])
+    def test_examples_and_classes_may_be_sharded(self, make_tracker, kind, examples):
+        logits = (jnp.tile(LOGITS, 2)[:, :8] + jnp.arange(8.0)).reshape(*examples, 8)
+        labels = LABELS.reshape(examples)
+        tracker = make_tracker(8, **OPTIONS)
+        _, expected = tracker.train(tracker.start, logits, labels)
+        decided = tracker.evaluate(expected, logits)
+        mesh = jax.make_mesh((2, 4), ("examples", "classes"), axis_types=(kind,) * 2)
+        more = (None,) * (len(examples) - 1)
+        for axes, of_state in (
+            (("examples", "classes"), (None,)),
+            ((None, "classes"), ("classes",)),
+            (("examples", None), (None,)),
+        ):
+            x = jax.device_put(logits, NamedSharding(mesh, PartitionSpec(axes[0], *more, axes[1])))
+            y = jax.device_put(labels, NamedSharding(mesh, PartitionSpec(axes[0])))
+            sharding = NamedSharding(mesh, PartitionSpec(*of_state))
+            _, after = tracker.train(jax.device_put(tracker.start, sharding), x, y)
+            chex.assert_trees_all_close(after, expected, rtol=1e-5)
+            assert all(leaf.sharding.is_equivalent_to(sharding, leaf.ndim) for leaf in jax.tree.leaves(after))
+            np.testing.assert_allclose(tracker.evaluate(after, x), decided, atol=1e-5)
+
+    def test_one_example_is_decided_as_it_is_among_others(self, make_tracker, no_shape_checks):
+        tracker = make_tracker(5, **OPTIONS)
+        _, state = tracker.train(tracker.start, LOGITS, LABELS)
+        np.testing.assert_array_equal(tracker.evaluate(state, LOGITS[0]), tracker.evaluate(state, LOGITS)[0])
+        for call in (tracker.evaluate, tracker.train):
+            with pytest.raises(
+                ValueError, match=r"logits with shape \(64, 4\) do not fit thresholds with shape \(5,\)"
+            ):
+                call(state, LOGITS[:, :4])
+            with pytest.raises(TypeError, match="logits must be"):
+                call(state, None)
+
+    @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64])
+    def test_logits_keep_their_dtype_and_promotion_may_be_strict(self, make_tracker, dtype, x64):
+        tracker = make_tracker(5, **OPTIONS)
+        logits = LOGITS.astype(dtype)
+        with jax.numpy_dtype_promotion("strict"):
+            passed, state = tracker.train(tracker.start, logits, LABELS)
+            assert passed.dtype == tracker.evaluate(state, logits).dtype == dtype
+        assert dtypes(state) == {jnp.dtype(jnp.float32)}
 
     def test_a_sharded_batch_gives_the_thresholds_of_the_whole(self, make_tracker):
         mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))

@@ -11,10 +11,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 import softbin
-from softbin.adapters.running_cutoffs import gates
 from softbin.experiments.common.epochs import train_in_epochs
 from softbin.experiments.sparsity.images import Images, Numbers, Split
-from softbin.routing import quantile_bias
+from softbin.routing import gates, quantile_bias
 
 SHARDS = 8
 BINS = 1000
