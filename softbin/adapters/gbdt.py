@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Float, Int, Real
 
 from softbin import budgets, thresholds
-from softbin.arguments import check_k, check_regularizer, check_temperature, prepare
-from softbin.batches import Budget, batch_budget, by_example, prepare_batch, prepare_targets
+from softbin.arguments import prepare
+from softbin.batches import Budget, batch_budget, by_example, check_budget, prepare_batch, prepare_targets
+from softbin.checks import check_amount, check_floating, check_real, check_regularizer, check_temperature
 from softbin.decisions import decision_thresholds, predict
 from softbin.groups import weighted
 from softbin.operators import pull_back
@@ -89,7 +90,7 @@ class Objective(ABC):
         """
         labels, scores, weights = _arguments(first, second, sample_weight)
         if self._training_set is None or not self._training_set.is_of(labels, weights):
-            self._training_set = _check(labels, scores, weights)
+            self._training_set = self._checked(labels, scores, weights)
         with _precision_of(scores):
             gradient, hessian, self.thresholds = jax.device_get(
                 _derivatives(scores, self._training_set.labels, self._training_set.weights, self._settings)
@@ -110,15 +111,20 @@ class Objective(ABC):
           ValueError: as calling the objective.
         """
         labels, scores = np.asarray(labels), np.asarray(scores)
-        checked = _check(labels, scores, sample_weight)
+        checked = self._checked(labels, scores, sample_weight)
         _, budget, temperature, _, regularizer = self._settings
-        keywords = {"budget": budget, "temperature": temperature, "weights": checked.weights}
+        keywords = {"budget": _as_given(budget), "temperature": temperature, "weights": checked.weights}
         with _precision_of(scores):
             found = np.asarray(decision_thresholds(scores, checked.labels, regularizer=regularizer, **keywords))
         decisions = Decisions(found, temperature, regularizer, calibrator)
         if calibrator is not None:
             calibrator.fit(decisions.centred(scores), checked.labels, sample_weight=checked.weights)
         return decisions
+
+    def _checked(self, labels, scores, weights) -> _TrainingSet:
+        checked = _check(labels, scores, weights)
+        check_budget(_as_given(self._settings.budget), scores, weights is None, name="scores")
+        return checked
 
     @abstractmethod
     def zero_one_error(self, first, second, sample_weight=None) -> Any:
@@ -148,7 +154,7 @@ class Decisions(NamedTuple):
 
     def predict(self, scores) -> Int[np.ndarray, " n"]:
         """The classes of scores (margins, raw scores) of shape (n,) or (n, C)."""
-        scores = np.asarray(scores)
+        scores = self._checked(scores)
         with _precision_of(scores):
             return np.asarray(predict(scores, self.thresholds, self.temperature, regularizer=self.regularizer))
 
@@ -160,11 +166,21 @@ class Decisions(NamedTuple):
         """
         if self.calibrator is None:
             raise ValueError("there are no probabilities without a calibrator: pass one to decide(...)")
-        return self.calibrator.predict_proba(self.centred(np.asarray(scores)))
+        return self.calibrator.predict_proba(self.centred(self._checked(scores)))
 
     def centred(self, scores: Float[np.ndarray, "..."]) -> Float[np.ndarray, "n scores"]:
         """`x/τ - λ`, a row for each row."""
         return (scores / self.temperature - self.thresholds).reshape(len(scores), -1)
+
+    def _checked(self, scores) -> np.ndarray:
+        scores, shape = np.asarray(scores), np.shape(self.thresholds)
+        check_floating("scores", scores)
+        if not scores.ndim or (shape and scores.shape[1:] != shape):
+            expected = f"(n, {shape[0]})" if shape else "(n,)"
+            raise ValueError(
+                f"scores with shape {scores.shape} do not fit thresholds with shape {shape}: expected {expected}"
+            )
+        return scores
 
 
 class _LightGBM(Objective):
@@ -257,15 +273,21 @@ def xgboost_objective(
 def _settings(loss, budget, temperature, hessian, regularizer) -> _Settings:
     for name, value, known in (("loss", loss, _LOSSES), ("hessian", hessian, _HESSIANS)):
         if value not in known:
-            raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
+            raise ValueError(f"unknown {name} {budgets.brief(value)}: choose one of {', '.join(known)}")
     check_temperature(temperature)
+    if np.ndim(temperature):
+        raise ValueError(f"temperature must be one number, got an array of shape {np.shape(temperature)}")
     check_regularizer(regularizer)
     budgets.check_budget(budget)
     if not callable(budget):
-        check_k(np.asarray(budget, float))
+        check_amount("budget", np.asarray(budget, float))
         budget = np.asarray(budget, float).tolist()
         budget = tuple(budget) if isinstance(budget, list) else budget
     return _Settings(loss, budget, float(temperature), hessian, regularizer)
+
+
+def _as_given(budget) -> Any:
+    return np.asarray(budget) if isinstance(budget, tuple) else budget
 
 
 def _arguments(first, second, sample_weight):
@@ -277,8 +299,15 @@ def _arguments(first, second, sample_weight):
 
 
 def _check(labels, scores, weights) -> _TrainingSet:
-    if scores.ndim not in (1, 2) or len(scores) != len(labels):
-        raise ValueError(f"scores with shape {scores.shape} do not fit {len(labels)} labels: expected one row for each")
+    check_floating("scores", scores)
+    if labels.dtype.kind not in "biuf":
+        raise TypeError(f"labels must be numbers, got {budgets.brief(labels)}: encode them so")
+    if scores.ndim not in (1, 2) or labels.shape != scores.shape[:1]:
+        raise ValueError(
+            f"scores with shape {scores.shape} do not fit labels with shape {labels.shape}: expected one row for each"
+        )
+    if not len(labels):
+        raise ValueError(f"scores with shape {scores.shape} have no rows: there is nothing to learn from")
     classes = 2 if scores.ndim == 1 else scores.shape[1]
     allowed = "0 or 1" if scores.ndim == 1 else f"0, ..., {classes - 1}"
     right = (labels >= 0) & (labels < classes) & (labels == np.floor(labels))  # false for NaN
@@ -289,11 +318,18 @@ def _check(labels, scores, weights) -> _TrainingSet:
     given = (labels.copy(), None if weights is None else np.array(weights))
     labels = labels.astype(np.int32)
     if weights is not None:
+        check_real("sample_weight", np.asarray(weights))
         weights = np.asarray(weights, scores.dtype)
         if weights.shape != labels.shape:
-            raise ValueError(f"weights with shape {weights.shape} must have one entry for each of {len(labels)} labels")
-        if not np.all((weights >= 0) & np.isfinite(weights)):
-            raise ValueError("weights must be finite and not negative: mend or drop the rows where they are not")
+            raise ValueError(
+                f"sample_weight with shape {weights.shape} must have one entry for each of {len(labels)} labels"
+            )
+        right = (weights >= 0) & np.isfinite(weights)
+        if not right.all():
+            raise ValueError(
+                f"sample_weight must be finite and not negative, got {weights[~right][0]} in row {np.argmin(right)}: "
+                "mend or drop such rows"
+            )
     return _TrainingSet(given, labels, weights)
 
 
@@ -308,10 +344,8 @@ def _derivatives(scores, labels, weights, settings: _Settings):
     """Gradient and hessian in the unit of the objective, and the thresholds, from one search."""
     batch = prepare_batch(scores, None, weights)
     targets = prepare_targets(labels, scores, batch)
-    problem, _ = prepare(
-        batch.logits, batch_budget(batch, targets, settings.budget), settings.temperature, batch.groups, None,
-        batch.weights,
-    )  # fmt: skip
+    k = batch_budget(batch, targets, _as_given(settings.budget))
+    problem, _ = prepare(batch.logits, k, settings.temperature, batch.groups, None, batch.weights)
     x, _, temperature, weights, groups = problem
     found = thresholds.solve(*problem, settings.regularizer)
     u = thresholds.excess(x, found, temperature)

@@ -105,6 +105,15 @@ def test_thresholds_of_the_last_call_are_tracked():
         np.testing.assert_allclose(objective.thresholds, expected, rtol=1e-5)
 
 
+def test_a_budget_may_be_a_number_for_each_class():
+    scores, labels, counts = np.float32(SCORES["multiclass"]), LABELS["multiclass"].astype(int), np.array([9, 13, 18])
+    objective = lightgbm_objective(budget=counts)
+    gradient, _ = objective(labels, scores)
+    expected = N * jax.grad(lambda x: softbin.loss(x, labels, budget=counts, temperature=1.0))(scores)
+    np.testing.assert_allclose(gradient, expected, atol=1e-6)
+    np.testing.assert_allclose(objective.decide(scores, labels).thresholds, objective.thresholds, rtol=1e-6)
+
+
 def train_native(library, problem, objective, features, labels, **parameters):
     parameters |= QUIET[library] | ({"num_class": 3} if problem == "multiclass" else {})
     history = {}
@@ -193,9 +202,14 @@ BAD = {
         "binary",
         LABELS["binary"],
         np.ones(3),
-        r"weights with shape \(3,\) must have one entry for",
+        r"sample_weight with shape \(3,\) must have one entry for",
     ),
-    "bad weights": ("binary", LABELS["binary"], replaced(WEIGHTS, np.nan), "weights must be finite and not negative"),
+    "bad weights": (
+        "binary",
+        LABELS["binary"],
+        replaced(WEIGHTS, np.nan),
+        "sample_weight must be finite and not negative, got nan in row 7",
+    ),
 }
 
 
@@ -213,7 +227,7 @@ def test_bad_rows_are_named_before_training_starts(library, problem, labels, wei
         (ValueError, {"hessian": "full"}, "unknown hessian 'full': choose one of unit, gauss_newton"),
         (ValueError, {"temperature": 0.0}, "temperature must be positive"),
         (ValueError, {"budget": 0.5}, r"pass softbin.budgets.fraction\(0.5\)"),
-        (ValueError, {"budget": -1}, r"k must be in \[0, n\], got -1"),
+        (ValueError, {"budget": -1}, r"budget must be in \[0, n\], got -1"),
         (TypeError, {"budget": "label_count"}, "one of softbin.budgets.label_count, .*, got 'label_count'"),
     ],
 )
