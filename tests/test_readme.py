@@ -13,13 +13,14 @@ from tests.libraries import lightgbm, needs_lightgbm
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.S)
 
 
 @pytest.fixture(scope="module")
 def readme():
     """What the snippets leave."""
     names = {}
-    for snippet in re.findall(r"```python\n(.*?)```", README, re.S):
+    for snippet in SNIPPETS:
         if lightgbm or "import lightgbm" not in snippet:
             exec(snippet, names)
     return names
@@ -75,14 +76,42 @@ def test_thresholds_are_worth_what_the_text_says(readme):
     np.testing.assert_allclose(accuracy(readme["predictions"], readme["test_labels"]), float(predict), atol=2)
 
 
-def test_means_and_weights_take_the_same_examples(readme):
-    errors, kept = readme["errors"], readme["kept"]
-    size = round(0.6 * len(errors))
-    np.testing.assert_allclose(readme["trimmed"], np.sort(errors)[:size].mean(), rtol=1e-2)
-    np.testing.assert_allclose(readme["tail"], np.sort(errors)[-len(errors) // 10 :].mean(), rtol=1e-2)
-    assert abs(kept.sum() - size) <= 1
-    alone = softbin.loss(readme["logits"][kept == 1], readme["labels"][kept == 1])
+def test_means_are_of_the_smallest_and_of_the_largest(readme):
+    squares, hardest = np.sort(readme["squares"]), np.sort(readme["hardest"])
+    np.testing.assert_allclose(readme["trimmed"], squares[: round(0.64 * len(squares))].mean(), rtol=1e-2)
+    np.testing.assert_allclose(readme["tail"], hardest[-len(hardest) // 2 :].mean(), rtol=1e-2)
+
+
+def test_loss_of_the_kept_is_that_of_the_smallest_errors(readme):
+    errors, kept, size = readme["errors"], readme["kept"], round(0.64 * len(readme["errors"]))
+    assert kept.sum() == size
+    assert errors[kept == 1].max() <= errors[kept == 0].min()
+    keywords = {"temperature": 5.0}
+    np.testing.assert_allclose(errors.mean(), softbin.loss(readme["logits"], readme["labels"], **keywords), rtol=1e-5)
+    alone = softbin.loss(readme["logits"][kept == 1], readme["labels"][kept == 1], **keywords)
     np.testing.assert_allclose(readme["selected"], alone, rtol=1e-5)
+
+
+def test_what_is_kept_is_blind_to_what_the_loss_is_blind_to(readme):
+    constants = 8.0 * jax.random.normal(jax.random.key(0), (10,))
+    names = {**readme, "logits": readme["logits"] + constants}
+    exec(next(snippet for snippet in SNIPPETS if "per_example_loss" in snippet), names)
+    np.testing.assert_allclose(names["selected"], readme["selected"], rtol=1e-4)
+    assert np.mean(names["kept"] != readme["kept"]) < 0.005  # all but ties
+
+
+def test_policy_of_the_text_saves_the_search(readme):
+    (name,) = re.findall(r'save_only_these_names\("(\w+)"\)', README)
+    policy = jax.checkpoint_policies.save_only_these_names(name)
+
+    def searches(**keywords):
+        def loss(logits):
+            return softbin.loss(logits, readme["labels"])
+
+        wrapped = jax.checkpoint(loss, **keywords) if keywords else loss
+        return str(jax.make_jaxpr(jax.grad(wrapped))(readme["logits"])).count("while[")
+
+    assert searches(policy=policy) == searches() < searches(policy=None)
 
 
 def test_loss_of_a_hard_choice_is_its_precision(readme):
