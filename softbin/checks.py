@@ -69,7 +69,7 @@ def check_entries(name, entries, where, weights, groups: Groups):
     check_mask(where)
     check_weights(weights)
     for argument, value in (("where", where), ("weights", weights)):
-        if value is not None and not _broadcasts(jnp.shape(value), shape):
+        if value is not None and not broadcasts(jnp.shape(value), shape):
             raise ValueError(
                 f"{argument} with shape {jnp.shape(value)} does not broadcast to {name} with shape {shape}"
             )
@@ -78,14 +78,14 @@ def check_entries(name, entries, where, weights, groups: Groups):
 def check_per_group(argument, value, name, entries, groups: Groups):
     """Refuse a number for each group that is not one for each group of the entries."""
     shape, expected = np.shape(value), groups.without(jnp.shape(entries))
-    if not _broadcasts(shape, expected):
+    if not broadcasts(shape, expected):
         raise ValueError(
             f"{argument} with shape {shape} does not broadcast to {expected}, the shape of {name} without axis "
             + ", ".join(map(str, groups.axes))
         )
 
 
-def _broadcasts(shape, to) -> bool:
+def broadcasts(shape, to) -> bool:
     """Whether an array of one shape broadcasts to another; lengths that are symbolic are left to JAX."""
     pairs = zip(reversed(shape), reversed(to), strict=False)
     return len(shape) <= len(to) and all(is_symbolic(a) or is_symbolic(b) or a in (1, b) for a, b in pairs)
@@ -171,7 +171,15 @@ def check_real(argument, value):
     """Refuse what is no real number and no array of them; truth values are none."""
     dtype = dtype_of(argument, value)
     if not is_real(dtype):
-        raise TypeError(f"{argument} must be real, got {dtype}")
+        raise TypeError(f"{argument} must be real, got {dtype}: convert it, for example to float32")
+
+
+def is_numeric(value) -> bool:
+    """Whether a value is a real number, or an array of them."""
+    try:
+        return is_real(dtype_of("value", value))
+    except TypeError:
+        return False
 
 
 def is_real(dtype) -> bool:

@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 from softbin import meshes
 from softbin.arguments import as_computed
 from softbin.budgets import brief
-from softbin.checks import check_axis_name, check_floating, check_mask, dtype_of, is_real, known_value
+from softbin.checks import check_axis_name, check_floating, check_mask, is_numeric, known_value
 from softbin.groups import Groups, is_symbolic
 from softbin.hard_choices import binary_argmax, cutoff
 
@@ -324,7 +324,7 @@ def check_router(scores, bias, k, where, name: str = "scores") -> None:
 
 def check_experts(num_experts: int, k: Any) -> None:
     """With none or all of them chosen there is nothing to balance."""
-    if not _is_real(k):
+    if not is_numeric(k):
         raise TypeError(f"k must be the number of experts that a token chooses, got {brief(k)}")
     if jnp.shape(k):
         raise ValueError(f"k must be one number, for all tokens, got the shape {jnp.shape(k)}")
@@ -341,16 +341,8 @@ def check_gate(gate: Any, scale: Any = 1.0) -> None:
     """Refuse a gate that is none, and a scale that is known not to be positive."""
     if gate not in GATES:
         raise ValueError(f'gate must be "{GATES[0]}" or "{GATES[1]}", got {brief(gate)}')
-    if not _is_real(scale) or jnp.shape(scale):
+    if not is_numeric(scale) or jnp.shape(scale):
         raise TypeError(f"scale must be a positive number, got {brief(scale)}")
     known = known_value(scale)
     if known is not None and not 0 < known < np.inf:
         raise ValueError(f"scale must be positive and finite, got {scale}")
-
-
-def _is_real(value) -> bool:
-    """Whether a value is a real number, or an array of them."""
-    try:
-        return is_real(dtype_of("value", value))
-    except TypeError:
-        return False

@@ -19,7 +19,7 @@ from softbin import meshes, thresholds
 from softbin.adapters.leaves import Leaves, check_some, computed_in, floating_leaves, pack, packed, unpack
 from softbin.arguments import Count
 from softbin.budgets import Share, brief
-from softbin.checks import check_amount, dtype_of, is_real, known_value
+from softbin.checks import broadcasts, check_amount, check_real, is_numeric, known_value
 from softbin.groups import Groups
 from softbin.operators import soft_binary_argmax
 from softbin.regularizers import euclidean
@@ -109,7 +109,7 @@ def projection_box_section(
     check_some(leaves)
     named = {"lower": lower, "upper": upper, "weights": weights}
     lower, upper, weights = (_scalar_or_list(leaves, name, value) for name, value in named.items())
-    _check_real("total", total)
+    check_real("total", total)
     if jnp.shape(total):
         raise ValueError(f"total must be one number, got an array of shape {jnp.shape(total)}")
     if all(map(_is_known, jax.tree.leaves((lower, upper, weights, total)))):
@@ -249,7 +249,7 @@ def _moving(params: Leaves, updates) -> tuple[Leaves, Leaves]:
     ]
     moving = params._replace(name="updates", all=moves, part=part)
     for path, move in zip(moving.those(params.paths), moving.taking_part, strict=True):
-        _check_real("updates" + path.removeprefix(params.name), move)
+        check_real("updates" + path.removeprefix(params.name), move)
     return params._replace(part=part), moving
 
 
@@ -288,7 +288,7 @@ def _keep_in_hypersimplex(params, updates, k, *, exact):
 
 def _check_count(k):
     """How many to keep is one whole number or one share; what is known to be neither is refused."""
-    if not (np.ndim(k.shares) == 0 if isinstance(k, Share) else _is_one_real(k)):
+    if not (np.ndim(k.shares) == 0 if isinstance(k, Share) else is_numeric(k) and not np.ndim(k)):
         raise TypeError(
             "k must be a whole number of parameters, or a share of them such as softbin.budgets.fraction(0.05), or a "
             f"schedule of either, got {brief(k)}"
@@ -301,13 +301,6 @@ def _check_count(k):
         )
     if known is not None and not isinstance(k, jax.Array) and known != np.round(known):
         raise ValueError(f"exactly k parameters are kept: k must be whole, got {known}")
-
-
-def _is_one_real(k) -> bool:
-    try:
-        return is_real(dtype_of("k", k)) and jnp.ndim(k) == 0
-    except TypeError:
-        return False
 
 
 def _check_range(k, size):
@@ -373,7 +366,7 @@ def _bits(values, dtype) -> Array:
 def _scalar_or_list(leaves: Leaves, name: str, value) -> Any:
     """A scalar, or what a tree has for each leaf that takes part."""
     if jax.tree_util.all_leaves([value]) and (isinstance(value, str) or np.ndim(value) == 0):
-        _check_real(name, value)
+        check_real(name, value)
         return value
     if jax.tree.structure(value) != leaves.structure:
         raise ValueError(
@@ -381,22 +374,12 @@ def _scalar_or_list(leaves: Leaves, name: str, value) -> Any:
         )
     values = leaves.those(leaves.aligned(name, value))
     for path, leaf, part in zip(leaves.those(leaves.paths), leaves.taking_part, values, strict=True):
-        _check_real(name + path.removeprefix(leaves.name), part)
-        if not _broadcasts(jnp.shape(part), jnp.shape(leaf)):
+        check_real(name + path.removeprefix(leaves.name), part)
+        if not broadcasts(jnp.shape(part), jnp.shape(leaf)):
             raise ValueError(
                 f"{name} with shape {jnp.shape(part)} does not broadcast to {jnp.shape(leaf)}, the shape of {path}"
             )
     return values
-
-
-def _broadcasts(shape, to) -> bool:
-    return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(shape[::-1], to[::-1], strict=False))
-
-
-def _check_real(name, value):
-    kind = dtype_of(name, value)
-    if not is_real(kind):
-        raise TypeError(f"{name} must be real, got {kind}: convert it, for example to float32")
 
 
 def _is_known(value) -> bool:
