@@ -142,6 +142,14 @@ def check_positive(k):
         raise ValueError(f"k must be positive: there has to be an entry to take, got {show(known)}")
 
 
+def check_taken(k, name, entries, groups: Groups, weights):
+    """Refuse a `k` of a mean or a measure, real and positive: of no entries there is neither."""
+    check_positive(k)
+    if weights is None:
+        check_no_bare_share(k)
+    check_k(k, name, entries, groups, weights)
+
+
 def check_temperature(temperature, *, zero: bool = False, remedy: str = ""):
     """Refuse a temperature that is known not to be positive and finite, or, where that means something, zero."""
     check_real("temperature", temperature)

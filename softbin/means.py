@@ -16,11 +16,9 @@ from softbin.arguments import Count, count_of, groups_along, prepare, prepare_ch
 from softbin.checks import (
     check_entries,
     check_floating,
-    check_k,
-    check_no_bare_share,
     check_per_group,
-    check_positive,
     check_regularizer,
+    check_taken,
     check_temperature,
     known_value,
 )
@@ -106,10 +104,7 @@ def top_k_mean(
     check_regularizer(regularizer)
     groups = groups_along(axis, values, axis_name, name="values")
     check_entries("values", values, where, weights, groups)
-    check_positive(k)
-    if weights is None:
-        check_no_bare_share(k)
-    check_k(k, "values", values, groups, weights)
+    check_taken(k, "values", values, groups, weights)
     check_temperature(temperature, zero=True)
     check_per_group("temperature", temperature, "values", values, groups)
     if _is_zero_temperature(temperature):

@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 
 from softbin import meshes
 from softbin.arguments import Count, convert, groups_along, prepare_choice
-from softbin.checks import check_entries, check_k, check_no_bare_share, check_positive, dtype_of
+from softbin.checks import check_entries, check_taken, dtype_of
 from softbin.groups import weighted
 from softbin.hard_choices import expected_choice, turns
 
@@ -109,10 +109,7 @@ def _hits(scores, labels, k, axis, where, weights, axis_name):
     """How many positives are taken, how many entries, and how many positives there are."""
     groups = groups_along(axis, scores, axis_name)
     check_entries("scores", scores, where, weights, groups)
-    check_positive(k)
-    if weights is None:
-        check_no_bare_share(k)
-    check_k(k, "scores", scores, groups, weights)
+    check_taken(k, "scores", scores, groups, weights)
     _check_labels(labels, jnp.shape(scores))
 
     def sharding(spec):
@@ -129,9 +126,8 @@ def _count_hits(scores, labels, k, where, weights, *, groups, turns):
     labels = convert(labels, y.dtype)
     labels = jnp.where((labels >= 0) & (labels <= 1), labels, jnp.nan)
     labels = weighted(labels if choice.part is None else jnp.where(choice.part, labels, 0), choice.weights)
-    chosen = jnp.where(choice.k > 0, groups.total(y * labels), 0)
     valid = choice.valid & (choice.asked > 0) & ~jnp.isnan(value)
-    hits, k = (jnp.where(valid, found, jnp.nan) for found in (chosen, choice.asked))
+    hits, k = (jnp.where(valid, found, jnp.nan) for found in (groups.total(y * labels), choice.asked))
     results = hits, k, groups.total(labels)
     return tuple(jnp.squeeze(lax.stop_gradient(result), groups.axes) for result in results)
 
