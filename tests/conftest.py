@@ -9,6 +9,9 @@ from jaxtyping import install_import_hook
 from tests import compiling
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # boosters' threads would wait for cores that other tests keep busy
+# The threads of XLA's CPU devices. With one for each of eight, JAX 0.7 may start all-reduces that do not depend on one
+# another in another order on each, and then all wait, until it aborts after ten seconds.
+os.environ.setdefault("NPROC", "32")
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {compiling.flags(devices=8)}"  # read when first used
 
 install_import_hook("softbin", "beartype.beartype")

@@ -38,7 +38,7 @@ def test_two_processes_agree_with_one_device(port):
 def relative_difference(spread, whole) -> float:
     """Of the parts that this process holds, to the largest number of the whole."""
     differences = [
-        np.max(np.abs(shard.data - whole_leaf[shard.index])) / np.max(np.abs(whole_leaf))
+        np.max(np.abs(np.asarray(shard.data, float) - whole_leaf[shard.index])) / np.max(np.abs(whole_leaf))
         for leaf, whole_leaf in zip(jax.tree.leaves(spread), map(np.asarray, jax.tree.leaves(whole)), strict=True)
         for shard in leaf.addressable_shards
     ]
