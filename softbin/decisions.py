@@ -9,20 +9,13 @@ from jax import lax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real, Shaped
 
-from softbin import budgets, meshes
-from softbin import thresholds as solver
-from softbin.arguments import as_computed, convert, prepare
-from softbin.batches import (
-    Batch,
-    Budget,
-    batch_budget,
-    batch_mean,
-    check_batch,
-    prepare_batch,
-    prepare_targets,
-    run_on_batch,
-)
-from softbin.checks import check_floating, check_real, check_regularizer, check_temperature
+from softbin import budgets
+from softbin._engine import meshes
+from softbin._engine.arguments import as_computed, convert
+from softbin._engine.batches import Budget, batch_mean, check_batch, prepare_batch, prepare_targets, run_on_batch
+from softbin._engine.checks import check_floating, check_real, check_regularizer, check_temperature
+from softbin._engine.projections import prepare_projection, solve, solve_in_rounds
+from softbin._engine.search import most_rounds
 from softbin.regularizers import Regularizer, euclidean
 
 
@@ -35,12 +28,16 @@ class Diagnosis(NamedTuple):
       saturated_right: share of the entries at 0 or 1 that agree with their label.
       saturated_wrong: share of those that do not; `softbin.loss` has no gradient there. If it grows, raise the
         temperature or take `softbin.fenchel_young_loss`.
+      rounds: how often the search for the thresholds looked at the scores: 3 or 4 times on most batches.
+      converged: whether it ended by itself. It does on any scores that we know of, if slowly on strange ones.
     """
 
     thresholds: Float[Array, "..."]
     active: Float[Array, ""]
     saturated_right: Float[Array, ""]
     saturated_wrong: Float[Array, ""]
+    rounds: Int[Array, ""]
+    converged: Bool[Array, ""]
 
 
 def decision_thresholds(
@@ -98,10 +95,20 @@ def _of_classes(spec):
 
 
 @partial(jax.jit, static_argnames=("axis_name", "regularizer"))
-def _thresholds(logits, labels, budget, temperature, where, weights, *, axis_name, regularizer):
-    batch = prepare_batch(logits, where, weights, axis_name)
-    targets = None if labels is None else prepare_targets(labels, logits, batch)
-    return _project(batch, targets, budget, temperature, regularizer)[1].reshape(jnp.shape(logits)[1:][-1:])
+def _thresholds(
+    logits: Float[Array, "*examples classes"],
+    labels: Shaped[Array, "..."] | None,
+    budget: Budget,
+    temperature: Real[Array, "..."],
+    where: Bool[Array, "..."] | None,
+    weights: Real[Array, "..."] | None,
+    *,
+    axis_name: Any,
+    regularizer: Regularizer,
+) -> Float[Array, "..."]:
+    batch, problem = prepare_projection(logits, labels, budget, temperature, where, weights, axis_name)
+    lam = solve(problem, regularizer).centre()
+    return batch.groups.gather(lam).reshape(jnp.shape(logits)[1:][-1:])
 
 
 def predict(
@@ -252,10 +259,17 @@ def zero_one_loss(
 
 
 @partial(jax.jit, static_argnames="regularizer")
-def _zero_one_loss(logits, labels, thresholds, temperature, where, *, regularizer):
+def _zero_one_loss(
+    logits: Float[Array, "*examples classes"],
+    labels: Shaped[Array, "..."],
+    thresholds: Float[Array, "..."] | None,
+    temperature: Any,
+    where: Bool[Array, "..."] | None,
+    *,
+    regularizer: Regularizer,
+) -> Float[Array, ""]:
     logits = lax.stop_gradient(logits)
-    batch = prepare_batch(logits, where, None)
-    targets = prepare_targets(labels, logits, batch)
+    batch = prepare_batch(logits, labels, where, None)
     if thresholds is not None:
         chosen = predict(logits, thresholds, temperature, regularizer=regularizer)
     elif logits.ndim == 1:
@@ -263,7 +277,7 @@ def _zero_one_loss(logits, labels, thresholds, temperature, where, *, regularize
     else:
         chosen = jnp.argmax(logits, -1)
     chosen = prepare_targets(chosen, logits, batch)
-    wrong = jnp.abs(targets - chosen) if logits.ndim == 1 else chosen * (1 - targets)
+    wrong = jnp.abs(batch.targets - chosen) if logits.ndim == 1 else chosen * (1 - batch.targets)
     return batch_mean(wrong, batch)
 
 
@@ -292,34 +306,36 @@ def diagnose(
 
 
 def _of_diagnosis(spec):
-    return Diagnosis(_of_classes(spec), PartitionSpec(), PartitionSpec(), PartitionSpec())
+    return Diagnosis._make([_of_classes(spec), *[PartitionSpec()] * 5])
 
 
 @partial(jax.jit, static_argnames=("axis_name", "regularizer"))
-def _diagnose(logits, labels, budget, temperature, where, weights, *, axis_name, regularizer):
+def _diagnose(
+    logits: Float[Array, "*examples classes"],
+    labels: Shaped[Array, "..."],
+    budget: Budget,
+    temperature: Real[Array, "..."],
+    where: Bool[Array, "..."] | None,
+    weights: Real[Array, "..."] | None,
+    *,
+    axis_name: Any,
+    regularizer: Regularizer,
+) -> Diagnosis:
     logits = lax.stop_gradient(jnp.asarray(logits))
-    batch = prepare_batch(logits, where, weights, axis_name)
-    targets = prepare_targets(labels, logits, batch)
-    p, lam = _project(batch, targets, budget, temperature, regularizer)
+    batch, problem = prepare_projection(logits, labels, budget, temperature, where, weights, axis_name)
+    solution, rounds = solve_in_rounds(problem, regularizer)
+    p, lam = solution.projected(), solution.centre()
     active = (p > 0) & (p < 1)
-    right = p == targets
+    right = p == batch.targets
 
-    def share(entries):
+    def share(entries: Bool[Array, "rows row"]) -> Float[Array, ""]:
         return batch_mean(entries.astype(p.dtype), batch) / batch.classes
 
     return Diagnosis(
-        thresholds=lam.reshape(logits.shape[1:][-1:]),
+        thresholds=batch.groups.gather(lam).reshape(logits.shape[1:][-1:]),
         active=share(active),
         saturated_right=share(~active & right),
         saturated_wrong=share(~active & ~right),
+        rounds=rounds,
+        converged=rounds < most_rounds(p.dtype),
     )
-
-
-def _project(batch: Batch, targets, budget, temperature, regularizer):
-    """The projected batch and its thresholds, from one search."""
-    k = batch_budget(batch, targets, budget)
-    problem, _ = prepare(batch.logits, k, temperature, batch.groups, None, batch.weights)
-    scores, _, temperature, weights, groups = problem
-    found = solver.solve(*problem, regularizer)
-    p = regularizer.link(solver.excess(scores, found, temperature))
-    return p, groups.gather(solver.centre(scores, found, temperature, weights, groups, regularizer))

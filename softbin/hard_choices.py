@@ -6,7 +6,6 @@ rounded too, but to at least one of them. Where a mask leaves fewer than `k`, al
 `k` is real: what the chosen weigh.
 """
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,13 +17,10 @@ from jax import lax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
-from softbin import meshes, order_statistics
-from softbin.arguments import Choice, Count, as_computed, checked_count, groups_along, prepare_choice
-from softbin.checks import check_entries, check_k
-from softbin.groups import Groups
-from softbin.order_statistics import Ranked
-
-_FEW = 4  # of so few the largest are found one after the other: in two passes each, and counting takes ten or more
+from softbin._engine import choices, meshes, ranks
+from softbin._engine.arguments import Count, as_computed, checked_count, groups_along, prepare_choice
+from softbin._engine.checks import check_entries, check_k
+from softbin._engine.groups import Groups
 
 
 def kth_largest(
@@ -80,7 +76,7 @@ def kth_largest(
       1.0
     """
     groups, k = _checked(scores, k, axis, where, weights, axis_name)
-    few = turns(k, weights)
+    few = choices.turns(k, weights, jnp.shape(scores), groups)
     return meshes.run(_kth_largest, groups.sharding, scores, k, where, weights, groups=groups, turns=few)
 
 
@@ -125,7 +121,7 @@ def binary_argmax(
       [1. 1. 1. 0.] [0. 1. 1. 0.]
     """
     groups, k = _checked(scores, k, axis, where, None, axis_name)
-    few = turns(k, None)
+    few = choices.turns(k, None, jnp.shape(scores), groups)
     return meshes.run(_binary_argmax, lambda spec: spec, scores, k, where, groups=groups, turns=few)
 
 
@@ -162,7 +158,7 @@ def cutoff(
       1.5 [ True False  True False]
     """
     groups, k = _checked(scores, k, axis, where, weights, axis_name)
-    few = turns(k, weights)
+    few = choices.turns(k, weights, jnp.shape(scores), groups)
     return meshes.run(_cutoff, groups.sharding, scores, k, where, weights, groups=groups, turns=few)
 
 
@@ -240,7 +236,7 @@ def _top_k(scores, where, *, k, axis):
         return lax.top_k(jnp.where(exists, ranked, -jnp.inf), k)[1]
 
     def by_key():  # for those that exist and are `-inf`
-        keys = order_statistics.keys(lax.stop_gradient(scores))
+        keys = ranks.keys(lax.stop_gradient(scores))
         return lax.top_k(jnp.where(exists, keys, jnp.iinfo(keys.dtype).min), k)[1]
 
     indices = by_value() if where is None else lax.cond(jnp.any(exists & (scores == -jnp.inf)), by_key, by_value)
@@ -261,114 +257,31 @@ def _checked(scores, k, axis, where, weights, axis_name) -> tuple[Groups, Any]:
     return groups, k
 
 
-def turns(k, weights) -> int | None:
-    """How many turns take the `k` largest, where that is known and cheaper than counting."""
-    known = isinstance(k, np.ndarray | np.number | int | float) and np.ndim(k) == 0 and weights is None
-    return max(math.ceil(k), 1) if known and k <= _FEW else None
-
-
 @partial(jax.jit, static_argnames=("groups", "turns"))
-def _kth_largest(scores, k, where, weights, *, groups, turns):
+def _kth_largest(scores: Any, k: Any, where: Any, weights: Any, *, groups: Groups, turns: int | None) -> Array:
     choice = prepare_choice(scores, k, groups, where, weights)
-    value = _value(*_settled(choice), groups, jnp.result_type(scores), turns)
+    value = choices.kth_value(choice, groups, turns)
     value = jnp.where(choice.k > 0, value, jnp.where(jnp.isnan(value), value, jnp.inf))
     value = jnp.where(choice.valid, value, jnp.nan)
     return jnp.squeeze(value, groups.axes).astype(jnp.result_type(scores))
 
 
 @partial(jax.jit, static_argnames=("groups", "turns"))
-def _binary_argmax(scores, k, where, *, groups, turns):
+def _binary_argmax(scores: Any, k: Any, where: Any, *, groups: Groups, turns: int | None) -> Array:
     dtype = jnp.result_type(scores)
     choice = prepare_choice(lax.stop_gradient(scores), k, groups, where, None)
-    value, chosen = _located(*_settled(choice), groups, dtype, turns)
+    value, chosen = choices.located(choice, groups, turns)
     chosen = chosen & (choice.k > 0)
     y = jnp.where(choice.valid & ~jnp.isnan(value), chosen.astype(dtype), jnp.asarray(jnp.nan, dtype))
     return y if choice.part is None else jnp.where(choice.part, y, 0)
 
 
 @partial(jax.jit, static_argnames=("groups", "turns"))
-def _cutoff(scores, k, where, weights, *, groups, turns):
+def _cutoff(scores: Any, k: Any, where: Any, weights: Any, *, groups: Groups, turns: int | None) -> Array:
     dtype = jnp.result_type(scores)
     choice = prepare_choice(lax.stop_gradient(scores), k, groups, where, weights)
-    scores, rank, weights, part = _settled(choice)
-    ranked = Ranked(scores, weights, part, groups, dtype)
-
-    def value_and_next(value, *_):
-        reached = order_statistics.above(scores, value) | order_statistics.equals(scores, value)
-        reached = reached if part is None else reached & part
-        (count,) = order_statistics.counted([reached], weights, groups)
-        return value, jnp.where(count <= rank, groups.largest(jnp.where(reached, -jnp.inf, scores)), value)
-
-    like = (order_statistics.blank_group(ranked, rank, scores.dtype),) * 2
-    value, after = order_statistics.find(ranked, rank, turns, value_and_next, like)
+    value, after = choices.value_and_next(choice, groups, turns)
     middle = (value / 2 + after / 2).astype(dtype).astype(value.dtype)
     middle = jnp.where((after < middle) & (middle < value), middle, after)
     middle = jnp.where(jnp.isnan(value), value, jnp.where(choice.k > 0, middle, jnp.inf))
     return jnp.squeeze(jnp.where(choice.valid, middle, jnp.nan), groups.axes).astype(dtype)
-
-
-def expected_choice(choice: Choice, groups: Groups, dtype, turns=None) -> tuple[Array, Array]:
-    """The value that ranks at a real `k`, and how often an entry is chosen if equal ones stand in random order.
-
-    All above the value are chosen, and of `k` equal ones hold what is left; an entry counts in part where `k` or its
-    weight does not come out even. This share has a derivative by `k` and by weights.
-    """
-    scores, k, weights, part = _settled(choice)
-    rank = k if weights is not None else jnp.ceil(k).astype(jnp.int32)
-    ranked = Ranked(*lax.stop_gradient((scores, weights, part)), groups, dtype)
-
-    def sides(value, *_):
-        equal = order_statistics.equals(ranked.scores, value)
-        return value, order_statistics.above(ranked.scores, value), equal if part is None else equal & part
-
-    rank = lax.stop_gradient(rank)
-    entry = order_statistics.blank_entry(ranked, rank, bool)
-    like = (order_statistics.blank_group(ranked, rank, scores.dtype), entry, entry)
-    value, above, equal = order_statistics.find(ranked, rank, turns, sides, like)
-    of_above, of_equal = order_statistics.counted([above, equal], weights, groups)
-    of_above, of_equal = of_above.astype(k.dtype), of_equal.astype(k.dtype)
-    share = jnp.clip((k - of_above) / jnp.where(of_equal > 0, of_equal, 1), 0, 1)
-    return value, jnp.where(above, 1, jnp.where(equal, share, 0))
-
-
-def _settled(choice: Choice):
-    """With a `k` that there is an entry for."""
-    k = jnp.where(choice.k > 0, choice.k, jnp.ones_like(choice.k))
-    return choice.scores, k, choice.weights, choice.part
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(4, 5, 6))
-def _value(scores, k, weights, part, groups, dtype, turns):
-    """The k-th largest value, as a group array; NaN in a group with NaN."""
-    ranked = Ranked(scores, weights, part, groups, dtype)
-    like = order_statistics.blank_group(ranked, k, scores.dtype)
-    return order_statistics.find(ranked, k, turns, lambda value, *_: value, like)
-
-
-@_value.defjvp
-def _value_jvp(groups, dtype, turns, primals, tangents):
-    value, held = _located(*lax.stop_gradient(primals), groups, dtype, turns, last_only=True)
-    again, change = (groups.plain_total(jnp.where(held, scores, 0)) for scores in (primals[0], tangents[0]))
-    return _with_derivative_of(again, value), change
-
-
-@jax.custom_jvp
-def _with_derivative_of(other, value):
-    """The value, with the derivative of another expression of it, which is not worked out where none is asked for."""
-    return jnp.where(False, other, value)  # of the mesh of the other, as JAX 0.7 wants it of what has a derivative
-
-
-_with_derivative_of.defjvps(lambda tangent, *_: tangent, None)
-
-
-def _located(scores, k, weights, part, groups, dtype, turns, last_only=False):
-    """`_value`, and which entries are chosen, or which one holds the value."""
-    ranked = Ranked(scores, weights, part, groups, dtype)
-
-    def place(value, chosen, held):
-        if turns is None:
-            return value, order_statistics.choose(ranked, k, value, last_only=last_only)
-        return value, held if last_only else chosen
-
-    like = order_statistics.blank_group(ranked, k, scores.dtype), order_statistics.blank_entry(ranked, k, bool)
-    return order_statistics.find(ranked, k, turns, place, like)

@@ -1,5 +1,6 @@
 """Losses on a batch: every class is projected over the examples."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,19 +11,13 @@ from jax.custom_derivatives import SymbolicZero
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 
-from softbin import budgets, search, thresholds
-from softbin.arguments import prepare
-from softbin.batches import (
-    Budget,
-    batch_budget,
-    batch_size,
-    by_example,
-    prepare_batch,
-    prepare_targets,
-    run_on_batch,
-    sum_of_means,
-)
-from softbin.groups import weighted
+from softbin import budgets
+from softbin._engine import search, thresholds
+from softbin._engine.arguments import Problem
+from softbin._engine.batches import Budget, batch_size, by_example, run_on_batch, sum_of_means
+from softbin._engine.groups import Groups, weighted
+from softbin._engine.projections import prepare_projection, solve
+from softbin._engine.search import Reductions
 from softbin.operators import pull_back
 from softbin.regularizers import Regularizer, euclidean
 
@@ -130,16 +125,36 @@ def loss(
 
 
 @partial(jax.jit, static_argnames=("axis_name", "regularizer", "implementation"))
-def _loss(logits, labels, budget, temperature, where, weights, *, axis_name, regularizer, implementation):
-    batch = prepare_batch(logits, where, weights, axis_name)
-    targets = prepare_targets(labels, logits, batch)
-    k = batch_budget(batch, targets, budget)
-    problem, _ = prepare(batch.logits, k, temperature, batch.groups, None, batch.weights)
-    totals = _squared_errors(*problem[:4], targets, batch.groups, regularizer, implementation)
+def _loss(
+    logits: Float[Array, "*examples classes"],
+    labels: Shaped[Array, "..."],
+    budget: Budget,
+    temperature: Real[Array, "..."],
+    where: Bool[Array, "..."] | None,
+    weights: Real[Array, "..."] | None,
+    *,
+    axis_name: Any,
+    regularizer: Regularizer,
+    implementation: str | None,
+) -> Float[Array, ""]:
+    batch, problem = prepare_projection(logits, labels, budget, temperature, where, weights, axis_name)
+    totals = _of_problem(_squared_errors, problem, batch.targets, regularizer, implementation)
     return sum_of_means(totals, batch)
 
 
-def _scalar(spec):
+def _of_problem(
+    function: Callable[..., Array],
+    problem: Problem,
+    targets: Float[Array, "rows row"],
+    regularizer: Regularizer,
+    implementation: str | None,
+) -> Float[Array, "*group"]:
+    """What a function that has derivatives of its own, and so takes arrays, gives for each class."""
+    arrays = problem.scores, problem.k, problem.temperature, problem.weights, targets
+    return function(*arrays, problem.groups, regularizer, implementation)
+
+
+def _scalar(spec: PartitionSpec) -> PartitionSpec:
     return PartitionSpec()
 
 
@@ -195,17 +210,24 @@ def per_example_loss(
     return jnp.zeros(examples, errors.dtype) if 0 in examples else errors
 
 
-def _of_examples(spec):
+def _of_examples(spec: PartitionSpec) -> PartitionSpec:
     return PartitionSpec(*(spec[:-1] or spec))
 
 
 @partial(jax.jit, static_argnames=("axis_name", "regularizer"))
-def _per_example_loss(logits, labels, budget, temperature, where, weights, *, axis_name, regularizer):
-    batch = prepare_batch(logits, where, weights, axis_name)
-    targets = prepare_targets(labels, logits, batch)
-    k = batch_budget(batch, targets, budget)
-    problem, _ = prepare(batch.logits, k, temperature, batch.groups, None, batch.weights)
-    squares = (regularizer.link(_excess(*problem, regularizer, None)) - targets) ** 2 / 2
+def _per_example_loss(
+    logits: Float[Array, "*examples classes"],
+    labels: Shaped[Array, "..."],
+    budget: Budget,
+    temperature: Real[Array, "..."],
+    where: Bool[Array, "..."] | None,
+    weights: Real[Array, "..."] | None,
+    *,
+    axis_name: Any,
+    regularizer: Regularizer,
+) -> Float[Array, "..."]:
+    batch, problem = prepare_projection(logits, labels, budget, temperature, where, weights, axis_name)
+    squares = (solve(problem, regularizer).projected() - batch.targets) ** 2 / 2
     if batch.weights is not None:
         share = batch.weights if batch.by_entry else jnp.ones_like(batch.weights)
         squares = jnp.where(batch.weights != 0, squares * share, 0)
@@ -216,7 +238,16 @@ def _per_example_loss(logits, labels, budget, temperature, where, weights, *, ax
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(5, 6, 7))
-def _squared_errors(scores, k, temperature, weights, targets, groups, regularizer, implementation):
+def _squared_errors(
+    scores: Float[Array, "*shape"],
+    k: Float[Array, "*group"],
+    temperature: Float[Array, "*group"],
+    weights: Float[Array, "*shape"] | None,
+    targets: Float[Array, "*shape"],
+    groups: Groups,
+    regularizer: Regularizer,
+    implementation: str | None,
+) -> Float[Array, "*group"]:
     """`Σ w (p - Y)²/2` per class, with the derivatives in closed form once the threshold is known.
 
     The gradient by the scores is worked out with the value, so that what reverse mode keeps is that one array.
@@ -231,7 +262,8 @@ def _squared_errors_jvp(groups, regularizer, implementation, primals, tangents):
     dscores, dk, dtemperature, dweights, dtargets = tangents
     others = (dk, dtemperature, dtargets) if weights is None else (dk, dtemperature, dtargets, dweights)
     if not _is_zero(dscores) and all(_is_zero(d) for d in others):
-        values, by_scores = _values_and_gradient(*primals, groups, regularizer, implementation)
+        arguments = scores, k, temperature, weights, targets, groups, regularizer, implementation
+        values, by_scores = _values_and_gradient(*arguments)
         return values, groups.plain_total(by_scores * dscores)
 
     u = _excess(scores, k, temperature, weights, groups, regularizer, implementation)
@@ -246,13 +278,24 @@ def _squared_errors_jvp(groups, regularizer, implementation, primals, tangents):
     return values, sum(changes, jnp.zeros_like(values))
 
 
-def _values_and_gradient(scores, k, temperature, weights, targets, groups, regularizer, implementation):
+def _values_and_gradient(
+    scores: Float[Array, "*shape"],
+    k: Float[Array, "*group"],
+    temperature: Float[Array, "*group"],
+    weights: Float[Array, "*shape"] | None,
+    targets: Float[Array, "*shape"],
+    groups: Groups,
+    regularizer: Regularizer,
+    implementation: str | None,
+) -> tuple[Float[Array, "*group"], Float[Array, "*shape"]]:
     """The value per class, and the gradient by the scores."""
     run = thresholds.chosen_kernels(implementation, scores, groups)
     if run is not None:
         return _value_and_gradient_on_chip(scores, k, temperature, weights, targets, groups, regularizer, run)
-    u = _excess(scores, k, temperature, weights, groups, regularizer, implementation)
-    return _half_squares_and_gradient(u, temperature, weights, targets, groups, regularizer)
+    found = thresholds.solve(scores, k, temperature, weights, groups, regularizer, implementation)
+    u = thresholds.excess(scores, found, temperature)
+    again = thresholds.excess(lax.optimization_barrier(scores), found, temperature)
+    return _half_squares_and_gradient(u, again, temperature, weights, targets, groups, regularizer)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(5, 6, 7))
@@ -261,9 +304,9 @@ def _value_and_gradient_on_chip(scores, k, temperature, weights, targets, groups
         k, temperature = group_arrays
         scores, weights = entries[0][...], None if len(entries) < 3 else entries[2][...]
         found, _ = search.search(scores, k, temperature, weights, reductions, regularizer)
-        u = search.excess(scores, found, temperature)
+        u = search.excess(scores, found)
         values, by_scores = _half_squares_and_gradient(
-            u, temperature, weights, entries[1][...], reductions, regularizer
+            u, u, temperature, weights, entries[1][...], reductions, regularizer
         )
         return [values], [by_scores]
 
@@ -274,30 +317,64 @@ def _value_and_gradient_on_chip(scores, k, temperature, weights, targets, groups
 
 @_value_and_gradient_on_chip.defjvp
 def _value_and_gradient_on_chip_jvp(groups, regularizer, run, primals, tangents):
-    def by_xla(*primals):
-        return _values_and_gradient(*primals, groups, regularizer, "xla")
+    def by_xla(scores, k, temperature, weights, targets):
+        return _values_and_gradient(scores, k, temperature, weights, targets, groups, regularizer, "xla")
 
     return jax.jvp(by_xla, primals, tangents)
 
 
-def _excess(scores, k, temperature, weights, groups, regularizer, implementation):
+def _excess(
+    scores: Float[Array, "*shape"],
+    k: Float[Array, "*group"],
+    temperature: Float[Array, "*group"],
+    weights: Float[Array, "*shape"] | None,
+    groups: Groups,
+    regularizer: Regularizer,
+    implementation: str | None,
+) -> Float[Array, "*shape"]:
     found = thresholds.solve(scores, k, temperature, weights, groups, regularizer, implementation)
     return thresholds.excess(scores, found, temperature)
 
 
-def _half_squares(u, targets, weights, groups, regularizer):
+def _half_squares(
+    u: Float[Array, "*shape"],
+    targets: Float[Array, "*shape"],
+    weights: Float[Array, "*shape"] | None,
+    groups: Groups,
+    regularizer: Regularizer,
+) -> tuple[Float[Array, "*group"], Float[Array, "*shape"]]:
     """Per class, and what is wrong with each entry."""
     wrong = regularizer.link(u) - targets
     return groups.total(weighted(wrong**2 / 2, weights)), wrong
 
 
-def _half_squares_and_gradient(u, temperature, weights, targets, groups, regularizer):
-    values, wrong = _half_squares(u, targets, weights, groups, regularizer)
-    by_scores, *_ = pull_back(u, temperature, weights, weighted(wrong, weights), groups, regularizer)
+def _half_squares_and_gradient(
+    u: Float[Array, "*shape"],
+    again: Float[Array, "*shape"],
+    temperature: Float[Array, "*group"],
+    weights: Float[Array, "*shape"] | None,
+    targets: Float[Array, "*shape"],
+    groups: Reductions,
+    regularizer: Regularizer,
+) -> tuple[Float[Array, "*group"], Float[Array, "*shape"]]:
+    """As `_half_squares` and `pull_back`, in one pass.
+
+    `again` is `u`, worked out from the scores a second time: to keep it would be to write it to memory.
+    """
+
+    def parts(u: Float[Array, "*shape"]) -> tuple[Array, Array]:
+        whole, fraction, slope = regularizer.parts(u)
+        return whole + fraction - targets, slope
+
+    wrong, slope = parts(u)
+    of_entries = wrong**2 / 2, slope * wrong, slope
+    values, change, slopes = groups.totals([weighted(value, weights) for value in of_entries])
+    wrong, slope = parts(again)
+    by_scores = slope * weighted(wrong - thresholds.safe_ratio(change, slopes), weights) * (1 / temperature)
     return values, by_scores
 
 
-def _is_zero(tangent):
+def _is_zero(tangent: Any) -> bool:
     return isinstance(tangent, SymbolicZero)
 
 
@@ -342,18 +419,36 @@ def fenchel_young_loss(
 
 
 @partial(jax.jit, static_argnames=("axis_name", "regularizer", "implementation"))
-def _fenchel_young_loss(logits, labels, budget, temperature, where, weights, *, axis_name, regularizer, implementation):
-    batch = prepare_batch(logits, where, weights, axis_name)
-    targets = prepare_targets(labels, logits, batch)
-    k = batch_budget(batch, targets, budget)
-    problem, _ = prepare(batch.logits, k, temperature, batch.groups, None, batch.weights)
-    targets, weights = lax.stop_gradient((targets, problem.weights))
-    values = _fenchel_young(*problem[:3], weights, targets, batch.groups, regularizer, implementation)
+def _fenchel_young_loss(
+    logits: Float[Array, "*examples classes"],
+    labels: Shaped[Array, "..."],
+    budget: Budget,
+    temperature: Real[Array, "..."],
+    where: Bool[Array, "..."] | None,
+    weights: Real[Array, "..."] | None,
+    *,
+    axis_name: Any,
+    regularizer: Regularizer,
+    implementation: str | None,
+) -> Float[Array, ""]:
+    batch, problem = prepare_projection(logits, labels, budget, temperature, where, weights, axis_name)
+    targets, weights = lax.stop_gradient((batch.targets, problem.weights))
+    problem = problem._replace(weights=weights)
+    values = _of_problem(_fenchel_young, problem, targets, regularizer, implementation)
     return sum_of_means(values, batch)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(5, 6, 7))
-def _fenchel_young(scores, k, temperature, weights, targets, groups, regularizer, implementation):
+def _fenchel_young(
+    scores: Float[Array, "*shape"],
+    k: Float[Array, "*group"],
+    temperature: Float[Array, "*group"],
+    weights: Float[Array, "*shape"] | None,
+    targets: Float[Array, "*shape"],
+    groups: Groups,
+    regularizer: Regularizer,
+    implementation: str | None,
+) -> Float[Array, "*group"]:
     """`τ (Ω*(x/τ) + Ω(Y) - <x/τ, Y>)` per class, times n.
 
     With `u = x/τ - λ` every term `φ(Y) - φ(p) - u (Y - p)` is a Bregman divergence, so nothing cancels; the
@@ -363,7 +458,16 @@ def _fenchel_young(scores, k, temperature, weights, targets, groups, regularizer
     return _fenchel_young_value(scores, k, temperature, weights, targets, groups, regularizer, implementation)[0]
 
 
-def _fenchel_young_value(scores, k, temperature, weights, targets, groups, regularizer, implementation):
+def _fenchel_young_value(
+    scores: Float[Array, "*shape"],
+    k: Float[Array, "*group"],
+    temperature: Float[Array, "*group"],
+    weights: Float[Array, "*shape"] | None,
+    targets: Float[Array, "*shape"],
+    groups: Groups,
+    regularizer: Regularizer,
+    implementation: str | None,
+) -> tuple[Float[Array, "*group"], tuple[Array, Array, Array]]:
     found = thresholds.solve(scores, k, temperature, weights, groups, regularizer, implementation)
     u = thresholds.excess(scores, found, temperature)
     p = regularizer.link(u)
@@ -372,16 +476,17 @@ def _fenchel_young_value(scores, k, temperature, weights, targets, groups, regul
     multiplier = thresholds.multiplier(found, temperature)
     infinite = jnp.isinf(multiplier)
     multiplier = jnp.where(infinite, 0, multiplier)
-    if not regularizer.piecewise_linear:
-        u = jnp.where(infinite, scores / temperature, u)
+    u = jnp.where(infinite, scores / temperature, u)
     divergence = change - jnp.where(missing == 0, 0, u) * missing
-    value = groups.total(divergence) - multiplier * (groups.total(weighted(targets, weights)) - k)
-    return temperature * value, (missing, groups.total(change), temperature * multiplier)
+    value, change, chosen = groups.totals([divergence, change, weighted(targets, weights)])
+    return temperature * (value - multiplier * (chosen - k)), (missing, change, temperature * multiplier)
 
 
 @_fenchel_young.defjvp
 def _fenchel_young_jvp(groups, regularizer, implementation, primals, tangents):
+    scores, k, temperature, weights, targets = primals
     dscores, dk, dtemperature, _, _ = tangents
-    value, (missing, change, multiplier) = _fenchel_young_value(*primals, groups, regularizer, implementation)
+    arguments = scores, k, temperature, weights, targets, groups, regularizer, implementation
+    value, (missing, change, multiplier) = _fenchel_young_value(*arguments)
     by_scores = groups.plain_total(-missing * dscores)
     return value, by_scores + change * dtemperature + multiplier * dk

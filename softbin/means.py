@@ -11,9 +11,9 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
-from softbin import meshes, order_statistics, thresholds
-from softbin.arguments import Count, count_of, groups_along, prepare, prepare_choice
-from softbin.checks import (
+from softbin._engine import meshes, order_statistics, thresholds
+from softbin._engine.arguments import Arguments, Count, count_of, groups_along, prepare, prepare_choice
+from softbin._engine.checks import (
     check_entries,
     check_floating,
     check_per_group,
@@ -22,8 +22,9 @@ from softbin.checks import (
     check_temperature,
     known_value,
 )
-from softbin.groups import weighted
-from softbin.hard_choices import expected_choice, turns
+from softbin._engine.choices import expected_choice, turns
+from softbin._engine.groups import Groups, weighted
+from softbin._engine.projections import solve
 from softbin.regularizers import Regularizer, euclidean
 
 
@@ -108,7 +109,7 @@ def top_k_mean(
     check_temperature(temperature, zero=True)
     check_per_group("temperature", temperature, "values", values, groups)
     if _is_zero_temperature(temperature):
-        mean = partial(_exact_mean, turns=turns(k, weights))
+        mean = partial(_exact_mean, turns=turns(k, weights, jnp.shape(values), groups))
         return meshes.run(mean, groups.sharding, values, k, where, weights, groups=groups)
     mean = partial(_smooth_mean, regularizer=regularizer)
     return meshes.run(mean, groups.sharding, values, k, temperature, where, weights, groups=groups)
@@ -205,7 +206,7 @@ def _is_zero_temperature(temperature) -> bool:
 @partial(jax.jit, static_argnames=("groups", "turns"))
 def _exact_mean(values, k, where, weights, *, groups, turns):
     choice = prepare_choice(values, k, groups, where, weights, divisible=True)
-    value, y = expected_choice(choice, groups, jnp.result_type(values), turns)
+    value, y = expected_choice(choice, groups, turns)
     reference = jnp.where(jnp.isfinite(value), value, 0)
     total = groups.total(weighted(y * _above(choice.scores, reference, y), choice.weights))
     k = jnp.where(jnp.isnan(value), jnp.nan, choice.k)
@@ -213,19 +214,30 @@ def _exact_mean(values, k, where, weights, *, groups, turns):
 
 
 @partial(jax.jit, static_argnames=("groups", "regularizer"))
-def _smooth_mean(values, k, temperature, where, weights, *, groups, regularizer):
-    (scores, k, temperature, weights, _), part = prepare(values, k, temperature, groups, where, weights)
-    count = jnp.asarray(count_of(scores, part, weights, groups), scores.dtype)
-    k = jnp.where(count > 0, k, 0)
-    found = thresholds.solve(scores, k, temperature, weights, groups, regularizer)
-    y = regularizer.link(thresholds.excess(scores, found, temperature))
-    y = y if part is None else jnp.where(part, y, 0)
+def _smooth_mean(
+    values: Float[Array, "*shape"],
+    k: Count,
+    temperature: Real[Array, "..."],
+    where: Bool[Array, "..."] | None,
+    weights: Real[Array, "..."] | None,
+    *,
+    groups: Groups,
+    regularizer: Regularizer,
+) -> Float[Array, "..."]:
+    problem = prepare(Arguments(values, k, temperature, where, weights), groups)
+    scores, temperature, weights, exists = problem.scores, problem.temperature, problem.weights, problem.exists
+    count = jnp.asarray(count_of(scores, exists, weights, groups), scores.dtype)
+    k = jnp.where(count > 0, problem.k, 0)
+    solution = solve(problem._replace(k=k), regularizer)
+    y = solution.projected()
+    y = y if exists is None else jnp.where(exists, y, 0)
     q = jnp.minimum(k / jnp.where(count > 0, count, 1), 1)
-    multiplier = temperature * (thresholds.multiplier(found, temperature) + regularizer.inverse_link(q, 1 - q))
-    multiplier = jnp.clip(multiplier, *_range(scores, part, groups))  # it has lost its digits where τ is huge
+    multiplier = thresholds.multiplier(solution.found, temperature) + regularizer.inverse_link(q, 1 - q)
+    multiplier = temperature * multiplier
+    multiplier = jnp.clip(multiplier, *_range(scores, exists, groups))  # it has lost its digits where τ is huge
     reference = lax.stop_gradient(jnp.where(jnp.isfinite(multiplier), multiplier, 0))
-    total = _smooth_total(scores, k, temperature, weights, part, reference, y, q, multiplier, groups, regularizer)
-    infinite = lax.stop_gradient(_infinite(scores, k, weights, part, groups))
+    total = _smooth_total(scores, k, temperature, weights, exists, reference, y, q, multiplier, groups, regularizer)
+    infinite = lax.stop_gradient(_infinite(scores, k, weights, exists, groups))
     return _mean(total, reference + infinite, k, count, groups, values)
 
 

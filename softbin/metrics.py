@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 
-from softbin import meshes
-from softbin.arguments import Count, convert, groups_along, prepare_choice
-from softbin.checks import check_entries, check_taken, dtype_of
-from softbin.groups import weighted
-from softbin.hard_choices import expected_choice, turns
+from softbin._engine import meshes
+from softbin._engine.arguments import Count, convert, groups_along, prepare_choice
+from softbin._engine.checks import check_entries, check_taken, dtype_of
+from softbin._engine.choices import expected_choice, turns
+from softbin._engine.groups import Groups, weighted
 
 
 def precision_at_k(
@@ -105,24 +106,42 @@ def recall_at_k(
     return hits / positives
 
 
-def _hits(scores, labels, k, axis, where, weights, axis_name):
+def _hits(
+    scores: Float[ArrayLike, "*shape"],
+    labels: Real[ArrayLike, "*shape"] | Bool[ArrayLike, "*shape"],
+    k: Count,
+    axis: int | Sequence[int] | None,
+    where: Bool[ArrayLike, "..."] | None,
+    weights: Real[ArrayLike, "..."] | None,
+    axis_name: Any,
+) -> tuple[Float[Array, "..."], Float[Array, "..."], Float[Array, "..."]]:
     """How many positives are taken, how many entries, and how many positives there are."""
     groups = groups_along(axis, scores, axis_name)
     check_entries("scores", scores, where, weights, groups)
     check_taken(k, "scores", scores, groups, weights)
     _check_labels(labels, jnp.shape(scores))
 
-    def sharding(spec):
+    def sharding(spec: PartitionSpec) -> tuple[PartitionSpec, ...]:
         return (groups.sharding(spec),) * 3
 
     arrays = scores, labels, k, where, weights
-    return meshes.run(_count_hits, sharding, *arrays, groups=groups, turns=turns(k, weights))
+    few = turns(k, weights, jnp.shape(scores), groups)
+    return meshes.run(_count_hits, sharding, *arrays, groups=groups, turns=few)
 
 
 @partial(jax.jit, static_argnames=("groups", "turns"))
-def _count_hits(scores, labels, k, where, weights, *, groups, turns):
+def _count_hits(
+    scores: Float[Array, "*shape"],
+    labels: Real[Array, "*shape"] | Bool[Array, "*shape"],
+    k: Count,
+    where: Bool[Array, "..."] | None,
+    weights: Real[Array, "..."] | None,
+    *,
+    groups: Groups,
+    turns: int | None,
+) -> tuple[Float[Array, "..."], ...]:
     choice = prepare_choice(lax.stop_gradient(scores), k, groups, where, weights, divisible=True)
-    value, y = expected_choice(choice, groups, jnp.result_type(scores), turns)
+    value, y = expected_choice(choice, groups, turns)
     labels = convert(labels, y.dtype)
     labels = jnp.where((labels >= 0) & (labels <= 1), labels, jnp.nan)
     labels = weighted(labels if choice.part is None else jnp.where(choice.part, labels, 0), choice.weights)
@@ -132,7 +151,7 @@ def _count_hits(scores, labels, k, where, weights, *, groups, turns):
     return tuple(jnp.squeeze(lax.stop_gradient(result), groups.axes) for result in results)
 
 
-def _check_labels(labels, shape):
+def _check_labels(labels: Any, shape: tuple[Any, ...]) -> None:
     dtype = dtype_of("labels", labels)
     if jnp.shape(labels) != shape:
         raise ValueError(f"labels with shape {jnp.shape(labels)} must have that of scores, {shape}")

@@ -6,18 +6,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
-from softbin import meshes, thresholds
-from softbin.arguments import Count, groups_along, prepare, split
-from softbin.checks import (
-    check_entries,
-    check_k,
-    check_per_group,
-    check_regularizer,
-    check_temperature,
-)
-from softbin.groups import Groups, weighted
+from softbin._engine import meshes, thresholds
+from softbin._engine.arguments import Arguments, Count, checked_arguments, prepare
+from softbin._engine.checks import check_regularizer
+from softbin._engine.groups import Groups, weighted
+from softbin._engine.projections import solve
 from softbin.hard_choices import binary_argmax
 from softbin.regularizers import Regularizer, euclidean
 
@@ -74,8 +70,7 @@ def soft_binary_argmax(
       forward_mode: use `jax.custom_jvp` in place of `jax.custom_vjp`, as `jax.jvp` and `jax.jacfwd` need.
       implementation: "xla", which None stands for, runs everywhere. "pallas" searches for the threshold in a kernel
         for TPUs, and for GPUs from Hopper on, that reads the scores once; it takes float32 groups of up to 8,192
-        entries on one device, and leaves all else to "xla". "interpret_tpu" and "interpret_gpu" are its kernels for
-        TPU and GPU interpreted by XLA, slowly, on any device: to test them.
+        entries on one device, and leaves all else to "xla".
 
     Returns:
       `y`, with the shape and dtype of `scores`. NaN where a traced `k` is outside [0, n] or a traced
@@ -104,7 +99,10 @@ def soft_binary_argmax(
       Gomez, Wang, Tang, `Differentiable Zero-One Loss via Hypersimplex Projections
       <https://arxiv.org/abs/2602.23336>`_, 2026, eq. 9 and Algorithm 1.
     """
-    groups = _checked("scores", scores, k, temperature, axis, where, weights, regularizer, axis_name)
+    check_regularizer(regularizer)
+    arguments, groups = checked_arguments(
+        "scores", scores, k, temperature, axis=axis, where=where, weights=weights, axis_name=axis_name
+    )
     thresholds.check_implementation(implementation)
     settings = {"regularizer": regularizer, "forward_mode": forward_mode, "implementation": implementation}
     hard = None
@@ -112,34 +110,33 @@ def soft_binary_argmax(
         if weights is not None:
             raise ValueError("straight_through chooses whole entries: leave out weights, or choose softly")
         hard = binary_argmax(scores, k, axis=axis, where=where, axis_name=axis_name)
-    arrays = scores, *split(k, scores, groups), temperature, where, weights
-    return meshes.run(_soft_binary_argmax, lambda spec: spec, *arrays, hard, groups=groups, **settings)
+    return meshes.run(_soft_binary_argmax, _of_scores, arguments, hard, groups=groups, **settings)
 
 
-def _checked(name, scores, k, temperature, axis, where, weights, regularizer, axis_name=None) -> Groups:
-    """The groups along the axis, of arguments that may be right."""
-    check_regularizer(regularizer)
-    groups = groups_along(axis, scores, axis_name, name)
-    check_entries(name, scores, where, weights, groups)
-    check_k(k, name, scores, groups, weights)
-    check_temperature(temperature, remedy="; for a hard choice use softbin.binary_argmax")
-    check_per_group("temperature", temperature, name, scores, groups)
-    return groups
+def _of_scores(specs: Any) -> PartitionSpec:
+    return specs.scores
 
 
 @partial(jax.jit, static_argnames=("groups", "regularizer", "forward_mode", "implementation"))
 def _soft_binary_argmax(
-    scores, k, k_rest, temperature, where, weights, hard, *, groups, regularizer, forward_mode, implementation
-):
-    problem, part = prepare(scores, k, temperature, groups, where, weights)
+    arguments: Arguments,
+    hard: Float[Array, "*shape"] | None,
+    *,
+    groups: Groups,
+    regularizer: Regularizer,
+    forward_mode: bool,
+    implementation: str | None,
+) -> Float[Array, "*shape"]:
+    problem = prepare(arguments, groups)
+    arrays = problem.scores, problem.k, problem.temperature, problem.weights
     project = _project_forward_mode if forward_mode else _project
-    y = project(*problem, regularizer, implementation, k_rest)
+    y = project(*arrays, groups, regularizer, implementation, problem.k_rest)
     if hard is not None:
         valid = ~(jnp.isnan(problem.k) | jnp.isnan(problem.temperature))
         y = _straight_through(jnp.where(valid, hard.astype(y.dtype), jnp.nan), y)
-    if part is not None:
-        y = jnp.where(part, y, 0)
-    return y.astype(jnp.result_type(scores))
+    if problem.exists is not None:
+        y = jnp.where(problem.exists, y, 0)
+    return y.astype(jnp.result_type(arguments.scores))
 
 
 @jax.custom_jvp
@@ -185,17 +182,21 @@ def threshold(
       Gomez, Wang, Tang, `Differentiable Zero-One Loss via Hypersimplex Projections
       <https://arxiv.org/abs/2602.23336>`_, 2026.
     """
-    groups = _checked("scores", scores, k, temperature, axis, where, weights, regularizer, axis_name)
-    arrays = scores, *split(k, scores, groups), temperature, where, weights
-    return meshes.run(_threshold, groups.sharding, *arrays, groups=groups, regularizer=regularizer)
+    check_regularizer(regularizer)
+    arguments, groups = checked_arguments(
+        "scores", scores, k, temperature, axis=axis, where=where, weights=weights, axis_name=axis_name
+    )
+
+    def of_groups(specs: Any) -> PartitionSpec:
+        return groups.sharding(specs.scores)
+
+    return meshes.run(_threshold, of_groups, arguments, groups=groups, regularizer=regularizer)
 
 
 @partial(jax.jit, static_argnames=("groups", "regularizer"))
-def _threshold(scores, k, k_rest, temperature, where, weights, *, groups, regularizer):
-    problem, _ = prepare(scores, k, temperature, groups, where, weights)
-    found = thresholds.solve(*problem, regularizer, None, k_rest)
-    centre = thresholds.centre(problem.scores, found, problem.temperature, problem.weights, groups, regularizer)
-    return jnp.squeeze(centre, groups.axes).astype(jnp.result_type(scores))
+def _threshold(arguments: Arguments, *, groups: Groups, regularizer: Regularizer) -> Float[Array, "..."]:
+    centre = solve(prepare(arguments, groups), regularizer).centre()
+    return jnp.squeeze(centre, groups.axes).astype(jnp.result_type(arguments.scores))
 
 
 def project_hypersimplex(
@@ -210,13 +211,12 @@ def project_hypersimplex(
     :func:`soft_binary_argmax` at temperature 1; see there for arguments, errors and derivatives, here in both modes.
 
     Example:
-      >>> print(project_hypersimplex(jnp.array([0.9, 0.3, 0.4]), k=1))
-      [0.7        0.10000002 0.2       ]
+      >>> print(project_hypersimplex(jnp.array([1.0, 0.25, 0.5]), k=1))
+      [0.75 0.   0.25]
     """
-    groups = _checked("point", point, k, 1.0, axis, where, None, euclidean)
-    arrays = point, *split(k, point, groups), 1.0, where, None, None
+    arguments, groups = checked_arguments("point", point, k, axis=axis, where=where)
     settings = {"regularizer": euclidean, "forward_mode": True, "implementation": None}
-    return meshes.run(_soft_binary_argmax, lambda spec: spec, *arrays, groups=groups, **settings)
+    return meshes.run(_soft_binary_argmax, _of_scores, arguments, None, groups=groups, **settings)
 
 
 def _project_forward_mode(scores, k, temperature, weights, groups, regularizer, implementation, k_rest):
@@ -247,9 +247,9 @@ def pull_back(u, temperature, weights, g, groups, regularizer):
 
     With `d = ψ'(u)`, `D = Σ w d` and `c = Σ d g / D`, by the scores it is `d (g - w c) / τ`.
     """
-    whole, fraction, slope, _ = regularizer.parts(u)
-    by_k = thresholds.safe_ratio(groups.total(slope * g), groups.total(weighted(slope, weights)))
-    by_scores = slope * (g - weighted(by_k, weights)) / temperature
+    whole, fraction, slope = regularizer.parts(u)
+    by_k = thresholds.safe_ratio(*groups.totals([slope * g, weighted(slope, weights)]))
+    by_scores = slope * (g - weighted(by_k, weights)) * (1 / temperature)
     by_temperature = -groups.total(by_scores * jnp.where(jnp.isinf(u), 0, u))
     by_weights = None if weights is None else -by_k * (whole + fraction)
     return by_scores, by_k, by_temperature, by_weights

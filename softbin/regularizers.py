@@ -3,6 +3,9 @@
 With a separable, strictly convex penalty `φ` on [0, 1] the optimum is `y_i = ψ(x_i/τ - λ)`, where the
 link `ψ = (φ')⁻¹` increases from 0 to 1. The solver needs nothing of a regularizer but the link, in parts
 that can be summed without losing digits. Every continuous distribution has one: its distribution function.
+
+Those that there are can be had from `softbin` itself; a :class:`Regularizer` of your own gives :class:`LinkParts`,
+which are here.
 """
 
 import contextlib
@@ -11,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.scipy.special import ndtr, ndtri
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float
@@ -29,13 +32,11 @@ class LinkParts(NamedTuple):
       whole: 0 or 1.
       fraction: what is left, in [-1, 1], small near saturation.
       slope: the derivative `ψ'(u)`.
-      rounding: bounds the rounding error of `fraction`, in units of the machine epsilon.
     """
 
     whole: Float[Array, "*shape"]
     fraction: Float[Array, "*shape"]
     slope: Float[Array, "*shape"]
-    rounding: Float[Array, "*shape"]
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,13 @@ class Regularizer:
       penalty: `φ`, on [0, 1].
       inverse_link: `φ' = ψ⁻¹` as a function of `y` and of `1 - y`, which near one has the digits that `y`
         has lost; infinite at an end that the link never reaches.
-      parts: `u -> LinkParts`.
+      parts: from `u` to :class:`LinkParts`.
       mean, variance: of the distribution whose distribution function `ψ` is. The search starts there.
       divergence: `φ(y) - φ(q) - φ'(q) (y - q)`, with the digits that the difference would lose where `y` is near `q`.
         Where it is not given it is worked out from the others; then the link must be smooth inside (0, 1).
       piecewise_linear: whether `parts` gives no slopes but 0 and 1, which are quicker to sum, and takes fewer rounds.
+      smooth: whether the slope has no jumps, and changes by no more than itself where `u` changes by one, as in
+        exponential tails: the search ends a round earlier then.
       name: what `repr` shows.
 
     Example:
@@ -66,8 +69,8 @@ class Regularizer:
       >>> def inverse_link(y, complement):
       ...     return binary_entropy.inverse_link(y, complement) / 2
       >>> def parts(u):
-      ...     whole, fraction, slope, rounding = binary_entropy.parts(2 * u)
-      ...     return LinkParts(whole, fraction, 2 * slope, rounding)
+      ...     whole, fraction, slope = binary_entropy.parts(2 * u)
+      ...     return LinkParts(whole, fraction, 2 * slope)
       >>> steep = Regularizer(penalty, inverse_link, parts, mean=0.0, variance=math.pi**2 / 12)
       >>> import softbin
       >>> scores = jnp.array([3.0, 1.0, 2.0, 0.0])
@@ -84,6 +87,7 @@ class Regularizer:
     variance: float
     divergence: Callable[[Array, Array], Array] = field(default=None, kw_only=True)  # type: ignore[assignment]
     piecewise_linear: bool = field(default=False, kw_only=True)
+    smooth: bool = field(default=False, kw_only=True)
     name: str = field(default="Regularizer", compare=False, kw_only=True)
 
     def __post_init__(self):
@@ -163,7 +167,7 @@ def _euclidean_parts(u: Array) -> LinkParts:
     saturated = one | (u <= 0)  # false for NaN, which must come through
     fraction = jnp.where(saturated, 0, u)
     slope = jnp.where(saturated, 0, jnp.ones_like(u))
-    return LinkParts(one.astype(u.dtype), fraction, slope, rounding=fraction)
+    return LinkParts(one.astype(u.dtype), fraction, slope)
 
 
 def _times_log(x, y):
@@ -181,12 +185,10 @@ def _binary_entropy_inverse_link(y, complement):
 
 def _binary_entropy_parts(u: Array) -> LinkParts:
     upper = u >= 0
-    tail = jax.nn.sigmoid(jnp.where(upper, -u, u))
+    tail = lax.logistic(-jnp.abs(u))
     fraction = jnp.where(upper, -tail, tail)
     slope = tail * (1 - tail)
-    # The rounding of u itself reaches the tail through the slope; the cap keeps 0 * inf out.
-    rounding = tail * (1 + jnp.minimum(jnp.abs(u), 1e3))
-    return LinkParts(upper.astype(u.dtype), fraction, slope, rounding)
+    return LinkParts(upper.astype(u.dtype), fraction, slope)
 
 
 def _laplace_penalty(y):
@@ -217,8 +219,7 @@ def _laplace_inverse_link(y, complement):
 def _laplace_parts(u: Array) -> LinkParts:
     upper = u >= 0
     tail = jnp.exp(-jnp.abs(u)) / 2
-    rounding = tail * (1 + jnp.minimum(jnp.abs(u), 1e3))
-    return LinkParts(upper.astype(u.dtype), jnp.where(upper, -tail, tail), tail, rounding)
+    return LinkParts(upper.astype(u.dtype), jnp.where(upper, -tail, tail), tail)
 
 
 def _normal_penalty(y):
@@ -233,8 +234,7 @@ def _normal_inverse_link(y, complement):
 def _normal_parts(u: Array) -> LinkParts:
     upper = u >= 0
     tail = ndtr(-jnp.abs(u))
-    rounding = tail * (1 + jnp.minimum(u**2, 1e3))
-    return LinkParts(upper.astype(u.dtype), jnp.where(upper, -tail, tail), norm.pdf(u), rounding)
+    return LinkParts(upper.astype(u.dtype), jnp.where(upper, -tail, tail), norm.pdf(u))
 
 
 def _tsallis_penalty(y, alpha):
@@ -263,9 +263,7 @@ def _tsallis_parts(u: Array, alpha) -> LinkParts:
     upper = y >= 0.5
     fraction = jnp.where(upper, jnp.expm1(jnp.where(none, 0, log)), y)
     slope = jnp.where(none | (u >= 0), 0, jnp.exp((2 - alpha) * log))
-    # the rounding of u itself, through the slope
-    rounding = jnp.abs(fraction) * (1 + jnp.minimum(-inside / (1 + inside) / (alpha - 1), 1e3))
-    return LinkParts(upper.astype(u.dtype), fraction, slope, rounding)
+    return LinkParts(upper.astype(u.dtype), fraction, slope)
 
 
 euclidean = Regularizer(
@@ -286,6 +284,7 @@ binary_entropy = Regularizer(
     parts=_binary_entropy_parts,
     mean=0.0,
     variance=math.pi**2 / 3,
+    smooth=True,
     name="softbin.binary_entropy",
 )
 """`φ(y) = y log y + (1-y) log(1-y)`, `ψ(u) = sigmoid(u)`: the LML layer (Amos et al., arXiv:1906.08707)."""
@@ -297,6 +296,7 @@ laplace = Regularizer(
     parts=_laplace_parts,
     mean=0.0,
     variance=2.0,
+    smooth=True,
     name="softbin.laplace",
 )
 """`φ(y) = m log 2m - m`, `m = min(y, 1-y)`; `ψ(u)` is Laplace's distribution function: LapSum (arXiv:2503.06242)."""
@@ -307,6 +307,7 @@ normal = Regularizer(
     parts=_normal_parts,
     mean=0.0,
     variance=1.0,
+    smooth=True,
     name="softbin.normal",
 )
 """`φ(y) = -pdf(Φ⁻¹(y))`, `ψ(u) = Φ(u)`: the normal distribution, a probit in place of a logit."""

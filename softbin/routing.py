@@ -7,14 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
-from softbin import meshes
-from softbin.arguments import as_computed
-from softbin.budgets import brief
-from softbin.checks import check_axis_name, check_floating, check_mask, is_numeric, known_value
-from softbin.groups import Groups, is_symbolic
+from softbin._engine import meshes
+from softbin._engine.arguments import as_computed
+from softbin._engine.checks import check_axis_name, check_floating, check_mask, is_numeric, known_value
+from softbin._engine.counting import SUM, arrange, statistics
+from softbin._engine.groups import Groups, is_symbolic
+from softbin._engine.shares import brief
 from softbin.hard_choices import binary_argmax, cutoff
+
+_Chosen = int | Int[Array, ""]
+"""How many experts a token chooses: known, or not yet."""
 
 GATES = ("softmax", "sigmoid")
 
@@ -233,21 +238,29 @@ def bias_from_margins(
     return meshes.placed_as(moved, bias)
 
 
-def _same(spec):
+def _same(spec: PartitionSpec) -> PartitionSpec:
     return spec
 
 
-def _whole(k) -> Any:
+def _whole(k: Real[ArrayLike, ""]) -> Any:
     known = known_value(k)
     return jnp.round(k).astype(jnp.int32) if known is None else int(np.round(known))
 
 
-def _scored(logits, *, gate):
+def _scored(logits: Float[ArrayLike, "*tokens experts"], *, gate: str) -> Float[Array, "*tokens experts"]:
     logits = as_computed(logits)
     return jnp.where(logits == -jnp.inf, logits, jax.nn.sigmoid(logits)) if gate == "sigmoid" else logits
 
 
-def _gates(logits, bias, scale, where, *, k, gate):
+def _gates(
+    logits: Float[ArrayLike, "*tokens experts"],
+    bias: Float[ArrayLike, " experts"],
+    scale: Real[ArrayLike, ""],
+    where: Bool[ArrayLike, "*tokens"] | None,
+    *,
+    k: _Chosen,
+    gate: str,
+) -> Float[Array, "*tokens experts"]:
     dtype, logits = jnp.result_type(logits), as_computed(logits)
     if where is not None:
         where = jnp.asarray(where)[..., None]
@@ -263,11 +276,24 @@ def _gates(logits, bias, scale, where, *, k, gate):
     return (shares if where is None else jnp.where(where, shares, 0)).astype(dtype)
 
 
-def _stepped(bias, scores, where, *, k, axis_name):
+def _stepped(
+    bias: Float[ArrayLike, " experts"],
+    scores: Float[ArrayLike, "*tokens experts"],
+    where: Bool[ArrayLike, "*tokens"] | None,
+    *,
+    k: _Chosen,
+    axis_name: Any,
+) -> Float[Array, " experts"]:
     return _balanced(bias, _margins(scores, bias, where, k=k), k=k, axis_name=axis_name)
 
 
-def _margins(scores, bias, where, *, k):
+def _margins(
+    scores: Float[ArrayLike, "*tokens experts"],
+    bias: Float[ArrayLike, " experts"],
+    where: Bool[ArrayLike, "*tokens"] | None,
+    *,
+    k: _Chosen,
+) -> Float[Array, "*tokens experts"]:
     scores = lax.stop_gradient(as_computed(scores))
     biased = scores + lax.stop_gradient(jnp.asarray(bias).astype(scores.dtype))
     if 0 in scores.shape:
@@ -277,7 +303,9 @@ def _margins(scores, bias, where, *, k):
     return found if where is None else jnp.where(jnp.asarray(where)[..., None], found, -jnp.inf)
 
 
-def _balanced(bias, margins, *, k, axis_name):
+def _balanced(
+    bias: Float[ArrayLike, " experts"], margins: Float[ArrayLike, "*tokens experts"], *, k: _Chosen, axis_name: Any
+) -> Float[Array, " experts"]:
     bias, margins = lax.stop_gradient((jnp.asarray(bias), as_computed(margins)))
     if 0 in margins.shape:
         return bias
@@ -290,7 +318,7 @@ def _balanced(bias, margins, *, k, axis_name):
     return jnp.where(moves, found - shift, before).astype(bias.dtype)
 
 
-def _targets(usable: Bool[Array, "*tokens experts"], k, groups: Groups) -> Int[Array, " experts"]:
+def _targets(usable: Bool[Array, "*tokens experts"], k: _Chosen, groups: Groups) -> Int[Array, " experts"]:
     """How many tokens an expert has if each spreads its `k` evenly over those it can use, halves rounded down.
 
     In integers, the digits behind the point in two parts, so that the sum is the same in whatever order it is taken.
@@ -299,14 +327,14 @@ def _targets(usable: Bool[Array, "*tokens experts"], k, groups: Groups) -> Int[A
     digits = 10 if is_symbolic(n) else max(min(10, 30 - n.bit_length()), 1)
     experts = jnp.maximum(jnp.sum(usable, -1, keepdims=True, dtype=jnp.int32), 1)
     share = jnp.minimum(k, experts) << digits
-    first, rest = share // experts, share % experts
-    parts = [first, (rest << digits) // experts]
-    totals = jnp.stack([jnp.sum(jnp.where(usable, part, 0), groups.axes, dtype=jnp.int32) for part in parts])
-    whole, fine = totals if groups.axis_name is None else lax.psum(totals, groups.axis_name)
+    parts = lax.div(share, experts), lax.div(lax.rem(share, experts) << digits, experts)
+    layout = arrange(usable.shape, groups, manual=meshes.is_manual(usable))
+    entries = [(SUM, layout.enter(jnp.where(usable, part, 0), 0)) for part in parts]
+    whole, fine = (jnp.squeeze(layout.leave_groups(total), groups.axes) for total in statistics(entries, layout))
     return (whole + (fine >> digits) + (1 << digits - 1) - 1) >> digits
 
 
-def check_router(scores, bias, k, where, name: str = "scores") -> None:
+def check_router(scores: Any, bias: Any, k: Any, where: Any, name: str = "scores") -> None:
     """Refuse what is known to be wrong before anything is traced."""
     check_floating(name, scores)
     check_floating("bias", bias)

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from softbin import binary_entropy, euclidean, laplace, normal, soft_binary_argmax, tsallis
-from softbin.arguments import prepare
+from softbin._engine.arguments import Arguments, prepare
+from softbin._engine.groups import Groups
+from softbin._engine.search import search
 from softbin.experiments.accelerator.hard_cases import CASES, Case
-from softbin.groups import Groups
-from softbin.search import search
 from tests import exact
 from tests.compiling import AS_USERS_DO
 
@@ -31,8 +31,9 @@ class Outcome(NamedTuple):
 @partial(jax.jit, static_argnames="regularizer", compiler_options=AS_USERS_DO)
 def solve(scores, k, temperature, regularizer=euclidean):
     """The projection, and the rounds that the search for it took."""
-    problem, _ = prepare(scores, k, temperature, Groups((0,)), None, None)
-    return soft_binary_argmax(scores, k, temperature, regularizer=regularizer), search(*problem, regularizer)[1]
+    problem = prepare(Arguments(scores, k, temperature), Groups((0,)))
+    _, rounds = search(problem.scores, problem.k, problem.temperature, None, problem.groups, regularizer)
+    return soft_binary_argmax(scores, k, temperature, regularizer=regularizer), rounds
 
 
 def measure(case: Case, regularizer) -> Outcome:

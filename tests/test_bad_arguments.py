@@ -171,7 +171,12 @@ THRESHOLDS = {
     "by example": Mistake(X, "(4, 6)"),
 }
 REGULARIZER = {"name": Mistake("euclidean", "'euclidean'"), "None": Mistake(None, "None")}
-IMPLEMENTATION = {"unknown": Mistake("cuda", "'cuda'"), "number": Mistake(3, "3"), "list": Mistake(["xla"], "['xla']")}
+IMPLEMENTATION = {
+    "unknown": Mistake("cuda", "'cuda'"),
+    "as for tests": Mistake("interpreted as for TPU", "'interpreted as for TPU'"),
+    "number": Mistake(3, "3"),
+    "list": Mistake(["xla"], "['xla']"),
+}
 VECTOR = {**ARRAY, **OF_ANOTHER_SHAPE}
 GATE = {
     "unknown": Mistake("tanh", "'tanh'"),
@@ -598,20 +603,24 @@ FUNCTIONS = {
     ),
     **flax_layers(
         "BalancedTopK",
-        {"k": 2},
+        {"num_experts": 6, "k": 2},
         {"logits": X},
-        {"k": EXPERTS, "gate": GATE, "scale": SCALE, "axis_name": AXIS_NAME},
+        {
+            "num_experts": {**SIZE, "None": Mistake(None, "None")},
+            "k": EXPERTS,
+            "gate": GATE,
+            "scale": SCALE,
+            "axis_name": AXIS_NAME,
+        },
         {"logits": MORE_LOGITS, "where": TOKENS},
-        only_nnx={"num_experts": (6, {**SIZE, "None": Mistake(None, "None")})},
         bias=BIAS,
     ),
     **flax_layers(
         "DecisionThresholds",
-        {"temperature": 1.0},
+        {"num_classes": 6, "temperature": 1.0},
         {"logits": X, "labels": LABELS},
-        {**without(BATCH, "logits", "labels", "where", "weights"), "momentum": MOMENTUM},
+        {**without(BATCH, "logits", "labels", "where", "weights"), "num_classes": SIZE, "momentum": MOMENTUM},
         {"logits": MORE_LOGITS, "labels": LABELS_OF_CLASSES, "where": MASK, "weights": WEIGHTS_OF_EXAMPLES},
-        only_nnx={"num_classes": (6, SIZE)},
         thresholds=BIAS,
         weight=np.zeros(6, np.float32),
     ),

@@ -230,8 +230,8 @@ class DiagnoseTest(chex.TestCase):
         right = ~active & (p == np.eye(C)[labels[WHERE]])
         shares = [active.mean(), right.mean(), (~active & ~right).mean()]
         assert min(shares) > 0.01
-        np.testing.assert_allclose(found[1:], shares, rtol=1e-6)
-        np.testing.assert_allclose(sum(found[1:]), 1, rtol=1e-6)
+        np.testing.assert_allclose(found[1:4], shares, rtol=1e-6)
+        np.testing.assert_allclose(sum(found[1:4]), 1, rtol=1e-6)
         lam = softbin.decision_thresholds(LOGITS, where=WHERE, temperature=temperature)
         np.testing.assert_allclose(found.thresholds, lam, rtol=1e-6)
 
@@ -239,7 +239,13 @@ class DiagnoseTest(chex.TestCase):
 def test_diagnosis_of_a_binary_problem_has_one_threshold():
     found = softbin.diagnose(LOGITS[:, 0], LABELS == 0, **MOST)
     assert found.thresholds.shape == ()
-    np.testing.assert_allclose(sum(found[1:]), 1, rtol=1e-6)
+    np.testing.assert_allclose(sum(found[1:4]), 1, rtol=1e-6)
+
+
+def test_diagnosis_tells_how_the_search_went():
+    found = softbin.diagnose(LOGITS, LABELS, **MOST)
+    assert 0 < found.rounds <= 8
+    assert found.converged
 
 
 def test_diagnosis_of_split_examples_equals_the_whole():

@@ -15,8 +15,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import softbin
 from softbin import binary_argmax, cutoff, kth_largest, soft_binary_argmax, top_k
+from softbin._engine.groups import Groups
 from softbin.budgets import fraction
-from softbin.groups import Groups
 from tests.compiling import AS_USERS_DO, AT_LEVEL_0
 from tests.hard_cases import CASES
 from tests.test_sharding import MOST_NUMBERS, collectives

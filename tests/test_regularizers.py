@@ -29,6 +29,11 @@ def test_parts_add_up_and_have_the_slope_of_the_link(name, x64):
 
 
 @each_regularizer
+def test_parts_are_what_one_of_your_own_would_give(name):
+    assert type(ALL_REGULARIZERS[name].parts(jnp.asarray(U))) is softbin.regularizers.LinkParts
+
+
+@each_regularizer
 def test_inverse_link_undoes_the_link(name):
     y = jnp.linspace(0.01, 0.99, 33)
     regularizer = ALL_REGULARIZERS[name]

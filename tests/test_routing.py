@@ -10,7 +10,7 @@ from jax import export
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import softbin
-from softbin.groups import Groups
+from softbin._engine.groups import Groups
 from softbin.routing import bias_from_margins, gates, margins, quantile_bias, router_scores
 from tests.compiling import AS_USERS_DO
 from tests.test_sharding import collectives

@@ -26,7 +26,8 @@ SPLIT, WHOLE = PartitionSpec("batch"), PartitionSpec()
 
 def assert_same(actual, expected):
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        assert np.max(np.abs(np.asarray(a) - np.asarray(b))) <= 1e-6 * np.max(np.abs(b))
+        a, b = np.asarray(a, float), np.asarray(b, float)
+        assert np.max(np.abs(a - b)) <= 1e-6 * np.max(np.abs(b))
 
 
 def put(array, kind="Auto", spec=SPLIT):

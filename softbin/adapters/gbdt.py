@@ -6,6 +6,7 @@ the precision of the scores (LightGBM's are float64). Neither library is importe
 """
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,14 +14,15 @@ import jax
 import jax.experimental
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, Real
+from jaxtyping import Array, Float, Int, Real
 
-from softbin import budgets, thresholds
-from softbin.arguments import prepare
-from softbin.batches import Budget, batch_budget, by_example, check_budget, prepare_batch, prepare_targets
-from softbin.checks import check_amount, check_floating, check_real, check_regularizer, check_temperature
+from softbin import budgets
+from softbin._engine import shares, thresholds
+from softbin._engine.batches import Budget, by_example, check_budget
+from softbin._engine.checks import check_amount, check_floating, check_real, check_regularizer, check_temperature
+from softbin._engine.groups import weighted
+from softbin._engine.projections import prepare_projection, solve
 from softbin.decisions import decision_thresholds, predict
-from softbin.groups import weighted
 from softbin.operators import pull_back
 from softbin.regularizers import Regularizer, euclidean
 
@@ -43,7 +45,7 @@ class _TrainingSet(NamedTuple):
     labels: Real[np.ndarray, " n"]
     weights: Float[np.ndarray, " n"] | None
 
-    def is_of(self, labels, weights) -> bool:
+    def is_of(self, labels: Any, weights: Any) -> bool:
         return all(
             a is b or (a is not None and b is not None and np.array_equal(a, b))
             for a, b in zip(self.given, (labels, weights), strict=True)
@@ -64,13 +66,13 @@ class Objective(ABC):
         self._training_set: _TrainingSet | None = None
         self.thresholds: np.ndarray | None = None
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self._settings == other._settings
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self._settings)
 
-    def __deepcopy__(self, memo) -> "Objective":
+    def __deepcopy__(self, memo: Any) -> "Objective":
         """Itself: LightGBM trains with a copy of its parameters, and the metric needs the thresholds tracked there."""
         return self
 
@@ -79,7 +81,7 @@ class Objective(ABC):
         """The unit of the scores."""
         return self._settings.temperature
 
-    def __call__(self, first, second, sample_weight=None):
+    def __call__(self, first: Any, second: Any, sample_weight: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """The gradient and the hessian by the scores, of their shape, in float32.
 
         Takes `(scores, dataset)`, as the libraries' own `train` calls it, or `(labels, scores, sample_weight)`, as
@@ -97,7 +99,7 @@ class Objective(ABC):
             )
         return gradient, hessian
 
-    def decide(self, scores, labels, sample_weight=None, calibrator=None) -> "Decisions":
+    def decide(self, scores: Any, labels: Any, sample_weight: Any = None, calibrator: Any = None) -> "Decisions":
         """Decisions of a trained model, with thresholds fitted to scores and labels.
 
         Args:
@@ -121,16 +123,16 @@ class Objective(ABC):
             calibrator.fit(decisions.centred(scores), checked.labels, sample_weight=checked.weights)
         return decisions
 
-    def _checked(self, labels, scores, weights) -> _TrainingSet:
+    def _checked(self, labels: np.ndarray, scores: np.ndarray, weights: Any) -> _TrainingSet:
         checked = _check(labels, scores, weights)
         check_budget(_as_given(self._settings.budget), scores, weights is None, name="scores")
         return checked
 
     @abstractmethod
-    def zero_one_error(self, first, second, sample_weight=None) -> Any:
+    def zero_one_error(self, first: Any, second: Any, sample_weight: Any = None) -> Any:
         """The metric, in the form that the library takes: the error of decisions with the tracked thresholds."""
 
-    def _error(self, first, second, sample_weight) -> float:
+    def _error(self, first: Any, second: Any, sample_weight: Any) -> float:
         labels, scores, weights = _arguments(first, second, sample_weight)
         if self.thresholds is None:
             raise ValueError("the metric decides with the thresholds of its objective: train with that objective")
@@ -152,13 +154,13 @@ class Decisions(NamedTuple):
     regularizer: Regularizer
     calibrator: Any = None
 
-    def predict(self, scores) -> Int[np.ndarray, " n"]:
+    def predict(self, scores: Any) -> Int[np.ndarray, " n"]:
         """The classes of scores (margins, raw scores) of shape (n,) or (n, C)."""
         scores = self._checked(scores)
         with _precision_of(scores):
             return np.asarray(predict(scores, self.thresholds, self.temperature, regularizer=self.regularizer))
 
-    def predict_proba(self, scores) -> Float[np.ndarray, "n classes"]:
+    def predict_proba(self, scores: Any) -> Float[np.ndarray, "n classes"]:
         """The probability of each class, by the calibrator.
 
         Raises:
@@ -172,7 +174,7 @@ class Decisions(NamedTuple):
         """`x/τ - λ`, a row for each row."""
         return (scores / self.temperature - self.thresholds).reshape(len(scores), -1)
 
-    def _checked(self, scores) -> np.ndarray:
+    def _checked(self, scores: Any) -> np.ndarray:
         scores, shape = np.asarray(scores), np.shape(self.thresholds)
         check_floating("scores", scores)
         if not scores.ndim or (shape and scores.shape[1:] != shape):
@@ -184,13 +186,13 @@ class Decisions(NamedTuple):
 
 
 class _LightGBM(Objective):
-    def zero_one_error(self, first, second, sample_weight=None) -> tuple[str, float, bool]:
+    def zero_one_error(self, first: Any, second: Any, sample_weight: Any = None) -> tuple[str, float, bool]:
         """The metric for `feval` and `eval_metric`."""
         return "zero_one_error", self._error(first, second, sample_weight), False
 
 
 class _XGBoost(Objective):
-    def zero_one_error(self, first, second, sample_weight=None) -> tuple[str, float] | float:
+    def zero_one_error(self, first: Any, second: Any, sample_weight: Any = None) -> tuple[str, float] | float:
         """The metric for `custom_metric` and `eval_metric`."""
         error = self._error(first, second, sample_weight)
         return ("zero_one_error", error) if hasattr(second, "get_label") else error
@@ -270,15 +272,15 @@ def xgboost_objective(
     return _XGBoost(_settings(loss, budget, temperature, hessian, regularizer))
 
 
-def _settings(loss, budget, temperature, hessian, regularizer) -> _Settings:
+def _settings(loss: str, budget: Any, temperature: float, hessian: str, regularizer: Regularizer) -> _Settings:
     for name, value, known in (("loss", loss, _LOSSES), ("hessian", hessian, _HESSIANS)):
         if value not in known:
-            raise ValueError(f"unknown {name} {budgets.brief(value)}: choose one of {', '.join(known)}")
+            raise ValueError(f"unknown {name} {shares.brief(value)}: choose one of {', '.join(known)}")
     check_temperature(temperature)
     if np.ndim(temperature):
         raise ValueError(f"temperature must be one number, got an array of shape {np.shape(temperature)}")
     check_regularizer(regularizer)
-    budgets.check_budget(budget)
+    shares.check_budget(budget)
     if not callable(budget):
         check_amount("budget", np.asarray(budget, float))
         budget = np.asarray(budget, float).tolist()
@@ -286,11 +288,11 @@ def _settings(loss, budget, temperature, hessian, regularizer) -> _Settings:
     return _Settings(loss, budget, float(temperature), hessian, regularizer)
 
 
-def _as_given(budget) -> Any:
+def _as_given(budget: Any) -> Any:
     return np.asarray(budget) if isinstance(budget, tuple) else budget
 
 
-def _arguments(first, second, sample_weight):
+def _arguments(first: Any, second: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, Any]:
     """Labels, scores and weights, from what either interface hands over."""
     if not hasattr(second, "get_label"):
         return np.asarray(first), np.asarray(second), sample_weight
@@ -298,10 +300,10 @@ def _arguments(first, second, sample_weight):
     return np.asarray(second.get_label()), np.asarray(first), weights if np.size(weights) else None
 
 
-def _check(labels, scores, weights) -> _TrainingSet:
+def _check(labels: np.ndarray, scores: np.ndarray, weights: Any) -> _TrainingSet:
     check_floating("scores", scores)
     if labels.dtype.kind not in "biuf":
-        raise TypeError(f"labels must be numbers, got {budgets.brief(labels)}: encode them so")
+        raise TypeError(f"labels must be numbers, got {shares.brief(labels)}: encode them so")
     if scores.ndim not in (1, 2) or labels.shape != scores.shape[:1]:
         raise ValueError(
             f"scores with shape {scores.shape} do not fit labels with shape {labels.shape}: expected one row for each"
@@ -333,23 +335,22 @@ def _check(labels, scores, weights) -> _TrainingSet:
     return _TrainingSet(given, labels, weights)
 
 
-def _precision_of(scores):
+def _precision_of(scores: np.ndarray) -> AbstractContextManager[Any]:
     """JAX in double precision where the scores have it."""
     module = jax if hasattr(jax, "enable_x64") else jax.experimental  # before jax 0.8
     return module.enable_x64(scores.dtype == np.float64)
 
 
 @partial(jax.jit, static_argnums=3)
-def _derivatives(scores, labels, weights, settings: _Settings):
+def _derivatives(
+    scores: Float[Array, "..."], labels: Real[Array, " n"], weights: Float[Array, " n"] | None, settings: _Settings
+) -> tuple[Float[Array, "..."], Float[Array, "..."], Float[Array, "..."]]:
     """Gradient and hessian in the unit of the objective, and the thresholds, from one search."""
-    batch = prepare_batch(scores, None, weights)
-    targets = prepare_targets(labels, scores, batch)
-    k = batch_budget(batch, targets, _as_given(settings.budget))
-    problem, _ = prepare(batch.logits, k, settings.temperature, batch.groups, None, batch.weights)
-    x, _, temperature, weights, groups = problem
-    found = thresholds.solve(*problem, settings.regularizer)
-    u = thresholds.excess(x, found, temperature)
-    wrong = weighted(settings.regularizer.link(u) - targets, weights)
+    budget = _as_given(settings.budget)
+    batch, problem = prepare_projection(scores, labels, budget, settings.temperature, None, weights)
+    solution = solve(problem, settings.regularizer)
+    temperature, weights, groups, u = problem.temperature, problem.weights, problem.groups, solution.excess()
+    wrong = weighted(settings.regularizer.link(u) - batch.targets, weights)
     slope = settings.regularizer.parts(u).slope
     curvature = weighted(slope, weights)
     share = thresholds.safe_ratio(curvature, groups.total(curvature))
@@ -360,10 +361,10 @@ def _derivatives(scores, labels, weights, settings: _Settings):
         gradient = temperature * wrong
         hessian = curvature * (1 - share)
     if settings.hessian == "unit":
-        hessian = jnp.ones_like(x) if weights is None else weights
-    lam = groups.gather(thresholds.centre(x, found, temperature, weights, groups, settings.regularizer))
+        hessian = jnp.ones_like(u) if weights is None else weights
+    lam = groups.gather(solution.centre())
 
-    def by_row(entries):
+    def by_row(entries: Float[Array, "rows row"]) -> Float[Array, "..."]:
         return by_example(entries, groups.lanes).reshape(scores.shape).astype(jnp.float32)
 
     return by_row(gradient), by_row(hessian), lam.reshape(scores.shape[1:])

@@ -13,18 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jaxtyping import Array, ArrayLike, Bool, Int, PyTree, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Real
 
-from softbin import meshes, thresholds
+from softbin._engine import meshes, thresholds
+from softbin._engine.arguments import Count
+from softbin._engine.checks import broadcasts, check_amount, check_real, is_numeric, known_value
+from softbin._engine.groups import Groups
+from softbin._engine.search import search
+from softbin._engine.shares import Share, brief
 from softbin.adapters.leaves import Leaves, check_some, computed_in, floating_leaves, pack, packed, unpack
-from softbin.arguments import Count
-from softbin.budgets import Share, brief
-from softbin.checks import broadcasts, check_amount, check_real, is_numeric, known_value
-from softbin.groups import Groups
 from softbin.operators import soft_binary_argmax
 from softbin.regularizers import euclidean
-from softbin.search import search
 
+_Halving = tuple[Int[Array, ""], Int[Array, ""], list[Bool[Array, "..."]]]
+"""The ends of a range of magnitudes, and which entries are chosen."""
 _SLACK = 1e-6  # relative; sums of bounds round
 _ALL = Groups((0,))  # one group: the whole tree
 
@@ -98,8 +100,8 @@ def projection_box_section(
       >>> portfolio = projection_box_section(
       ...     jnp.array([0.5, 0.1, 0.9]), lower=0.0, upper=0.6, weights=jnp.array([1.0, 1.0, 2.0]), total=1.0
       ... )
-      >>> print(portfolio)
-      [0.24000001 0.         0.38      ]
+      >>> print(portfolio.round(4))
+      [0.24 0.   0.38]
 
     References:
       Blondel et al., `Efficient and Modular Implicit Differentiation <https://arxiv.org/abs/2105.15183>`_, 2022,
@@ -145,11 +147,13 @@ def keep_params_in_hypersimplex(k: Count) -> optax.GradientTransformation:
       [0.4 0.8 0.5 0.3]
     """
 
-    def init(params):
+    def init(params: PyTree) -> optax.EmptyState:
         del params
         return optax.EmptyState()
 
-    def update(updates, state, params=None):
+    def update(
+        updates: PyTree, state: optax.EmptyState, params: PyTree | None = None
+    ) -> tuple[PyTree, optax.EmptyState]:
         if params is None:
             raise ValueError("keep_params_in_hypersimplex projects the parameters: call update(updates, state, params)")
         leaves = floating_leaves("params", params)
@@ -218,10 +222,10 @@ def keep_top_k(k: Count | Callable[[Int[Array, ""]], Count]) -> optax.GradientTr
     if not callable(k) or isinstance(k, Share):
         _check_count(k)
 
-    def init(params):
+    def init(params: PyTree) -> KeepTopKState:
         return KeepTopKState(jnp.zeros((), jnp.int32), jax.tree.map(lambda p: jnp.ones_like(p, dtype=bool), params))
 
-    def update(updates, state, params=None):
+    def update(updates: PyTree, state: KeepTopKState, params: PyTree | None = None) -> tuple[PyTree, KeepTopKState]:
         if params is None:
             raise ValueError("keep_top_k chooses among the parameters: call update(updates, state, params)")
         now = k(state.step) if callable(k) and not isinstance(k, Share) else k
@@ -236,11 +240,11 @@ def keep_top_k(k: Count | Callable[[Int[Array, ""]], Count]) -> optax.GradientTr
     return optax.GradientTransformation(init, update)
 
 
-def _same(specs):
+def _same(specs: Any) -> Any:
     return specs
 
 
-def _moving(params: Leaves, updates) -> tuple[Leaves, Leaves]:
+def _moving(params: Leaves, updates: PyTree) -> tuple[Leaves, Leaves]:
     """Of the parameters and their updates those that have one."""
     moves = params.aligned("updates", updates)
     part = [
@@ -253,7 +257,7 @@ def _moving(params: Leaves, updates) -> tuple[Leaves, Leaves]:
     return params._replace(part=part), moving
 
 
-def _check_k(k, leaves: Leaves):
+def _check_k(k: Any, leaves: Leaves) -> None:
     if not isinstance(k, Share):
         check_amount("k", k)
     if np.ndim(k.shares if isinstance(k, Share) else k):
@@ -263,7 +267,7 @@ def _check_k(k, leaves: Leaves):
         raise ValueError(f"k must be at most n = {leaves.size}, the number of entries of {leaves.name}, got {k}")
 
 
-def _exact(k, leaves: Leaves) -> float | None:
+def _exact(k: Any, leaves: Leaves) -> float | None:
     """A known `k` that the solver's floats might lack digits for: of a traced one it would never see them."""
     known = known_value(k)
     fits = _ALL.counts_fit((leaves.size,), computed_in(leaves.taking_part))
@@ -271,22 +275,22 @@ def _exact(k, leaves: Leaves) -> float | None:
 
 
 @partial(jax.jit, static_argnames="exact")
-def _project_hypersimplex(leaves, k, *, exact):
+def _project_hypersimplex(leaves: list[Array], k: Count, *, exact: float | None) -> list[Array]:
     vector = pack(leaves, computed_in(leaves))
     if exact is not None:
         k = exact
     elif not isinstance(k, Share):  # the mask would let it have more than there are
-        k = jnp.where(k <= sum(leaf.size for leaf in leaves), k, jnp.nan)
+        k = jnp.where(jnp.less_equal(k, sum(leaf.size for leaf in leaves)), k, jnp.nan)
     return unpack(soft_binary_argmax(vector, k, where=packed(leaves), forward_mode=True), leaves)
 
 
 @partial(jax.jit, static_argnames="exact")
-def _keep_in_hypersimplex(params, updates, k, *, exact):
+def _keep_in_hypersimplex(params: list[Array], updates: list[Array], k: Count, *, exact: float | None) -> list[Array]:
     moved = jax.tree.map(jnp.add, params, updates)
     return jax.tree.map(jnp.subtract, _project_hypersimplex(moved, k, exact=exact), params)
 
 
-def _check_count(k):
+def _check_count(k: Any) -> None:
     """How many to keep is one whole number or one share; what is known to be neither is refused."""
     if not (np.ndim(k.shares) == 0 if isinstance(k, Share) else is_numeric(k) and not np.ndim(k)):
         raise TypeError(
@@ -303,14 +307,14 @@ def _check_count(k):
         raise ValueError(f"exactly k parameters are kept: k must be whole, got {known}")
 
 
-def _check_range(k, size):
+def _check_range(k: Any, size: int) -> None:
     known = known_value(k)
     if known is not None and not 0 <= np.round(known) <= size:
         raise ValueError(f"k must be in [0, n], n = {size} parameters, got {known}")
 
 
 @jax.jit
-def _keep_largest(params, updates, k):
+def _keep_largest(params: list[Array], updates: list[Array], k: Count) -> tuple[list[Array], list[Array]]:
     """The updates that keep the `k` largest, and which those are; NaN where `k` is."""
     if not params:
         return [], []
@@ -321,7 +325,7 @@ def _keep_largest(params, updates, k):
     return [jnp.where(missing, jnp.nan, u) for u in kept], masks
 
 
-def _whole(k, size) -> Int[Array, ""]:
+def _whole(k: Count, size: int) -> Int[Array, ""]:
     """The whole number nearest to `k`, of so many; a positive share is at least one of them."""
     if isinstance(k, Share):
         share = jnp.asarray(k.shares, jnp.float32)
@@ -342,12 +346,14 @@ def _largest(leaves: list[Array], k: Int[Array, ""]) -> list[Bool[Array, "..."]]
     dtype = jnp.int64 if computed_in(leaves) == jnp.float64 else jnp.int32
     magnitudes = [_bits(leaf, dtype) for leaf in leaves]
 
-    def halve(low, high, masks):  # k or more entries reach low, and fewer reach high
+    def halve(
+        low: Int[Array, ""], high: Int[Array, ""], masks: list[Array]
+    ) -> _Halving:  # k or more entries reach low, and fewer reach high
         middle = low + (high - low) // 2
         enough = sum(jnp.sum(bits >= middle, dtype=jnp.int32) for bits in magnitudes) >= k
         return jnp.where(enough, middle, low), jnp.where(enough, high, middle), masks
 
-    def compare(low, high, masks):
+    def compare(low: Int[Array, ""], high: Int[Array, ""], masks: list[Array]) -> _Halving:
         del masks
         return low, high, [bits >= low for bits in magnitudes]
 
@@ -357,13 +363,13 @@ def _largest(leaves: list[Array], k: Int[Array, ""]) -> list[Bool[Array, "..."]]
     return lax.fori_loop(0, turns + 1, lambda i, state: lax.cond(i < turns, halve, compare, *state), start)[2]
 
 
-def _bits(values, dtype) -> Array:
+def _bits(values: Float[Array, "*shape"], dtype: Any) -> Array:
     """The magnitudes as integers in the order of these."""
     floating = jnp.float32 if dtype == jnp.int32 else jnp.float64
     return lax.bitcast_convert_type(jnp.abs(values).astype(floating), dtype)
 
 
-def _scalar_or_list(leaves: Leaves, name: str, value) -> Any:
+def _scalar_or_list(leaves: Leaves, name: str, value: Any) -> Any:
     """A scalar, or what a tree has for each leaf that takes part."""
     if jax.tree_util.all_leaves([value]) and (isinstance(value, str) or np.ndim(value) == 0):
         check_real(name, value)
@@ -382,12 +388,12 @@ def _scalar_or_list(leaves: Leaves, name: str, value) -> Any:
     return values
 
 
-def _is_known(value) -> bool:
+def _is_known(value: Any) -> bool:
     """Neither traced, nor in part on the devices of another process."""
     return not isinstance(value, jax.core.Tracer) and getattr(value, "is_fully_addressable", True)
 
 
-def _check_box_section(leaves: Leaves, lower, upper, weights, total):
+def _check_box_section(leaves: Leaves, lower: Any, upper: Any, weights: Any, total: Any) -> None:
     if not np.isfinite(total):
         raise ValueError(f"total must be finite, got {total}")
     sums, n = [], sum(leaves.part)
@@ -404,7 +410,7 @@ def _check_box_section(leaves: Leaves, lower, upper, weights, total):
         raise ValueError(f"total must be in [{least}, {most}], which are the weighted sums of the box, got {total}")
 
 
-def _check_box(path, lower, upper, weights):
+def _check_box(path: str, lower: np.ndarray, upper: np.ndarray, weights: np.ndarray) -> None:
     for wrong, message in (
         (np.isnan(lower) | np.isnan(upper), "lower and upper must be numbers"),
         (~(lower <= upper), "lower must be at most upper"),
@@ -419,7 +425,7 @@ def _check_box(path, lower, upper, weights):
             )
 
 
-def _ends(lower, upper, weights):
+def _ends(lower: Any, upper: Any, weights: Any) -> tuple[Any, Any]:
     """The least and the most that each entry can add to the weighted sum."""
     numpy = np if isinstance(weights, np.ndarray) else jnp
     nothing = weights == 0
@@ -428,12 +434,14 @@ def _ends(lower, upper, weights):
 
 
 @jax.jit
-def _project_box_section(leaves, lower, upper, weights, total):
+def _project_box_section(
+    leaves: list[Array], lower: Any, upper: Any, weights: Any, total: Real[ArrayLike, ""]
+) -> list[Array]:
     dtype = computed_in(leaves)
 
     x, exists = pack(leaves, dtype), packed(leaves)
 
-    def alike(value):
+    def alike(value: Any) -> Float[Array, " n"]:
         if not isinstance(value, list):  # compilers fold what they know, but not what they concatenate
             return jnp.broadcast_to(jnp.asarray(value).astype(dtype), x.shape)
         shaped = (jnp.broadcast_to(part, jnp.shape(leaf)) for part, leaf in zip(value, leaves, strict=True))
@@ -445,25 +453,37 @@ def _project_box_section(leaves, lower, upper, weights, total):
     return unpack(point, leaves)
 
 
-def _point_of_box_section(x, lower, upper, weights, total):
+def _point_of_box_section(
+    x: Float[Array, " n"],
+    lower: Float[Array, " n"],
+    upper: Float[Array, " n"],
+    weights: Float[Array, " n"],
+    total: Float[Array, ""],
+) -> Float[Array, " n"]:
     """`p = clip(x - w s, l, u)` with `<w, p> = total`; the derivative of `s` is that of this equation."""
-    found, feasible = lax.stop_gradient(_search_box_section(x, lower, upper, weights, total))
+    coarse, fine, feasible = lax.stop_gradient(_search_box_section(x, lower, upper, weights, total))
 
-    def point(fine):
-        return jnp.clip((x - weights * found.coarse) - weights * fine, lower, upper)
+    def point(fine: Float[Array, "*one"]) -> Float[Array, " n"]:
+        return jnp.clip((x - weights * coarse) - weights * fine, lower, upper)
 
-    def residual(fine):
+    def residual(fine: Float[Array, "*one"]) -> Float[Array, "*one"]:
         return _ALL.total(weights * point(fine)) - total
 
-    def divide(by_fine, value):
+    def divide(by_fine: Callable[[Array], Array], value: Array) -> Array:
         return -thresholds.safe_ratio(value, -by_fine(jnp.ones_like(value)))
 
-    fine = lax.custom_root(residual, found.fine, lambda _, start: start, divide)
+    fine = lax.custom_root(residual, fine, lambda _, start: start, divide)
     return jnp.where(feasible, point(fine), jnp.nan)
 
 
-def _search_box_section(x, lower, upper, weights, total):
-    """`s`, by the solver of fractions: an entry is `p = l + (u - l) y`, with a temperature and copies of its own.
+def _search_box_section(
+    x: Float[Array, " n"],
+    lower: Float[Array, " n"],
+    upper: Float[Array, " n"],
+    weights: Float[Array, " n"],
+    total: Float[Array, ""],
+) -> tuple[Float[Array, "*group"], Float[Array, "*group"], Bool[Array, "*group"]]:
+    """`s` in two parts, by the solver of fractions: `p = l + (u - l) y`, with a temperature and copies of its own.
 
     Where the weights are positive, `y = clip(((x - l)/w - s) w/(u - l), 0, 1)` and `Σ w (u - l) y = total - <w, l>`.
     """
@@ -487,5 +507,11 @@ def _search_box_section(x, lower, upper, weights, total):
 
     free = counts & (width > 0)
     scores = jnp.where(free, (x - lower) / weights, -jnp.inf)
-    found, _ = search(scores, k, jnp.where(free, width, 1) / weights, copies, _ALL, euclidean)
-    return thresholds.Threshold(*(direction * part for part in found)), feasible
+    temperatures = jnp.where(free, width, 1) / weights
+    least = -_ALL.largest(-jnp.where(free, temperatures, jnp.inf))
+    least = jnp.where(jnp.isfinite(least), least, 1)
+    found, _ = search(scores, k, least, copies, _ALL, euclidean, steepness=least / temperatures)
+    largest = float(jnp.finfo(x.dtype).max)
+    coarse, fine = found.centre / found.scale, found.fine / (found.inverse * found.scale)
+    fine = jnp.clip(fine, -largest, largest)
+    return direction * coarse, direction * fine, feasible

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from softbin._engine.kernels import Interpreted
 from softbin.experiments.accelerator import roofline
 
 
@@ -43,7 +44,7 @@ FULL = Plan(
     interpret=False,
 )
 SMALL = Plan(
-    kernels=("interpret_tpu", "interpret_gpu"),
+    kernels=tuple(Interpreted),
     regularizers=("euclidean",),
     most_entries=512,
     checked=(96, 3),

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 import softbin
+from softbin._engine.kernels.on_chip import LONGEST
 from softbin.experiments.accelerator import timing
 from softbin.experiments.accelerator.plan import Plan
 from softbin.experiments.benchmark.cases import SELECTION_TEMPERATURE, Size, cross_entropy, make_batch
-from softbin.kernels.on_chip import LONGEST
 
 
 def losses(plan: Plan, n: int, classes: int, dtype: str) -> list[dict[str, Any]]:

@@ -12,8 +12,8 @@ Every count is of value and gradient by float32 logits, with `k = n/2`. It is as
 
 from typing import NamedTuple
 
+from softbin._engine.kernels.on_chip import LONGEST
 from softbin.experiments.reports.text import markdown
-from softbin.kernels.on_chip import LONGEST
 
 SIZES = ((8192, 10), (65_536, 10), (65_536, 1000), (16_777_216, 1))
 """Examples and classes."""

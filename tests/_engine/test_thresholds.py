@@ -2,8 +2,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from softbin import thresholds
-from softbin.groups import Groups
+from softbin._engine import thresholds
+from softbin._engine.groups import Groups
 from tests.hard_cases import REGULARIZERS
 
 

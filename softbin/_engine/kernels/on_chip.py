@@ -6,8 +6,10 @@ block of threads), with scalars for group arrays.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +18,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float
 
-from softbin.groups import Groups
-from softbin.search import Reductions
+from softbin._engine.groups import Groups
+from softbin._engine.kernels import Interpreted
+from softbin._engine.search import Reductions
 
 LONGEST = 8192  # entries of a group that fit on chip, in as many copies as the solver works with
 MOSAIC_GPU = (0, 10, 2)  # the JAX whose Mosaic GPU has all operations of the solver
@@ -31,23 +34,30 @@ It reads entries as `entries[i][...]`, when it needs them: registers are few.
 """
 
 
-class _OnChip:
+class _OnChip(ABC):
     """What all groups on chip have in common: they are short."""
 
-    def counts_fit(self, shape, dtype):
+    @abstractmethod
+    def total(self, values: Array) -> Array:
+        """The sum over each group."""
+
+    def counts_fit(self, shape: tuple[int, ...], dtype: Any) -> bool:
         return True
 
-    def plain_total(self, values):
+    def totals(self, values: Sequence[Array], *, in_parts: bool = False) -> list[Array]:
+        return [self.total(v) for v in values]
+
+    def plain_total(self, values: Array) -> Array:
         return self.total(values)
 
-    def total_flags(self, flags):
-        return [self.total(flag) for flag in flags]
+    def sample(self, values: Array) -> Array:
+        return values
 
-    def total_in_parts(self, values):
-        return (self.total(values),)
+    def stack(self, group_arrays: Sequence[Array]) -> tuple[Array, ...]:
+        return tuple(group_arrays)
 
-    def either_side(self, values, k):
-        return None
+    def unstack(self, stacked: tuple[Array, ...]) -> tuple[Array, ...]:
+        return stacked
 
 
 class _Columns(_OnChip):
@@ -191,8 +201,8 @@ def on_gpu(compute, group_arrays, entries, groups, interpret=False):
 
 RUNS: dict[str, Callable] = {
     "pallas": run,
-    "interpret_tpu": partial(on_tpu, interpret=True),
-    "interpret_gpu": partial(on_gpu, interpret=True),
+    Interpreted.TPU: partial(on_tpu, interpret=True),
+    Interpreted.GPU: partial(on_gpu, interpret=True),
 }
 """Of each implementation in kernels."""
 

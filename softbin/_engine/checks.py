@@ -4,20 +4,22 @@ Each takes the name that the argument has in the function that was called. What 
 """
 
 import contextlib
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from softbin.budgets import Share, brief, looks_like_shares, show
-from softbin.groups import Groups, is_symbolic
+from softbin._engine.groups import Groups, is_symbolic
+from softbin._engine.shares import Share, brief, looks_like_shares, show
 from softbin.regularizers import Regularizer
 
 _LEAST_BITS = 16  # of a float: narrower ones have no infinity, or no digits to rank by
 
 
-def dtype_of(name, value):
+def dtype_of(name: str, value: Any) -> Any:
     """The dtype that JAX gives an array or a number, of which lists and strings are neither."""
     if value is not None and not isinstance(value, str | type | np.dtype):  # which may be or name a dtype
         with contextlib.suppress(TypeError, ValueError):
@@ -27,7 +29,7 @@ def dtype_of(name, value):
     )
 
 
-def check_floating(name, value):
+def check_floating(name: str, value: Any) -> None:
     """Integers are more likely class numbers than scores, and 8 bits are too few to search in."""
     dtype = dtype_of(name, value)
     if not jnp.issubdtype(dtype, jnp.floating):
@@ -36,7 +38,7 @@ def check_floating(name, value):
         raise TypeError(f"{name} must have 16 bits or more, got {dtype}: convert them, for example to bfloat16")
 
 
-def check_regularizer(regularizer):
+def check_regularizer(regularizer: Any) -> None:
     """Refuse what is no regularizer, such as its name."""
     if not isinstance(regularizer, Regularizer):
         raise TypeError(
@@ -45,7 +47,7 @@ def check_regularizer(regularizer):
         )
 
 
-def check_axis_name(axis_name, argument="axis_name"):
+def check_axis_name(axis_name: Any, argument: str = "axis_name") -> None:
     """Refuse a name that no mapped axis has here."""
     if axis_name is None:
         return
@@ -59,7 +61,7 @@ def check_axis_name(axis_name, argument="axis_name"):
         ) from None
 
 
-def check_entries(name, entries, where, weights, groups: Groups):
+def check_entries(name: str, entries: Any, where: Any, weights: Any, groups: Groups) -> None:
     """Refuse entries that are not floating point or empty, and a mask or weights that do not fit them."""
     check_floating(name, entries)
     shape = jnp.shape(entries)
@@ -75,7 +77,7 @@ def check_entries(name, entries, where, weights, groups: Groups):
             )
 
 
-def check_per_group(argument, value, name, entries, groups: Groups):
+def check_per_group(argument: str, value: Any, name: str, entries: Any, groups: Groups) -> None:
     """Refuse a number for each group that is not one for each group of the entries."""
     shape, expected = np.shape(value), groups.without(jnp.shape(entries))
     if not broadcasts(shape, expected):
@@ -85,13 +87,13 @@ def check_per_group(argument, value, name, entries, groups: Groups):
         )
 
 
-def broadcasts(shape, to) -> bool:
+def broadcasts(shape: Sequence[Any], to: Sequence[Any]) -> bool:
     """Whether an array of one shape broadcasts to another; lengths that are symbolic are left to JAX."""
     pairs = zip(reversed(shape), reversed(to), strict=False)
     return len(shape) <= len(to) and all(is_symbolic(a) or is_symbolic(b) or a in (1, b) for a, b in pairs)
 
 
-def check_k(k, name, entries, groups: Groups, weights=None):
+def check_k(k: Any, name: str, entries: Any, groups: Groups, weights: Any = None) -> None:
     """Refuse a real number of entries, or what they weigh, that is known to be out of range."""
     if isinstance(k, Share):
         check_per_group("k", k.shares, name, entries, groups)
@@ -103,7 +105,7 @@ def check_k(k, name, entries, groups: Groups, weights=None):
         raise ValueError(f"k must be at most n = {size}, the length of the axis, got {show(k)}")
 
 
-def check_amount(argument, amount):
+def check_amount(argument: str, amount: Any) -> None:
     """Refuse an amount of entries that is no number, or known to be negative or NaN."""
     if callable(amount):
         raise TypeError(
@@ -116,7 +118,7 @@ def check_amount(argument, amount):
         raise ValueError(f"{argument} must be in [0, n], got {show(amount)}")
 
 
-def check_no_bare_share(k):
+def check_no_bare_share(k: Any) -> None:
     """Refuse a number of entries between 0 and 1 where an entry is the least that there is to take."""
     known = None if isinstance(k, Share) or callable(k) else known_value(k)
     if known is not None and is_real(known.dtype) and looks_like_shares(known):
@@ -124,7 +126,7 @@ def check_no_bare_share(k):
         raise ValueError(f"k is a number of entries, and {show(k)} looks like a share of them: {remedy}")
 
 
-def check_whole(k):
+def check_whole(k: Any) -> None:
     """Refuse a Python or NumPy number that is not whole; a JAX array, as schedules give it, is rounded."""
     if isinstance(k, Share | jax.Array) or callable(k):
         return
@@ -134,7 +136,7 @@ def check_whole(k):
         raise ValueError(f"exactly k entries are chosen: k must be whole, got {show(k)}")
 
 
-def check_positive(k):
+def check_positive(k: Any) -> None:
     """Refuse a mean or a measure of no entries."""
     shares = isinstance(k, Share)
     known = None if callable(k) and not shares else known_value(k.shares if shares else k)
@@ -142,7 +144,7 @@ def check_positive(k):
         raise ValueError(f"k must be positive: there has to be an entry to take, got {show(known)}")
 
 
-def check_taken(k, name, entries, groups: Groups, weights):
+def check_taken(k: Any, name: str, entries: Any, groups: Groups, weights: Any) -> None:
     """Refuse a `k` of a mean or a measure, real and positive: of no entries there is neither."""
     check_positive(k)
     if weights is None:
@@ -150,7 +152,7 @@ def check_taken(k, name, entries, groups: Groups, weights):
     check_k(k, name, entries, groups, weights)
 
 
-def check_temperature(temperature, *, zero: bool = False, remedy: str = ""):
+def check_temperature(temperature: Any, *, zero: bool = False, remedy: str = "") -> None:
     """Refuse a temperature that is known not to be positive and finite, or, where that means something, zero."""
     check_real("temperature", temperature)
     known = known_value(temperature)
@@ -159,7 +161,7 @@ def check_temperature(temperature, *, zero: bool = False, remedy: str = ""):
         raise ValueError(f"temperature must be {allowed}, got {show(temperature)}{remedy}")
 
 
-def check_weights(weights):
+def check_weights(weights: Any) -> None:
     """Refuse weights that are known to be negative."""
     if weights is None:
         return
@@ -169,20 +171,28 @@ def check_weights(weights):
         raise ValueError(f"weights must not be negative, got a smallest of {np.min(known)}")
 
 
-def check_mask(where):
+def check_mask(where: Any) -> None:
     """A mask of numbers is more likely a mistake than a mask."""
     if where is not None and (dtype := dtype_of("where", where)) != jnp.bool_:
         raise TypeError(f"where must be boolean, got {dtype}: compare with 0")
 
 
-def check_real(argument, value):
+def check_size(argument: str, size: Any) -> None:
+    """Refuse what is no length of an axis with entries."""
+    if isinstance(size, bool) or not isinstance(size, int | np.integer):
+        raise TypeError(f"{argument} must be a whole number, got {brief(size)}")
+    if size < 1:
+        raise ValueError(f"{argument} must be at least 1, got {size}")
+
+
+def check_real(argument: str, value: Any) -> None:
     """Refuse what is no real number and no array of them; truth values are none."""
     dtype = dtype_of(argument, value)
     if not is_real(dtype):
         raise TypeError(f"{argument} must be real, got {dtype}: convert it, for example to float32")
 
 
-def is_numeric(value) -> bool:
+def is_numeric(value: Any) -> bool:
     """Whether a value is a real number, or an array of them."""
     try:
         return is_real(dtype_of("value", value))
@@ -190,12 +200,12 @@ def is_numeric(value) -> bool:
         return False
 
 
-def is_real(dtype) -> bool:
+def is_real(dtype: Any) -> bool:
     """Whether it is of real numbers; truth values are none."""
     return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
 
 
-def known_value(value) -> np.ndarray | None:
+def known_value(value: Any) -> np.ndarray | None:
     """The value in numpy, or None where it is traced or a share, of what is counted at run time."""
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
     return None if traced or isinstance(value, Share) else np.asarray(value)

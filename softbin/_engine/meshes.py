@@ -11,16 +11,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+from jaxtyping import Array, ArrayLike
 
 
-def run(function: Callable[..., Any], result: Callable[[Any], Any], *arrays: Any, **static: Any) -> Any:
+def run(function: Callable[..., Any], out_spec: Callable[[Any], Any], *arrays: Any, **static: Any) -> Any:
     """`function(*arrays, **static)`, on a mesh of any kind.
 
     Args:
       function: of pytrees of arrays, and of settings that are none.
-      result: from the sharding of the first array, with an entry for each of its dimensions, to that of the result, or
-        to a tree of them. Where the first argument is a tree of arrays, from the tree of their shardings.
+      out_spec: from the sharding of the first array, with an entry for each of its dimensions, to that of what comes
+        out, or to a tree of them. Where the first argument is a tree of arrays, from the tree of their shardings.
       arrays, static: its arguments.
     """
     function = partial(function, **static)
@@ -29,46 +30,48 @@ def run(function: Callable[..., Any], result: Callable[[Any], Any], *arrays: Any
         return function(*arrays)
     shardings = jax.tree.map(
         lambda spec: NamedSharding(mesh, spec),
-        result(jax.tree.map(spec_of, arrays[0])),
+        out_spec(jax.tree.map(spec_of, arrays[0])),
         is_leaf=lambda leaf: isinstance(leaf, PartitionSpec),
     )
     return jax.sharding.auto_axes(function, axes=_explicit_axes(mesh), out_sharding=shardings)(*arrays)
 
 
-def run_with_k(function: Callable[..., Any], result: Callable[[PartitionSpec], Any], k: Any, *arrays: Any) -> Any:
+def run_with_k(function: Callable[..., Any], out_spec: Callable[[Any], Any], k: Any, *arrays: Any) -> Any:
     """`run` of `function(*arrays, k=k)`, in which a `k` that is known when traced stays known."""
     if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(k)):
-        return run(lambda *arrays: function(*arrays[:-1], k=arrays[-1]), result, *arrays, k)
-    return run(function, result, *arrays, k=k)
+        return run(lambda *arrays: function(*arrays[:-1], k=arrays[-1]), out_spec, *arrays, k)
+    return run(function, out_spec, *arrays, k=k)
 
 
-def spec_of(array) -> PartitionSpec:
+def spec_of(array: ArrayLike) -> PartitionSpec:
     """The sharding in the type of an array, with an entry for each of its dimensions; of whole ones off such meshes."""
     spec = jax.typeof(array).sharding.spec
     return PartitionSpec(*spec, *[None] * (jnp.ndim(array) - len(spec)))
 
 
-def shards_of_first_axis(array) -> int:
+def shards_of_first_axis(array: ArrayLike) -> int:
     """How many parts of an array's first axis lie on different devices, as far as its axes are explicit."""
     mesh = _explicit_mesh(array)
-    names = None if mesh is None else spec_of(array)[0]
+    if mesh is None:
+        return 1
+    names = spec_of(array)[0]
     names = names if isinstance(names, tuple) else (names,)
     return math.prod(mesh.shape[name] for name in names if name is not None)
 
 
-def explicit_mesh(arrays):
+def explicit_mesh(arrays: Any) -> AbstractMesh | None:
     """The mesh of the first of the arrays, in a tree of any, that lies on one with explicit axes; None for none."""
     return next(filter(None, map(_explicit_mesh, jax.tree.leaves(arrays))), None)
 
 
-def closure(function: Callable[..., Any], mesh) -> Callable[..., Any]:
+def closure(function: Callable[..., Any], mesh: AbstractMesh) -> Callable[..., Any]:
     """A function that may close over arrays of this mesh, to be called inside :func:`run`.
 
     There all arrays are as on a mesh without explicit axes, but for those that it closes over, and JAX does not mix the
     two. With such arrays it is called as outside, with replicated arguments, of which compilers drop what it ignores.
     """
 
-    def call(*arrays):
+    def call(*arrays: Any) -> Any:
         try:
             value = function(*arrays)
         except (TypeError, ValueError):  # its own, perhaps, and then raised again
@@ -85,7 +88,7 @@ def closure(function: Callable[..., Any], mesh) -> Callable[..., Any]:
 def placed_as(results: Any, before: Any) -> Any:
     """New values of a state, on the devices as the old ones are: outside `jax.jit`, which has the say inside."""
 
-    def placed(result, before):
+    def placed(result: Any, before: Any) -> Any:
         known = isinstance(before, jax.Array) and not isinstance(before, jax.core.Tracer)
         if not known or isinstance(result, jax.core.Tracer) or not isinstance(before.sharding, NamedSharding):
             return result
@@ -95,13 +98,13 @@ def placed_as(results: Any, before: Any) -> Any:
     return jax.tree.map(placed, results, before)
 
 
-def varying_axes(array) -> frozenset:
+def varying_axes(array: ArrayLike) -> frozenset:
     """The mapped axes of `jax.shard_map` over which an array may differ, as far as these are tracked."""
     kind = jax.typeof(array)
     return kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else kind.vma  # before jax 0.10
 
 
-def vary(array, axes: frozenset):
+def vary(array: Array, axes: frozenset) -> Array:
     """An array, of the type of one that may differ over these mapped axes."""
     new = tuple(sorted(axes - varying_axes(array), key=str))
     if not new:
@@ -111,20 +114,20 @@ def vary(array, axes: frozenset):
     return jax.lax.pvary(array, new)  # type: ignore[attr-defined]  # before jax 0.8.2
 
 
-def is_manual(array) -> bool:
+def is_manual(array: ArrayLike) -> bool:
     """Whether an array is what one device holds, as inside `jax.shard_map` over all axes of a mesh."""
     kinds = jax.typeof(array).sharding.mesh.axis_types
     return bool(kinds) and all(kind == AxisType.Manual for kind in kinds)
 
 
-def _explicit_mesh(array):
+def _explicit_mesh(array: Any) -> AbstractMesh | None:
     if not isinstance(array, jax.Array):
         return None
     mesh = jax.typeof(array).sharding.mesh
     return mesh if any(map(_is_explicit, mesh.axis_types)) else None
 
 
-def _explicit_axes(mesh) -> tuple:
+def _explicit_axes(mesh: AbstractMesh) -> tuple:
     return tuple(name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if _is_explicit(kind))
 
 

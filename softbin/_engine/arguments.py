@@ -1,6 +1,6 @@
 """Arguments of operators, losses and decisions, brought into the form of the solver.
 
-What can be refused before anything is traced was: see `softbin.checks`.
+What can be refused before anything is traced was: see `softbin._engine.checks`.
 """
 
 import operator
@@ -12,32 +12,58 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, ArrayLike, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
-from softbin.budgets import Share, brief
-from softbin.checks import (
+from softbin._engine.checks import (
     check_amount,
     check_axis_name,
+    check_entries,
     check_k,
     check_no_bare_share,
+    check_per_group,
+    check_temperature,
     check_whole,
     dtype_of,
     known_value,
 )
-from softbin.groups import Groups
+from softbin._engine.groups import Groups
+from softbin._engine.shares import Share, brief
 
 Count = Real[ArrayLike, "..."] | Share
 """How many to choose of each group: a number, an array of them, or a share of what there is."""
 
 
-class Problem(NamedTuple):
-    """Checked arguments in the form of the solver: of one real dtype, `k` and temperature as group arrays."""
+class Arguments(NamedTuple):
+    """What a soft choice is called with, and `k_rest`, the digits of `k` that a float of the solver lacks."""
 
-    scores: Array
-    k: Array
-    temperature: Array
-    weights: Array | None
+    scores: Float[ArrayLike, "*shape"]
+    k: Count
+    temperature: Real[ArrayLike, "..."] = 1.0
+    where: Bool[ArrayLike, "..."] | None = None
+    weights: Real[ArrayLike, "..."] | None = None
+    k_rest: Float[Array, "*group"] | None = None
+
+
+class Problem(NamedTuple):
+    """Checked arguments in the form of the solver: of one real dtype, `k` and temperature as group arrays.
+
+    Attributes:
+      scores: `-inf` where they do not exist.
+      k: NaN where it was out of range, and no more than there is.
+      temperature: NaN where it was out of range.
+      weights: zero where masked, None where all entries weigh 1.
+      groups: which entries share a threshold.
+      k_rest: the digits that `k` lacks, None for none.
+      exists: which entries do, None for all.
+    """
+
+    scores: Float[Array, "*shape"]
+    k: Float[Array, "*group"]
+    temperature: Float[Array, "*group"]
+    weights: Float[Array, "*shape"] | None
     groups: Groups
+    k_rest: Float[Array, "*group"] | None
+    exists: Bool[Array, "*shape"] | None
 
 
 def computed_in(scores):
@@ -78,34 +104,55 @@ def _rounded_to_jvp(dtype, primals, tangents):
     return _rounded_to(*primals, dtype), tangents[0]
 
 
-def prepare(scores, k, temperature, groups: Groups, where, weights) -> tuple[Problem, Array | None]:
-    """Bring arguments into the solver's form; also which entries exist, None for all. NaN for values out of range.
+def checked_arguments(
+    name: str,
+    scores: Any,
+    k: Any,
+    temperature: Any = 1.0,
+    *,
+    axis: Any,
+    where: Any = None,
+    weights: Any = None,
+    axis_name: Any = None,
+) -> tuple[Arguments, Groups]:
+    """The arguments of an operator, for `prepare`, and the groups along its axis; refuses what is known to be wrong."""
+    groups = groups_along(axis, scores, axis_name, name)
+    check_entries(name, scores, where, weights, groups)
+    check_k(k, name, scores, groups, weights)
+    check_temperature(temperature, remedy="; for a hard choice use softbin.binary_argmax")
+    check_per_group("temperature", temperature, name, scores, groups)
+    k, k_rest = _split(k, scores, groups)
+    return Arguments(scores, k, temperature, where, weights, k_rest), groups
+
+
+def prepare(arguments: Arguments, groups: Groups) -> Problem:
+    """Bring arguments into the solver's form; NaN for values out of range.
 
     Where a mask leaves fewer than `k` entries, `k` becomes their number.
     """
-    shape = jnp.shape(scores)
-    scores = as_computed(scores)
+    shape, where = jnp.shape(arguments.scores), arguments.where
+    scores = as_computed(arguments.scores)
     dtype = scores.dtype
-    weights, part = _taking_part(weights, where, shape, dtype)
-    count = count_of(scores, part, weights, groups)
-    if part is not None:
-        scores = jnp.where(part, scores, -jnp.inf)
-    k = _counted(k, count, groups, shape, dtype)
-    temperature = _per_group(temperature, groups, shape, dtype)
+    weights, exists = _taking_part(arguments.weights, where, shape, dtype)
+    count = count_of(scores, exists, weights, groups)
+    if exists is not None:
+        scores = jnp.where(exists, scores, -jnp.inf)
+    k = _counted(arguments.k, count, groups, shape, dtype)
+    temperature = _per_group(arguments.temperature, groups, shape, dtype)
     slack = 1 + 1e-6  # a budget summed in another order may exceed the count by a rounding
     most = count if where is None or weights is not None else groups.size(shape)
     k = jnp.where((k >= 0) & (k <= most * slack), k, jnp.nan)
     k = k if most is count else jnp.minimum(k, count)
     temperature = jnp.where((temperature > 0) & jnp.isfinite(temperature), temperature, jnp.nan)
-    return Problem(scores, k, temperature, weights, groups), part
+    return Problem(scores, k, temperature, weights, groups, arguments.k_rest, exists)
 
 
-def count_of(scores, part, weights, groups: Groups) -> Any:
+def count_of(scores: Array, exists: Array | None, weights: Array | None, groups: Groups) -> Any:
     """How many entries each group has, or what they weigh."""
-    if part is None:
+    if exists is None:
         return groups.size(jnp.shape(scores))
     zero = jnp.zeros((), scores.dtype)
-    return groups.total(jnp.where(part, jnp.ones_like(zero) if weights is None else weights, zero))
+    return groups.total(jnp.where(exists, jnp.ones_like(zero) if weights is None else weights, zero))
 
 
 class Choice(NamedTuple):
@@ -131,7 +178,7 @@ class Choice(NamedTuple):
 
 
 def prepare_choice(scores, k, groups: Groups, where, weights, *, divisible: bool = False) -> Choice:
-    """Bring the arguments of a hard choice into the form of `softbin.order_statistics`.
+    """Bring the arguments of a hard choice into the form of `softbin._engine.order_statistics`.
 
     A number of entries, and a share of them, is rounded to a whole one, a share to at least one, unless entries weigh
     or are `divisible`: then `k` is real. Where a mask leaves fewer, all that exist are chosen.
@@ -187,7 +234,7 @@ def checked_count(k, name, entries, groups: Groups) -> Any:
     return np.minimum(np.float64(k), np.iinfo(np.int32).max).astype(np.int32)  # digits enough for any group
 
 
-def split(k, scores, groups: Groups) -> tuple[Any, Array | None]:
+def _split(k: Any, scores: Any, groups: Groups) -> tuple[Any, Array | None]:
     """A budget, and what a float of the solver lacks of its digits where it is known and the groups are that large."""
     known, dtype = known_value(k), computed_in(scores)
     if known is None or groups.counts_fit(jnp.shape(scores), dtype):
@@ -228,6 +275,9 @@ def _counted(k, count, groups, shape, dtype):
 
 def _per_group(value, groups, shape, dtype):
     """A number for each group, or one for all, as a group array."""
+    if jnp.ndim(value) == 0:  # a constant, perhaps, which compilers do not see through what puts lanes together
+        length = [1 if axis in groups.axes else n for axis, n in enumerate(shape)]
+        return jnp.broadcast_to(convert(value, dtype), length)
     expected = groups.without(shape)
     expected = expected if groups.lanes == 1 else (*expected[:-1], expected[-1] // groups.lanes)
     value = jnp.broadcast_to(convert(value, dtype), expected)

@@ -11,21 +11,20 @@ from jax import export
 
 import softbin
 from softbin import budgets
-from softbin.arguments import prepare
-from softbin.batches import prepare_batch
-from softbin.groups import Groups
-from softbin.kernels import on_chip
-from softbin.search import excess, search
-from softbin.thresholds import solve
+from softbin._engine.arguments import Arguments, prepare
+from softbin._engine.batches import prepare_batch
+from softbin._engine.groups import Groups
+from softbin._engine.kernels import Interpreted, on_chip
+from softbin._engine.search import excess, search
+from softbin._engine.thresholds import solve
 from tests.hard_cases import CASES, REGULARIZERS
 
-INTERPRETED = ("interpret_tpu", "interpret_gpu")
 CUSTOM_CALLS = {"tpu": "tpu_custom_call", "cuda": "mosaic_gpu"}
 LABELS = np.random.default_rng(2).integers(0, 3, 192)
 LOGITS = 2 * np.random.default_rng(0).standard_normal((192, 3), np.float32)
 WEIGHTS = np.random.default_rng(1).integers(0, 3, (192, 3)).astype(np.float32)
 
-each_kernel = pytest.mark.parametrize("implementation", INTERPRETED)
+each_kernel = pytest.mark.parametrize("implementation", Interpreted)
 old_jax = pytest.mark.skipif(
     jax.__version_info__ < on_chip.MOSAIC_GPU, reason="left to the solver: this Mosaic GPU lacks operations"
 )
@@ -35,8 +34,9 @@ SOLVE = jax.jit(solve, static_argnames=("groups", "regularizer", "implementation
 
 
 def assert_same_selection(implementation, problem, regularizer):
-    actual = SOLVE(**problem._asdict(), regularizer=regularizer, implementation=implementation)
-    expected, _ = search(*problem, regularizer)
+    arguments = problem.scores, problem.k, problem.temperature, problem.weights, problem.groups, regularizer
+    actual = SOLVE(*arguments, implementation=implementation)
+    expected, _ = search(*arguments)
     y, exact_y = (regularizer.link(excess(problem.scores, found, problem.temperature)) for found in (actual, expected))
     np.testing.assert_allclose(y, exact_y, atol=1e-6)
 
@@ -46,7 +46,7 @@ def assert_same_selection(implementation, problem, regularizer):
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.scores.size <= 8192])
 def test_hard_cases_agree(implementation, regularizer, name):
     case = CASES[name]
-    problem, _ = prepare(case.scores, np.float32(case.k), np.float32(case.temperature), Groups((0,)), None, None)
+    problem = prepare(Arguments(case.scores, np.float32(case.k), np.float32(case.temperature)), Groups((0,)))
     problem = problem._replace(
         scores=problem.scores[:, None], k=problem.k[:, None], temperature=problem.temperature[:, None]
     )
@@ -68,24 +68,25 @@ def test_hard_cases_agree(implementation, regularizer, name):
 def test_groups_lie_on_any_axis(implementation, axis, weights, regularizer):
     shape = (2, 96, 3)
     weights = None if weights is None else weights.reshape(shape)
-    problem, _ = prepare(LOGITS.reshape(shape), 0.7, 1.5, Groups((axis % 3,)), None, weights)
+    problem = prepare(Arguments(LOGITS.reshape(shape), 0.7, 1.5, weights=weights), Groups((axis % 3,)))
     assert_same_selection(implementation, problem, regularizer)
 
 
 @each_kernel
 def test_lanes_are_put_together(implementation):
-    batch = prepare_batch(jnp.asarray(LOGITS), None, None)
+    batch = prepare_batch(jnp.asarray(LOGITS), None, None, None)
     assert batch.groups.lanes > 1
-    problem, _ = prepare(batch.logits, np.float32([20, 100, 70.5]), 1.5, batch.groups, None, None)
+    problem = prepare(Arguments(batch.logits, np.float32([20, 100, 70.5]), 1.5), batch.groups)
     assert_same_selection(implementation, problem, softbin.euclidean)
 
 
 @each_kernel
 def test_kernels_map(implementation):
     def thresholds(scores):
-        problem, _ = prepare(scores, 10, 1.5, Groups((0,)), None, None)
-        found = SOLVE(**problem._asdict(), regularizer=softbin.euclidean, implementation=implementation)
-        return found.coarse + found.fine
+        problem = prepare(Arguments(scores, 10, 1.5), Groups((0,)))
+        arrays = problem.scores, problem.k, problem.temperature, None
+        found = SOLVE(*arrays, problem.groups, softbin.euclidean, implementation=implementation)
+        return found.centre / found.scale + found.fine / (found.inverse * found.scale)
 
     scores = jnp.asarray(LOGITS.reshape(4, 48, 3))
     np.testing.assert_allclose(jax.vmap(thresholds)(scores), jnp.stack([thresholds(s) for s in scores]), rtol=1e-6)
@@ -180,9 +181,26 @@ def test_other_platforms_run_the_solver():
         np.testing.assert_allclose(gradient, expected, atol=1e-8)
 
 
-def test_unknown_implementation_is_named():
-    with pytest.raises(ValueError, match=r"must be None, .* got 'cuda'"):
-        softbin.soft_binary_argmax(LOGITS, 2, implementation="cuda")
+@pytest.mark.parametrize("name", ["cuda", "interpret_tpu", "interpret_gpu", *(each.value for each in Interpreted)])
+def test_unknown_implementation_is_named(name):
+    batch = (LOGITS, LABELS)
+    for function, arguments in (
+        (softbin.soft_binary_argmax, (LOGITS, 2)),
+        (softbin.loss, batch),
+        (softbin.fenchel_young_loss, batch),
+    ):
+        with pytest.raises(ValueError, match=f'implementation must be None, "xla" or "pallas", got {name!r}'):
+            function(*arguments, implementation=name)
+
+
+@pytest.mark.parametrize("function", [softbin.loss, softbin.fenchel_young_loss])
+def test_a_program_is_never_that_of_another_implementation(function):
+    def program(implementation):
+        return jax.jit(partial(function, labels=LABELS, implementation=implementation)).lower(LOGITS).as_text()
+
+    programs = [program(implementation) for implementation in ("pallas", *Interpreted, "xla")]
+    assert len(set(programs)) == 4
+    assert programs == [program(implementation) for implementation in ("pallas", *Interpreted, "xla")]
 
 
 def test_gpus_that_are_not_of_nvidia_are_left_to_xla(monkeypatch):

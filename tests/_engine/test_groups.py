@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from softbin.groups import Groups
+from softbin._engine.groups import Groups
 from tests.compiling import AS_USERS_DO
 
 REDUCTIONS = {Groups.total: np.sum, Groups.plain_total: np.sum, Groups.largest: np.max}
@@ -50,18 +50,25 @@ def test_lanes_of_a_group_are_taken_together(reduction, expected, rows):
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_flags_add_up_along_any_axis(axis):
-    flags = np.random.default_rng(0).integers(2, size=(2, 300, 96)).astype(np.float32)
-    totals = Groups((axis,)).total_flags([*jnp.asarray(flags)])
-    np.testing.assert_array_equal(totals, flags.sum(axis + 1, keepdims=True))
+@pytest.mark.parametrize("n", [7, 300, 1009, 4096])
+def test_several_sums_are_taken_in_one_pass(axis, n):
+    values = np.random.default_rng(n).uniform(size=(3, *((n, 6) if axis == 0 else (6, n)))).astype(np.float32)
+    totals = jax.jit(Groups((axis,)).totals)([*jnp.asarray(values)])
+    np.testing.assert_allclose(totals, values.astype(float).sum(axis + 1, keepdims=True), rtol=3e-7)
 
 
-@pytest.mark.parametrize(("k", "places"), [(1, (0, 1)), (2, (1, 2)), (2.5, (2, 2)), (4, (3, 4))])
-def test_either_side_of_a_rank_is_found_in_short_groups(k, places):
-    values = np.random.default_rng(0).choice(9, (50, 6)).astype(np.float32)
-    sides = Groups((1,)).either_side(jnp.asarray(values), jnp.full((50, 1), k, jnp.float32))
-    np.testing.assert_array_equal(jnp.hstack(sides), -np.sort(-values)[:, places])
-    assert Groups((0,)).either_side(jnp.asarray(values), jnp.ones((1, 6))) is None
+def test_more_entries_than_a_float_counts_are_counted_in_parts():
+    ones = jnp.broadcast_to(jnp.float32(1), (2**24 + 2**12 + 3,))
+    coarse, rest, total = jax.jit(lambda x: Groups((0,)).totals([x, x], in_parts=True))(ones)
+    assert int(coarse[0]) + int(rest[0]) == ones.size
+    np.testing.assert_allclose(total, ones.size, rtol=1e-6)
+
+
+@pytest.mark.parametrize("n", [5, 600, 5000, 10_007])
+def test_a_sample_is_of_some_hundreds_at_even_distances(n):
+    sample = Groups((0,)).sample(jnp.arange(n, dtype=jnp.float32))
+    assert len(sample) == n if n < 1024 else 512 <= len(sample) < 1024
+    assert len(set(np.diff(sample).tolist())) == 1
 
 
 def test_total_is_linear_both_ways():

@@ -11,11 +11,11 @@ import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec
 from jax.tree_util import Partial
-from jaxtyping import Array, ArrayLike, Float, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 
-from softbin import budgets, meshes
-from softbin.arguments import as_computed, convert, nan_if_negative
-from softbin.checks import (
+from softbin._engine import meshes, shares
+from softbin._engine.arguments import as_computed, convert, nan_if_negative
+from softbin._engine.checks import (
     check_amount,
     check_axis_name,
     check_floating,
@@ -27,9 +27,9 @@ from softbin.checks import (
     dtype_of,
     known_value,
 )
-from softbin.groups import Groups, halvings, is_symbolic, shards, weighted
-from softbin.meshes import is_manual
-from softbin.thresholds import check_implementation
+from softbin._engine.groups import Groups, halvings, is_symbolic, shards, weighted
+from softbin._engine.meshes import is_manual
+from softbin._engine.thresholds import check_implementation
 
 Budget = Callable[..., Array] | Real[ArrayLike, "..."]
 
@@ -46,6 +46,7 @@ class Batch(NamedTuple):
     weights: Float[Array, "rows row"] | None  # of the examples, or of each entry; zero for a masked one
     groups: Groups  # one for each class
     by_entry: bool  # whether the classes of an example may weigh differently
+    targets: Any  # as the logits: labels in [0, 1], zero where masked, NaN where out of range; None without labels
 
     @property
     def classes(self) -> int:
@@ -71,7 +72,7 @@ def run_on_batch(
 
     Args:
       function: its `axis_name` and settings are static.
-      result: from the sharding of the logits to that of its result, as for :func:`softbin.meshes.run`.
+      result: from the sharding of the logits to that of its result, as for :func:`softbin._engine.meshes.run`.
     """
     check_batch(logits, labels, where, weights, by_entry=True, needs_labels=needs_labels)
     check_temperature(temperature)
@@ -104,7 +105,7 @@ def run_with_budget(function: Callable[..., Any], result: Callable[[PartitionSpe
 
 def as_argument(budget: Budget, batch: tuple) -> Budget:
     """A budget as `run_with_budget` takes it: a callable may close over arrays of the batch's mesh."""
-    if not callable(budget) or isinstance(budget, budgets.Share):
+    if not callable(budget) or isinstance(budget, shares.Share):
         return budget
     mesh = meshes.explicit_mesh(batch)
     return Partial(budget if mesh is None or _counts_labels(budget) else meshes.closure(budget, mesh))
@@ -112,8 +113,8 @@ def as_argument(budget: Budget, batch: tuple) -> Budget:
 
 def check_budget(budget, logits, alike: bool, name: str = "logits"):
     """Refuse a budget that is known to be out of range, of examples that all count alike, or not one per class."""
-    budgets.check_budget(budget)
-    if isinstance(budget, budgets.Share):
+    shares.check_budget(budget)
+    if isinstance(budget, shares.Share):
         check_per_class("budget", budget.shares, logits, name)
     elif not callable(budget):
         check_amount("budget", budget)
@@ -121,7 +122,7 @@ def check_budget(budget, logits, alike: bool, name: str = "logits"):
         known, examples = known_value(budget), _sizes(logits)[0]
         if alike and known is not None and not is_symbolic(examples) and not np.all(known <= examples):
             raise ValueError(
-                f"budget must be at most n = {examples}, the number of examples, got {budgets.show(budget)}"
+                f"budget must be at most n = {examples}, the number of examples, got {shares.show(budget)}"
             )
 
 
@@ -135,10 +136,9 @@ def check_per_class(argument, value, logits, name: str = "logits"):
 
 
 @jax.jit
-def _counted(logits, labels, where, weights):
+def _counted(logits: Array, labels: Array | None, where: Array | None, weights: Array | None) -> tuple[Any, Array]:
     """The targets and weights that a budget counts."""
-    batch = prepare_batch(logits, where, weights)
-    return _by_example(batch, None if labels is None else prepare_targets(labels, logits, batch))
+    return _by_example(prepare_batch(logits, labels, where, weights))
 
 
 def _one_masked_example(logits, labels):
@@ -173,8 +173,19 @@ def check_batch(logits, labels, where, weights, by_entry=False, needs_labels=Tru
         _check_labels(labels, shape, where, weights)
 
 
-def prepare_batch(logits, where, weights, axis_name=None) -> Batch:
+def prepare_batch(
+    logits: Float[ArrayLike, "*examples classes"],
+    labels: Shaped[ArrayLike, "..."] | None,
+    where: Bool[ArrayLike, "..."] | None,
+    weights: Real[ArrayLike, "..."] | None,
+    axis_name: Any = None,
+) -> Batch:
     """Flatten the examples of a batch."""
+    batch = _without_labels(logits, where, weights, axis_name)
+    return batch if labels is None else batch._replace(targets=prepare_targets(labels, logits, batch))
+
+
+def _without_labels(logits: Any, where: Any, weights: Any, axis_name: Any) -> Batch:
     n, classes = _sizes(logits)
     by_entry = any(part is not None and jnp.ndim(part) == jnp.ndim(logits) > 1 for part in (where, weights))
     logits = as_computed(logits)
@@ -183,7 +194,7 @@ def prepare_batch(logits, where, weights, axis_name=None) -> Batch:
     logits = _by_row(logits.reshape(n, classes), lanes)
     if weights is not None:
         weights = _by_row(jnp.broadcast_to(weights.reshape(n, classes if by_entry else 1), (n, classes)), lanes)
-    return Batch(logits, weights, Groups((0,), axis_name, lanes), by_entry)
+    return Batch(logits, weights, Groups((0,), axis_name, lanes), by_entry, None)
 
 
 def _sizes(logits) -> tuple[Any, int]:
@@ -202,8 +213,10 @@ def _lanes(n, classes: int) -> int:
     return max(divisors, key=lambda d: (min(d, enough), halvings(n // d), -d), default=1)
 
 
-def prepare_targets(labels, logits, batch: Batch) -> Float[Array, "rows row"]:
-    """The labels of a batch as targets: zero where masked, NaN where out of range."""
+def prepare_targets(
+    labels: Shaped[ArrayLike, "..."], logits: Float[ArrayLike, "*examples classes"], batch: Batch
+) -> Float[Array, "rows row"]:
+    """Labels, or classes that were decided on, as targets: zero where masked, NaN where out of range."""
     classes = batch.classes
     if jnp.shape(labels) == jnp.shape(logits):
         targets = convert(labels, batch.logits.dtype).reshape(-1, classes)
@@ -218,14 +231,14 @@ def prepare_targets(labels, logits, batch: Batch) -> Float[Array, "rows row"]:
     return targets if batch.weights is None else jnp.where(batch.weights != 0, targets, 0)
 
 
-def batch_budget(batch: Batch, targets, budget: Budget) -> Real[ArrayLike, "..."]:
+def batch_budget(batch: Batch, budget: Budget) -> Real[ArrayLike, "..."]:
     """`k` of the whole batch, over all shards."""
     if not callable(budget):
         return budget
-    if _counts_labels(budget) and targets is not None:
+    if _counts_labels(budget) and batch.targets is not None:
         # Where the labels lie, in rows: quicker than by example, and a sum that the compiler finds a second time.
-        return batch.groups.gather(batch.groups.total(weighted(targets, batch.weights)))[0]
-    k = _called(budget, batch.classes, *_by_example(batch, targets))
+        return batch.groups.gather(batch.groups.total(weighted(batch.targets, batch.weights)))[0]
+    k = _called(budget, batch.classes, *_by_example(batch))
     return k if batch.groups.axis_name is None else lax.psum(k, batch.groups.axis_name)
 
 
@@ -239,16 +252,16 @@ def _called(budget: Callable[..., Any], classes: int, targets, weights) -> Any:
     return k
 
 
-def _by_example(batch: Batch, targets):
+def _by_example(batch: Batch) -> tuple[Float[Array, "n classes"] | None, Float[Array, "..."]]:
     """Targets and weights, one example in a row; without weights all are 1."""
     weights = _budget_weights(batch)
     if weights is None:
         weights = jnp.ones(batch.logits.shape[0] * batch.groups.lanes, batch.logits.dtype)
-    return None if targets is None else by_example(targets, batch.groups.lanes), weights
+    return None if batch.targets is None else by_example(batch.targets, batch.groups.lanes), weights
 
 
 def _counts_labels(budget) -> bool:
-    return getattr(budget, "func", budget) is budgets.label_count
+    return getattr(budget, "func", budget) is shares.label_count
 
 
 def batch_mean(values: Float[Array, "rows row"], batch: Batch) -> Float[Array, ""]:

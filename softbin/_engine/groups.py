@@ -11,9 +11,11 @@ from jax import lax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
+from softbin._engine import sums
+
 _LONGEST_BLOCK = 256
 _LONG = 512
-_SHORT = 32
+_SAMPLE = 512  # entries of a group, that its mean and deviation are judged by
 _FIELD = 10  # bits of an integer that count up to three conditions at once, in blocks of fewer entries than they hold
 _ROUND = 4096  # sums of up to 2^24 entries, in parts, are whole numbers that floats hold
 
@@ -60,25 +62,37 @@ class Groups(NamedTuple):
         """One number per group, from a group array."""
         return group_array[..., : group_array.shape[-1] // self.lanes]
 
+    def totals(
+        self, values: Sequence[Float[Array, "*shape"]], *, in_parts: bool = False
+    ) -> list[Float[Array, "*group"]]:
+        """The sums over each group of several arrays, in one pass over them.
+
+        With `in_parts` the first are whole numbers, of more entries than floats count: their sum comes as two terms,
+        which round less than it would.
+        """
+        return _totals(tuple(values), self, in_parts)
+
     def total(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
         """The sum over each group."""
-        return _total(values, self)
+        return self.totals([values])[0]
 
-    def total_flags(self, flags: Sequence[Float[Array, "*shape"]]) -> list[Float[Array, "*group"]]:
-        """The sums over each group of zeros and ones, of no more entries than floats can count.
+    def sample(self, values: Float[Array, "*shape"]) -> Float[Array, "*sample"]:
+        """Some hundreds of entries of each group, or all where there are fewer, at even distances."""
+        left = _SAMPLE // self.lanes
+        for axis in self.axes:
+            n = values.shape[axis]
+            if not is_symbolic(n):
+                values = sums.strided(values, axis, shards(n), max(left, 1))
+                left = left // max(values.shape[axis], 1)
+        return values
 
-        Along the last axis as integers, which compilers may add in any order, and so in vectors, as far as they count.
-        """
-        size = self.size(flags[0].shape)
-        if flags[0].ndim - 1 not in self.axes or not (is_symbolic(size) or size < 2**31):
-            return [self.total(flag) for flag in flags]
-        return [count.astype(flags[0].dtype) for count in self.counts([flag == 1 for flag in flags])]
+    def stack(self, group_arrays: Sequence[Shaped[Array, "*group"]]) -> Shaped[Array, "..."]:
+        """Several group arrays as one, which a compiler works out in one loop."""
+        return jnp.stack(group_arrays)
 
-    def total_in_parts(self, values: Float[Array, "*shape"]) -> tuple[Float[Array, "*group"], Float[Array, "*group"]]:
-        """The sum over each group, of more entries than a float can count: multiples of a power of two, and a rest."""
-        values = _reduce_blocks(values, self.axes[0], jnp.add, jnp.sum)
-        coarse = jnp.round(values / _ROUND) * _ROUND
-        return self.total(coarse), self.total(values - coarse)
+    def unstack(self, stacked: Shaped[Array, "..."]) -> list[Shaped[Array, "*group"]]:
+        """The group arrays again."""
+        return [stacked[i] for i in range(stacked.shape[0])]
 
     def counts(self, conditions: Sequence[Bool[Array, "*shape"]]) -> list[Int[Array, "*group"]]:
         """How many entries of each group meet each of up to three conditions: exact up to 2^31 entries, in one pass."""
@@ -112,22 +126,6 @@ class Groups(NamedTuple):
         for axis in self.axes:
             values = _reduce_blocks(values, axis, jnp.maximum, jnp.max).max(axis, keepdims=True)
         return self._across(values, jnp.max, lax.pmax)
-
-    def either_side(
-        self, values: Float[Array, "*shape"], k: Float[Array, "*group"]
-    ) -> tuple[Float[Array, "*group"], Float[Array, "*group"]] | None:
-        """The k-th largest entry of each group and the next, for a fractional k twice the one that it takes a part of.
-
-        None where groups are too long to compare all pairs of entries, or in several parts.
-        """
-        axis, *more = self.axes
-        n = values.shape[axis]
-        if more or self.lanes > 1 or self.axis_name is not None or is_symbolic(n) or n > _SHORT:
-            return None
-        others = (lax.slice_in_dim(values, i, i + 1, axis=axis) for i in range(n))
-        larger = n - 1 - sum((values > other).astype(values.dtype) for other in others)  # or equal
-        kth, after = (jnp.where(larger >= k - 1, values, -jnp.inf), jnp.where(larger > k - 1, values, -jnp.inf))
-        return self.largest(kth), self.largest(after)
 
     def any(self, group_array: Bool[Array, "..."]) -> Bool[Array, ""]:
         """Whether something holds for any group."""
@@ -163,33 +161,39 @@ def weighted(values, weights):
     return values if weights is None else values * weights
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _total(values, groups):
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _totals(values, groups, in_parts):
+    if len(values) == 1:  # of a single operand XLA makes one reduction of all levels, and writes down what is summed
+        total, negative = _totals((values[0], -values[0]), groups, in_parts)
+        return [(total - negative) / 2]
+    values = list(values)
     for axis in groups.axes:
-        values = _total_along(values, axis)
-    return groups._across(values, jnp.sum, lax.psum)
+        n = values[0].shape[axis]
+        if not is_symbolic(n):
+            values = sums.reduce_blocks(values, axis, shards(n))
+    if in_parts:
+        coarse = jnp.round(values[0] / _ROUND) * _ROUND
+        values = [coarse, values[0] - coarse, *values[1:]]
+    if groups.lanes > 1:
+        values = [v.reshape(*v.shape[:-1], groups.lanes, -1) for v in values]
+    axes = (*groups.axes, values[0].ndim - 2) if groups.lanes > 1 else groups.axes
+    if groups.axis_name is None and all(n == 1 for n in map(shards, values[0].shape)):
+        stacked = jnp.stack(sums.reduce(values, *axes))
+    else:  # a reduction of one operand is one all-reduce; of several, XLA would gather what each device has
+        stacked = jnp.stack(values).sum([axis + 1 for axis in axes])
+    if groups.axis_name is not None:
+        stacked = lax.psum(stacked, groups.axis_name)
+    stacked = jnp.expand_dims(stacked, [axis + 1 for axis in groups.axes])
+    return groups.unstack(groups.spread(stacked))
 
 
-@_total.defjvp
-def _total_jvp(groups, primals, tangents):
-    return _total(*primals, groups), groups.plain_total(*tangents)
-
-
-def _total_along(values, axis):
-    values = _reduce_blocks(values, axis, jnp.add, jnp.sum)
-    if block := _block_length(values.shape[axis]):
-        last = axis == values.ndim - 1
-        halved = _halve(_cut(values, axis, block), axis + 1, jnp.add, _row_halvings(block) if last else 3)
-        values = lax.collapse(halved, axis, axis + 2)
-    return lax.platform_dependent(
-        values, cpu=partial(_dot_with_ones, axis=axis), default=lambda values: values.sum(axis, keepdims=True)
-    )
-
-
-def _dot_with_ones(values, axis):
-    """A sum that XLA's CPU backend starts with less delay, and does not merge with what comes before."""
-    ones = jnp.ones(values.shape[axis], values.dtype)
-    return jnp.expand_dims(lax.dot_general(ones, values, (((0,), (axis,)), ((), ()))), axis)
+@_totals.defjvp
+def _totals_jvp(groups, in_parts, primals, tangents):
+    totals = _totals(*primals, groups, in_parts)
+    changes = [groups.plain_total(tangent) for tangent in tangents[0]]
+    if in_parts:
+        changes = [changes[0], jnp.zeros_like(changes[0]), *changes[1:]]
+    return totals, changes
 
 
 def _reduce_blocks(values, axis, combine, reduce):
@@ -218,11 +222,6 @@ def _halve(values, axis, combine, times):
         if values.shape[axis] % 2 == 0:
             values = combine(*jnp.split(values, 2, axis))
     return values
-
-
-def _row_halvings(length: int) -> int:
-    """How often to halve along the last axis: a loop over fewer than 16 entries is slow, but for the shortest rows."""
-    return 3 if length < 32 else min(3, (length // 16).bit_length() - 1)
 
 
 def _block_length(n) -> int | None:

@@ -1,26 +1,30 @@
 """The threshold as a function of the problem, with its derivatives.
 
-`solve` is the root of F of `softbin.search` with its implicit derivative, `centre` picks the middle where the root is
+`solve` is the root of F of the search with its implicit derivative, `centre` picks the middle where the root is
 an interval. Both work on any axis in place, without a sort and without a transposition, and return group arrays. The
 tangent of a threshold's `fine` is that of `τλ` itself, since no scale keeps all derivatives in the range of floats.
 """
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from softbin import search as solver
-from softbin.groups import Groups, weighted
+from softbin._engine import search as solver
+from softbin._engine import short_groups
+from softbin._engine.groups import Groups, is_symbolic, weighted
+from softbin._engine.kernels import Interpreted
+from softbin._engine.search import Equation, Threshold, search
 from softbin.regularizers import Regularizer
-from softbin.search import Threshold, search
 
-IMPLEMENTATIONS = (None, "xla", "pallas", "interpret_tpu", "interpret_gpu")
-"""None is "xla"; the last two are the kernels of "pallas", interpreted."""
+IMPLEMENTATIONS = (None, "xla", "pallas")
+"""None is "xla". Tests also take the kernels of "pallas" `Interpreted`."""
+_SHORT = 32  # entries of a row, up to which it pays to turn rows into columns
 CHECKPOINT_NAME = "softbin_threshold"
 """By which a policy of `jax.checkpoint` can save thresholds, so that a backward pass does not search for them again."""
 
@@ -28,7 +32,8 @@ CHECKPOINT_NAME = "softbin_threshold"
 @jax.custom_jvp
 def excess(scores, threshold: Threshold, temperature) -> Float[Array, "*shape"]:
     """`u = x/τ - λ`; an infinite one has zero derivatives, and not NaN."""
-    return solver.excess(scores, threshold, temperature)
+    del temperature  # whose derivative it has
+    return solver.excess(scores, threshold)
 
 
 @excess.defjvp
@@ -43,8 +48,10 @@ def _excess_jvp(primals, tangents):
 
 @jax.custom_jvp
 def multiplier(threshold: Threshold, temperature) -> Float[Array, "*group"]:
-    """`λ`."""
-    return (threshold.coarse + threshold.fine) / (temperature * threshold.scale)
+    """`λ`; infinite where none are chosen, or all."""
+    centre = threshold.centre / threshold.scale / temperature
+    end = jnp.abs(threshold.fine) >= jnp.finfo(threshold.fine.dtype).max
+    return jnp.where(end, jnp.where(threshold.fine > 0, jnp.inf, -jnp.inf), centre + threshold.fine)
 
 
 @multiplier.defjvp
@@ -84,7 +91,7 @@ def solve(
 def _solve(scores, k, temperature, weights, groups, regularizer, implementation, k_rest):
     run = chosen_kernels(implementation, scores, groups)
     if run is None:
-        return search(scores, k, temperature, weights, groups, regularizer, k_rest)[0]
+        return find(Equation(scores, k, temperature, weights, groups, regularizer, k_rest), groups)[0]
 
     def compute(group_arrays, entries, reductions):
         scores, weights = [entry[...] for entry in entries] if len(entries) > 1 else (entries[0][...], None)
@@ -93,6 +100,28 @@ def _solve(scores, k, temperature, weights, groups, regularizer, implementation,
     entries = [scores] if weights is None else [scores, weights]
     found, _ = run(compute, [k, temperature], entries, groups)
     return Threshold(*found)
+
+
+def find(equation: Equation, groups: Groups) -> tuple[Threshold, Int[Array, ""]]:
+    """The root of F by XLA, without a derivative, and the number of rounds that it took.
+
+    Short rows are turned into columns: there compilers vectorise over all of them.
+    """
+    axis = equation.scores.ndim - 1
+    n = equation.scores.shape[axis]
+    if not axis or groups.axes != (axis,) or is_symbolic(n) or n > _SHORT:
+        return _found(equation, groups)
+    groups = groups._replace(axes=(0,))
+    weights = None if equation.weights is None else jnp.moveaxis(equation.weights, axis, 0)
+    scores, k, temperature = (jnp.moveaxis(x, axis, 0) for x in equation[:3])
+    found, rounds = _found(Equation(scores, k, temperature, weights, groups, equation.regularizer), groups)
+    return Threshold(*(jnp.moveaxis(x, 0, axis) for x in found)), rounds
+
+
+def _found(equation: Equation, groups: Groups) -> tuple[Threshold, Int[Array, ""]]:
+    if short_groups.fits(equation.scores.shape, groups, equation.regularizer):
+        return short_groups.solve(equation), jnp.zeros((), jnp.int32)
+    return search(*equation)
 
 
 @_solve.defjvp
@@ -109,11 +138,11 @@ def _solve_jvp(groups, regularizer, implementation, primals, tangents):
     slope = groups.total(weighted(parts.slope, weights))
     dfine = safe_ratio(groups.plain_total(change) - temperature * dk, slope)
     zero = jnp.zeros_like(dfine)
-    return threshold, Threshold(zero, dfine, zero)
+    return threshold, Threshold(zero, dfine, zero, zero)
 
 
-def chosen_kernels(implementation: str | None, scores, groups: Groups) -> Callable | None:
-    """The `run` of `softbin.kernels.on_chip` that is chosen, where it can take these groups, else None.
+def chosen_kernels(implementation: str | None, scores: Float[Array, "*shape"], groups: Groups) -> Callable | None:
+    """The `run` of `softbin._engine.kernels.on_chip` that is chosen, where it can take these groups, else None.
 
     Raises:
       ValueError: there is no such implementation.
@@ -121,14 +150,14 @@ def chosen_kernels(implementation: str | None, scores, groups: Groups) -> Callab
     check_implementation(implementation)
     if implementation in (None, "xla"):
         return None
-    from softbin.kernels import on_chip  # loads Pallas
+    from softbin._engine.kernels import on_chip  # loads Pallas
 
     return on_chip.RUNS[implementation] if on_chip.fits(scores, groups) else None
 
 
-def check_implementation(implementation) -> None:
+def check_implementation(implementation: Any) -> None:
     """Refuse the name of one that there is not."""
-    if implementation not in IMPLEMENTATIONS:
+    if not isinstance(implementation, Interpreted) and implementation not in IMPLEMENTATIONS:
         names = ", ".join(f'"{name}"' for name in IMPLEMENTATIONS[1:-1])
         raise ValueError(f'implementation must be None, {names} or "{IMPLEMENTATIONS[-1]}", got {implementation!r}')
 
@@ -152,9 +181,12 @@ def centre(
     """
     scores = lax.stop_gradient(scores)
     parts = regularizer.parts(excess(scores, threshold, temperature))
-    vertex = groups.total(weighted(parts.slope, weights)) == 0
-    below = groups.largest(jnp.where(parts.whole == 0, scores, -jnp.inf))
-    above = -groups.largest(-jnp.where(parts.whole == 1, scores, jnp.inf))
+    slope, y = parts.slope, parts.whole + parts.fraction
+    if regularizer.piecewise_linear:  # one entry may be off by a rounding, at an end of the interval
+        slope = jnp.where(jnp.minimum(y, 1 - y) <= 4 * jnp.finfo(y.dtype).eps, 0, slope)
+    vertex = groups.total(weighted(slope, weights)) == 0
+    below = groups.largest(jnp.where(y < 0.5, scores, -jnp.inf))
+    above = -groups.largest(-jnp.where(y >= 0.5, scores, jnp.inf))
     one, half, zero = jnp.ones_like(below), jnp.full_like(below, 0.5), jnp.zeros_like(below)
     middle = (below / 2 + above / 2) / temperature - regularizer.inverse_link(half, half)
     middle = jnp.where(jnp.isfinite(above), middle, below / temperature - regularizer.inverse_link(zero, one))

@@ -1,0 +1,1 @@
+"""What no user imports: problems, the searches, sums over groups, meshes, kernels."""

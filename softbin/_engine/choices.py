@@ -1,0 +1,142 @@
+"""Hard choices, of prepared arguments: the value that ranks k-th, what is chosen by it, and their derivatives."""
+
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Num
+
+from softbin._engine import order_statistics, ranks
+from softbin._engine.arguments import Choice
+from softbin._engine.brackets import Sought
+from softbin._engine.counting import LARGEST, statistics
+from softbin._engine.groups import Groups, is_symbolic
+from softbin._engine.order_statistics import Found
+from softbin._engine.ranks import Ranked
+
+_FEW = 4  # of so few the largest are found one after the other
+_SHORT = 64  # in groups up to this length
+
+
+def turns(k: Any, weights: Any, shape: tuple[Any, ...], groups: Groups) -> int | None:
+    """How many turns take the `k` largest, where that is known and cheaper than counting."""
+    known = isinstance(k, np.ndarray | np.number | int | float) and np.ndim(k) == 0 and weights is None
+    sizes = [shape[axis] for axis in groups.axes]
+    short = groups.axis_name is None and not any(map(is_symbolic, sizes)) and math.prod(sizes) <= _SHORT
+    return max(math.ceil(k), 1) if known and short and k <= _FEW else None
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def kth_value(choice: Choice, groups: Groups, turns: int | None) -> Float[Array, "*group"]:
+    """The k-th largest value; NaN in a group with NaN."""
+    ranked, k = _ranked(choice, groups)
+
+    def value(found: Found) -> Array:
+        return _value(ranked, found)
+
+    like = order_statistics.blank_group(ranked, k, ranked.dtype)
+    return order_statistics.find(ranked, k, Sought(), value, like, turns)
+
+
+@kth_value.defjvp
+def _kth_value_jvp(groups: Groups, turns: int | None, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    (choice,), (change,) = primals, tangents
+    value, held = located(lax.stop_gradient(choice), groups, turns, last_only=True)
+    again, change = (groups.plain_total(jnp.where(held, scores, 0)) for scores in (choice.scores, change.scores))
+    return _with_derivative_of(again, value), change
+
+
+@jax.custom_jvp
+def _with_derivative_of(other: Array, value: Array) -> Array:
+    """The value, with the derivative of another expression of it, which is not worked out where none is asked for."""
+    return jnp.where(False, other, value)  # of the mesh of the other, as JAX 0.7 wants it of what has a derivative
+
+
+_with_derivative_of.defjvps(lambda tangent, *_: tangent, None)
+
+
+def located(
+    choice: Choice, groups: Groups, turns: int | None, *, last_only: bool = False
+) -> tuple[Array, Bool[Array, "*shape"]]:
+    """The k-th largest value, and which entries are chosen, of equal ones the first; or the last of these alone."""
+    ranked, k = _ranked(choice, groups, ties=turns is None)
+
+    def place(found: Found) -> tuple[Array, Array]:
+        layout, positions = ranked.layout, ranked.layout.positions()
+        keys, key = ranked.keys(found.inside), layout.spread(found.key)
+        chosen = (keys == key) & (positions <= layout.spread(found.last))
+        if last_only:
+            (last,) = statistics([(LARGEST, jnp.where(chosen, positions, -1))], layout)
+            chosen &= positions == layout.spread(last)
+        else:
+            chosen |= keys > key
+        return _value(ranked, found), layout.leave(chosen)
+
+    like = order_statistics.blank_group(ranked, k, ranked.dtype), order_statistics.blank_entry(ranked, k, bool)
+    return order_statistics.find(ranked, k, Sought(reached=True, ties=True), place, like, turns)
+
+
+def value_and_next(
+    choice: Choice, groups: Groups, turns: int | None
+) -> tuple[Float[Array, "*group"], Float[Array, "*group"]]:
+    """The k-th largest value and the one after it, which is the same if it is cut, and `-inf` if there is none."""
+    ranked, k = _ranked(choice, groups)
+    layout, rank = ranked.layout, ranked.layout.enter_groups(k)
+
+    def both(found: Found) -> tuple[Array, Array]:
+        keys = ranked.keys(found.inside)
+        (after,) = statistics([(LARGEST, jnp.where(keys < layout.spread(found.key), keys, ranked.none))], layout)
+        after = _value(ranked, found._replace(key=jnp.where(found.reached <= rank, after, found.key)))
+        return _value(ranked, found), after
+
+    like = (order_statistics.blank_group(ranked, k, ranked.dtype),) * 2
+    return order_statistics.find(ranked, k, Sought(reached=True), both, like, turns)
+
+
+def expected_choice(
+    choice: Choice, groups: Groups, turns: int | None
+) -> tuple[Float[Array, "*group"], Float[Array, "*shape"]]:
+    """The value that ranks at a real `k`, and how often an entry is chosen if equal ones stand in random order.
+
+    All above the value are chosen, and of `k` equal ones hold what is left; an entry counts in part where `k` or its
+    weight does not come out even. This share has a derivative by `k` and by weights.
+    """
+    weights = choice.weights
+    whole = choice if weights is not None else choice._replace(k=jnp.ceil(choice.k).astype(jnp.int32))
+    ranked, rank = _ranked(lax.stop_gradient(whole), groups)
+    k = jnp.where(choice.k > 0, choice.k, 1)
+
+    def sides(found: Found) -> tuple:
+        layout, keys, key = ranked.layout, ranked.keys(found.inside), ranked.layout.spread(found.key)
+        side = jnp.where(keys > key, 2, jnp.where(keys == key, 1, 0)).astype(jnp.int8)
+        counts = [layout.leave_groups(count) for count in (found.reached, found.above)]
+        return _value(ranked, found), layout.leave(side), jnp.stack(counts)
+
+    groups_like, counts_like = (
+        order_statistics.blank_group(ranked, like, dtype)
+        for like, dtype in ((rank, ranked.dtype), (jnp.stack([rank, rank]), rank.dtype))
+    )
+    like = groups_like, order_statistics.blank_entry(ranked, rank, jnp.int8), counts_like
+    sought = Sought(reached=True, above=True)
+    value, side, (reached, above) = order_statistics.find(ranked, rank, sought, sides, like, turns)
+    of_above, of_equal = above.astype(k.dtype), (reached - above).astype(k.dtype)
+    if weights is not None:
+        of_above, of_equal = (groups.total(jnp.where(side == place, weights, 0)) for place in (2, 1))
+    share = jnp.clip((k - of_above) / jnp.where(of_equal > 0, of_equal, 1), 0, 1)
+    return value, jnp.where(side == 2, 1, jnp.where(side == 1, share, 0))
+
+
+def _ranked(choice: Choice, groups: Groups, *, ties: bool = False) -> tuple[Ranked, Num[Array, "*group"]]:
+    """What to rank, and a `k` that there is an entry for."""
+    ranked = ranks.rank(choice.scores, choice.part, choice.weights, choice.size, groups, ties=ties)
+    return ranked, jnp.where(choice.k > 0, choice.k, jnp.ones_like(choice.k))
+
+
+def _value(ranked: Ranked, found: Found) -> Float[Array, "*group"]:
+    value = ranks.value_of(found.key, ranked.dtype)
+    value = jnp.where(found.key == ranked.none, -jnp.inf, value)
+    return ranked.layout.leave_groups(value)

@@ -1,1 +1,0 @@
-"""Kernels for accelerators: the solver and the losses, run on chip."""
