@@ -1,6 +1,11 @@
-"""Choices with memory as Flax Linen modules: Soft-Binary-Argmax, top-k, balanced routing, and decision thresholds."""
+"""Choices with memory as Flax Linen modules: Soft-Binary-Argmax, top-k, balanced routing, and decision thresholds.
+
+They take the arguments of their siblings in :mod:`softbin.adapters.flax_nnx`, in the same order. Where an argument may
+be given here or in the call, as `use_running_average`, one of both must, as in `nn.BatchNorm`.
+"""
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,6 +13,9 @@ from flax import linen as nn
 from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 
 from softbin import budgets
+from softbin._engine import shares
+from softbin._engine.arguments import Count
+from softbin._engine.checks import check_floating, check_size, check_temperature
 from softbin.adapters.learned_shares import logit_of_share
 from softbin.adapters.running_cutoffs import (
     RunningCutoffs,
@@ -18,17 +26,16 @@ from softbin.adapters.running_cutoffs import (
 )
 from softbin.adapters.running_thresholds import (
     RunningThresholds,
+    check_classes,
     check_momentum,
     initial_thresholds,
     subtract_thresholds,
     update_thresholds,
 )
-from softbin.arguments import Count
-from softbin.checks import check_floating, check_temperature
 from softbin.losses import Budget
 from softbin.operators import soft_binary_argmax
 from softbin.regularizers import Regularizer, euclidean
-from softbin.routing import check_gate, check_router, gates, quantile_bias, router_scores
+from softbin.routing import gates, quantile_bias, router_scores
 
 
 class SoftBinaryArgmax(nn.Module):
@@ -59,6 +66,7 @@ class SoftBinaryArgmax(nn.Module):
 
     k: int | float | budgets.Share
     temperature: int | float = 1.0
+    _: KW_ONLY
     learn_temperature: bool = False
     learn_k: bool = False
     axis: int | Sequence[int] | None = -1
@@ -117,6 +125,7 @@ class TopK(nn.Module):
     """
 
     k: int | budgets.Share
+    _: KW_ONLY
     axis: int | Sequence[int] | None = -1
     momentum: int | float = 0.99
     shape: tuple[int, ...] = ()
@@ -150,7 +159,7 @@ class TopK(nn.Module):
         weight = self.variable("batch_stats", "weight", lambda: initial.weight)
         k = self.k if k is None else k
         running = RunningCutoffs(cutoffs.value, weight.value)
-        settings = {"axis": self.axis, "where": where, "magnitude": self.magnitude}
+        settings: dict[str, Any] = {"axis": self.axis, "where": where, "magnitude": self.magnitude}
         if self.is_initializing() or (use_running_average and not self.exact):
             return keep_above(x, running, **settings)
         if use_running_average:
@@ -167,6 +176,7 @@ class BalancedTopK(nn.Module):
     As :class:`softbin.adapters.flax_nnx.BalancedTopK`, which says more, with `bias` in the collection `batch_stats`.
 
     Attributes:
+      num_experts: how many there are.
       k: how many experts a token has, whole, at least 1 and less than there are.
       gate: `"softmax"`, or `"sigmoid"`.
       scale: that the gates of a token add up to, positive.
@@ -176,14 +186,16 @@ class BalancedTopK(nn.Module):
     Example:
       >>> import jax
       >>> logits = jnp.array([[3.0, 1.0, 0.0], [2.0, 1.5, 0.1], [4.0, 1.0, 3.0]])
-      >>> router = BalancedTopK(k=1)
+      >>> router = BalancedTopK(num_experts=3, k=1)
       >>> variables = router.init(jax.random.key(0), logits, use_running_average=True)
       >>> _, variables = router.apply(variables, logits, use_running_average=False, mutable="batch_stats")
       >>> print(router.apply(variables, logits, use_running_average=True).sum(0))
       [1. 1. 1.]
     """
 
+    num_experts: int
     k: int
+    _: KW_ONLY
     gate: str = "softmax"
     scale: int | float = 1.0
     axis_name: Any = None
@@ -200,16 +212,13 @@ class BalancedTopK(nn.Module):
         """The gates; tokens where `where` is false have none.
 
         Raises:
-          TypeError: `k` or `scale` is no such number, or the logits are not floating point.
-          ValueError: `k` is less than 1, not whole, or not less than the number of experts; the gate is none of the
-            two; the scale is not positive; or the logits do not fit.
+          TypeError: `num_experts`, `k` or `scale` is no such number, or the logits are not floating point.
+          ValueError: `k` is less than 1, not whole, or not less than `num_experts`; the gate is none of the two; the
+            scale is not positive; or the logits do not fit.
         """
-        check_gate(self.gate, self.scale)
-        check_floating("logits", logits)
+        check_size("num_experts", self.num_experts)
         use_running_average = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
-        experts = jnp.shape(logits)[-1:]
-        state = self.variable("batch_stats", "bias", lambda: jnp.zeros(experts, jnp.float32))
-        check_router(logits, state.value, self.k, where, name="logits")
+        state = self.variable("batch_stats", "bias", lambda: jnp.zeros(self.num_experts, jnp.float32))
         bias = state.value.astype(jnp.float32)
         shares = gates(logits, bias, self.k, gate=self.gate, scale=self.scale, where=where)
         if not (use_running_average or self.is_initializing()):
@@ -231,6 +240,7 @@ class DecisionThresholds(nn.Module):
     the final model; these lag behind it by about `1 / (1 - momentum)` batches, and cost no pass over the data.
 
     Attributes:
+      num_classes: C for logits (..., C); None for a binary problem with logits (n,).
       temperature, budget, regularizer, axis_name: those of the loss. A budget that counts needs the labels in training.
       momentum: of the average, in [0, 1).
       use_running_average: evaluation if true; here or in the call.
@@ -239,7 +249,7 @@ class DecisionThresholds(nn.Module):
       >>> import jax
       >>> logits = jnp.array([[2.0, 7.0], [1.0, 6.0], [-1.0, 9.0], [-2.0, 8.0]])
       >>> labels = jnp.array([0, 0, 1, 1])
-      >>> layer = DecisionThresholds(temperature=1.0, budget=budgets.label_count)
+      >>> layer = DecisionThresholds(2, temperature=1.0, budget=budgets.label_count)
       >>> variables = layer.init(jax.random.key(0), logits, use_running_average=True)
       >>> _, variables = layer.apply(variables, logits, labels, use_running_average=False, mutable="batch_stats")
       >>> decided = layer.apply(variables, logits, use_running_average=True).argmax(-1)
@@ -247,6 +257,8 @@ class DecisionThresholds(nn.Module):
       [-0.5  7. ] [0 0 1 1] [1 1 1 1]
     """
 
+    num_classes: int | None
+    _: KW_ONLY
     temperature: int | float
     budget: Budget = budgets.fraction(0.5)
     momentum: int | float = 0.9
@@ -267,33 +279,34 @@ class DecisionThresholds(nn.Module):
         """Track or apply; `labels`, `where` and `weights` as for :func:`softbin.loss`, in training only.
 
         Raises:
-          TypeError: the budget is none.
-          ValueError: the temperature is not positive and finite, the momentum is outside [0, 1), or the budget is a
-            share.
+          TypeError: the budget is none, or `num_classes` is no whole number.
+          ValueError: the temperature is not positive and finite, the momentum is outside [0, 1), the budget is a
+            share, or the logits do not fit.
         """
-        budgets.check_budget(self.budget)
+        shares.check_budget(self.budget)
         check_temperature(self.temperature)
         check_momentum(self.momentum)
         use_running_average = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
         check_floating("logits", logits)
         logits = jnp.asarray(logits)
-        initial = initial_thresholds(logits.shape[1:][-1:], self.regularizer)
+        initial = initial_thresholds(self.num_classes, self.regularizer)
         thresholds = self.variable("batch_stats", "thresholds", lambda: initial.thresholds)
         weight = self.variable("batch_stats", "weight", lambda: initial.weight)
         if use_running_average:
             return subtract_thresholds(logits, thresholds.value, self.temperature, self.regularizer)
-        if not self.is_initializing():
-            running = update_thresholds(
-                RunningThresholds(thresholds.value, weight.value),
-                logits,
-                labels,
-                self.momentum,
-                budget=self.budget,
-                temperature=self.temperature,
-                where=where,
-                weights=weights,
-                regularizer=self.regularizer,
-                axis_name=self.axis_name,
-            )
-            thresholds.value, weight.value = running
+        if self.is_initializing():
+            check_classes(logits, thresholds.value)
+            return logits
+        thresholds.value, weight.value = update_thresholds(
+            RunningThresholds(thresholds.value, weight.value),
+            logits,
+            labels,
+            self.momentum,
+            budget=self.budget,
+            temperature=self.temperature,
+            where=where,
+            weights=weights,
+            regularizer=self.regularizer,
+            axis_name=self.axis_name,
+        )
         return logits

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 
 from softbin import budgets
+from softbin._engine import shares
+from softbin._engine.arguments import Count
+from softbin._engine.checks import check_floating, check_size, check_temperature
 from softbin.adapters.learned_shares import logit_of_share
 from softbin.adapters.running_cutoffs import (
     RunningCutoffs,
@@ -24,12 +26,10 @@ from softbin.adapters.running_thresholds import (
     subtract_thresholds,
     update_thresholds,
 )
-from softbin.arguments import Count
-from softbin.checks import check_floating, check_temperature
 from softbin.losses import Budget
 from softbin.operators import soft_binary_argmax
 from softbin.regularizers import Regularizer, euclidean
-from softbin.routing import check_experts, check_gate, check_router, gates, quantile_bias, router_scores
+from softbin.routing import check_experts, check_gate, gates, quantile_bias, router_scores
 
 
 class SoftBinaryArgmax(nnx.Module):
@@ -103,7 +103,25 @@ class SoftBinaryArgmax(nnx.Module):
         )
 
 
-class TopK(nnx.Module):
+class _Tracking(nnx.Module):
+    """A layer that tracks something in training, and applies it at evaluation: which of both it is, is switched here.
+
+    `model.train()` and `model.eval()` switch the attribute, `nnx.view` makes a module in which it is switched, and a
+    call may say so itself.
+    """
+
+    use_running_average: bool
+
+    def set_view(self, use_running_average: bool | None = None) -> None:
+        """For `nnx.view`, as in `nnx.BatchNorm`."""
+        if use_running_average is not None:
+            self.use_running_average = use_running_average
+
+    def _evaluates(self, use_running_average: bool | None) -> bool:
+        return self.use_running_average if use_running_average is None else use_running_average
+
+
+class TopK(_Tracking):
     """A layer that keeps the `k` largest values, and at evaluation those above the cutoff that this took in training.
 
     In training it is `x * softbin.binary_argmax(x, k)`, and averages :func:`softbin.cutoff` into its `nnx.BatchStat`
@@ -194,8 +212,8 @@ class TopK(nnx.Module):
         """
         k = self.k if k is None else k
         running = RunningCutoffs(self.cutoffs[...], self.weight[...])
-        settings = {"axis": self.axis, "where": where, "magnitude": self.magnitude}
-        if self.use_running_average if use_running_average is None else use_running_average:
+        settings: dict[str, Any] = {"axis": self.axis, "where": where, "magnitude": self.magnitude}
+        if self._evaluates(use_running_average):
             if self.exact:
                 return keep_largest(x, k, axis_name=self.axis_name, **settings)
             return keep_above(x, running, **settings)
@@ -205,13 +223,8 @@ class TopK(nnx.Module):
         _keep(self.weight, running.weight)
         return kept
 
-    def set_view(self, use_running_average: bool | None = None):
-        """For `nnx.view`, as in `nnx.BatchNorm`."""
-        if use_running_average is not None:
-            self.use_running_average = use_running_average
 
-
-class BalancedTopK(nnx.Module):
+class BalancedTopK(_Tracking):
     """A router that sends each token to `k` experts, and balances their load without an auxiliary loss.
 
     The gates are those of :func:`softbin.routing.gates`: the softmax over the `k` experts with the largest
@@ -258,7 +271,7 @@ class BalancedTopK(nnx.Module):
         axis_name: Any = None,
         use_running_average: bool = False,
     ):
-        _check_size("num_experts", num_experts)
+        check_size("num_experts", num_experts)
         check_experts(num_experts, k)
         check_gate(gate, scale)
         self.bias = nnx.BatchStat(jnp.zeros(num_experts, jnp.float32))
@@ -276,22 +289,15 @@ class BalancedTopK(nnx.Module):
         use_running_average: bool | None = None,
     ) -> Float[Array, "*tokens experts"]:
         """The gates; tokens where `where` is false have none."""
-        bias = self.bias[...]
-        check_router(logits, bias, self.k, where, name="logits")
-        bias = bias.astype(jnp.float32)
+        bias = self.bias[...].astype(jnp.float32)
         shares = gates(logits, bias, self.k, gate=self.gate, scale=self.scale, where=where)
-        if not (self.use_running_average if use_running_average is None else use_running_average):
+        if not self._evaluates(use_running_average):
             scores = router_scores(logits, gate=self.gate)
             _keep(self.bias, quantile_bias(scores, bias, self.k, where=where, axis_name=self.axis_name))
         return shares
 
-    def set_view(self, use_running_average: bool | None = None):
-        """For `nnx.view`, as in `nnx.BatchNorm`."""
-        if use_running_average is not None:
-            self.use_running_average = use_running_average
 
-
-class DecisionThresholds(nnx.Module):
+class DecisionThresholds(_Tracking):
     """The last layer of a classifier under `softbin.loss`: tracks thresholds in training, applies them afterwards.
 
     In training it returns the logits as they are, and averages the batch's :func:`softbin.decision_thresholds` into
@@ -335,12 +341,10 @@ class DecisionThresholds(nnx.Module):
         axis_name: Any = None,
         use_running_average: bool = False,
     ):
-        budgets.check_budget(budget)
+        shares.check_budget(budget)
         check_temperature(temperature)
         check_momentum(momentum)
-        if num_classes is not None:
-            _check_size("num_classes", num_classes)
-        initial = initial_thresholds(() if num_classes is None else (num_classes,), regularizer)
+        initial = initial_thresholds(num_classes, regularizer)
         self.thresholds = nnx.BatchStat(initial.thresholds)
         self.weight = nnx.BatchStat(initial.weight)
         self.budget = budget
@@ -362,7 +366,7 @@ class DecisionThresholds(nnx.Module):
         """Track or apply; `labels`, `where` and `weights` as for :func:`softbin.loss`, in training only."""
         check_floating("logits", logits)
         logits = jnp.asarray(logits)
-        if self.use_running_average if use_running_average is None else use_running_average:
+        if self._evaluates(use_running_average):
             return subtract_thresholds(logits, self.thresholds[...], self.temperature, self.regularizer)
         running = update_thresholds(
             RunningThresholds(self.thresholds[...], self.weight[...]),
@@ -379,18 +383,6 @@ class DecisionThresholds(nnx.Module):
         _keep(self.thresholds, running.thresholds)
         _keep(self.weight, running.weight)
         return logits
-
-    def set_view(self, use_running_average: bool | None = None):
-        """For `nnx.view`, as in `nnx.BatchNorm`."""
-        if use_running_average is not None:
-            self.use_running_average = use_running_average
-
-
-def _check_size(name: str, size: Any) -> None:
-    if isinstance(size, bool) or not isinstance(size, int | np.integer):
-        raise TypeError(f"{name} must be a whole number, got {budgets.brief(size)}")
-    if size < 1:
-        raise ValueError(f"{name} must be at least 1, got {size}")
 
 
 def _keep(variable: nnx.Variable, value: Array) -> None:

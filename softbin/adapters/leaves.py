@@ -2,16 +2,17 @@
 
 import contextlib
 import math
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Num, Shaped
+from jaxtyping import Array, ArrayLike, Bool, Num, Shaped
 
-from softbin.arguments import convert
-from softbin.budgets import brief
-from softbin.checks import dtype_of
+from softbin._engine.arguments import convert
+from softbin._engine.checks import dtype_of
+from softbin._engine.shares import brief
 
 
 class Leaves(NamedTuple):
@@ -31,7 +32,7 @@ class Leaves(NamedTuple):
     part: list[bool]
     structure: Any
 
-    def those(self, values) -> list[Any]:
+    def those(self, values: Iterable[Any]) -> list[Any]:
         """What a list has for the leaves that take part."""
         return [value for value, part in zip(values, self.part, strict=True) if part]
 
@@ -45,13 +46,13 @@ class Leaves(NamedTuple):
         """How many entries take part."""
         return sum(map(_size, self.taking_part))
 
-    def replaced(self, new, others=lambda leaf: leaf) -> Any:
+    def replaced(self, new: Iterable[Any], others: Callable[[Any], Any] = lambda leaf: leaf) -> Any:
         """The tree, with others in place of the leaves that take part, and a function of those that do not."""
         rest = iter(new)
         leaves = [next(rest) if part else others(leaf) for leaf, part in zip(self.all, self.part, strict=True)]
         return jax.tree.unflatten(self.structure, leaves)
 
-    def aligned(self, name, tree) -> list[Any]:
+    def aligned(self, name: str, tree: Any) -> list[Any]:
         """What another tree of the same structure has in the place of each leaf: a leaf, or nothing, such as None.
 
         Raises:
@@ -67,7 +68,7 @@ class Leaves(NamedTuple):
         )
 
 
-def floating_leaves(name: str, tree) -> Leaves:
+def floating_leaves(name: str, tree: Any) -> Leaves:
     """The leaves of a tree, of which those that are floating point take part."""
     found = jax.tree_util.tree_leaves_with_path(tree)
     paths = [f"{name}{jax.tree_util.keystr(path)}" for path, _ in found]
@@ -76,7 +77,7 @@ def floating_leaves(name: str, tree) -> Leaves:
     return Leaves(name, paths, leaves, part, jax.tree.structure(tree))
 
 
-def check_some(leaves: Leaves):
+def check_some(leaves: Leaves) -> None:
     """Refuse a tree of which nothing takes part.
 
     Raises:
@@ -93,12 +94,12 @@ def check_some(leaves: Leaves):
         raise ValueError(f"{leaves.name} has no entries to project: its floating point arrays are empty")
 
 
-def computed_in(leaves) -> Any:
+def computed_in(leaves: Sequence[Any]) -> Any:
     """The dtype of the work on several leaves."""
     return jnp.float64 if any(jnp.result_type(leaf) == jnp.float64 for leaf in leaves) else jnp.float32
 
 
-def pack(leaves, dtype) -> Shaped[Array, " n"]:
+def pack(leaves: Sequence[Any], dtype: Any) -> Shaped[Array, " n"]:
     """All entries of the leaves as one vector, with zeros to fill it up.
 
     It has as many parts as there are devices, and every part has a part of each leaf, so that a leaf that is sharded
@@ -114,14 +115,14 @@ def pack(leaves, dtype) -> Shaped[Array, " n"]:
     return jnp.concatenate(rows, 1).reshape(-1)
 
 
-def packed(leaves) -> Bool[Array, " n"] | None:
+def packed(leaves: Sequence[Any]) -> Bool[Array, " n"] | None:
     """Which entries of the packed vector are those of a leaf; None for all."""
     if sum(map(_size, leaves)) % jax.device_count() == 0:
         return None
     return pack([jnp.ones(jnp.shape(leaf)) for leaf in leaves], bool)
 
 
-def unpack(vector: Num[Array, " n"], leaves) -> list[Array]:
+def unpack(vector: Num[Array, " n"], leaves: Sequence[Any]) -> list[Array]:
     """A packed vector as arrays of the shapes and dtypes of the leaves."""
     parts = jax.device_count()
     widths = [_size(leaf) // parts for leaf in leaves if _size(leaf) % parts == 0]
@@ -133,5 +134,5 @@ def unpack(vector: Num[Array, " n"], leaves) -> list[Array]:
     ]
 
 
-def _size(leaf) -> int:
+def _size(leaf: ArrayLike) -> int:
     return math.prod(jnp.shape(leaf))

@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
-from softbin import meshes
+from softbin._engine import meshes
+from softbin._engine.arguments import Count, as_computed, checked_count, groups_along
+from softbin._engine.checks import check_axis_name, check_entries
+from softbin._engine.shares import brief
 from softbin.adapters.running_thresholds import average_in
-from softbin.arguments import as_computed, checked_count, groups_along
-from softbin.budgets import brief
-from softbin.checks import check_axis_name, check_entries
 from softbin.hard_choices import binary_argmax, cutoff
 
 
@@ -39,7 +39,15 @@ def initial_cutoffs(shape: tuple[int, ...]) -> RunningCutoffs:
     return RunningCutoffs(jnp.full(shape, -jnp.inf, jnp.float32), jnp.zeros(shape, jnp.float32))
 
 
-def keep_largest(values, k, *, axis, where, axis_name, magnitude=False) -> Array:
+def keep_largest(
+    values: Float[ArrayLike, "*shape"],
+    k: Count,
+    *,
+    axis: int | Sequence[int] | None,
+    where: Bool[ArrayLike, "..."] | None,
+    axis_name: Any,
+    magnitude: bool = False,
+) -> Array:
     """The `k` largest of each group, by magnitude if asked for, and zeros elsewhere.
 
     All of a group that has not so many entries are kept.
@@ -50,7 +58,16 @@ def keep_largest(values, k, *, axis, where, axis_name, magnitude=False) -> Array
 
 
 def track_largest(
-    values, k, running: RunningCutoffs, momentum, *, axis, where, axis_name, batch_axis_name, magnitude=False
+    values: Float[ArrayLike, "*shape"],
+    k: Count,
+    running: RunningCutoffs,
+    momentum: int | float,
+    *,
+    axis: int | Sequence[int] | None,
+    where: Bool[ArrayLike, "..."] | None,
+    axis_name: Any,
+    batch_axis_name: Any,
+    magnitude: bool = False,
 ) -> tuple[Array, RunningCutoffs]:
     """`keep_largest`, and the average with the cutoffs of its choices.
 
@@ -62,7 +79,9 @@ def track_largest(
     check_axis_name(batch_axis_name, "batch_axis_name")
     state = jax.tree.map(meshes.spec_of, running)
 
-    def track(values, running, where, *, k):
+    def track(
+        values: Float[ArrayLike, "*shape"], running: RunningCutoffs, where: Bool[ArrayLike, "..."] | None, *, k: Count
+    ) -> tuple[Float[Array, "*shape"], RunningCutoffs]:
         kept, found = _kept(values, where, k=k, **settings), _cutoffs(values, where, k=k, **settings)
         return kept, _averaged(running, found, momentum, batch_axis_name)
 
@@ -70,24 +89,49 @@ def track_largest(
     return kept, meshes.placed_as(moved, running)
 
 
-def keep_above(values, running: RunningCutoffs, *, axis, where, magnitude=False) -> Array:
+def keep_above(
+    values: Float[ArrayLike, "*shape"],
+    running: RunningCutoffs,
+    *,
+    axis: int | Sequence[int] | None,
+    where: Bool[ArrayLike, "..."] | None,
+    magnitude: bool = False,
+) -> Array:
     """The values above the cutoffs, or those whose magnitude is, and NaN; zeros elsewhere."""
     settings = {"axis": _checked(values, axis, where, None, running), "magnitude": magnitude}
     return meshes.run(_above, lambda spec: spec, values, running.cutoffs, where, **settings)
 
 
-def _kept(values, where, *, k, axis, axis_name, magnitude):
+def _kept(
+    values: Float[ArrayLike, "*shape"],
+    where: Bool[ArrayLike, "..."] | None,
+    *,
+    k: Count,
+    axis: tuple[int, ...],
+    axis_name: Any,
+    magnitude: bool,
+) -> Float[Array, "*shape"]:
     ranked = _ranked(values, magnitude)
     chosen = binary_argmax(ranked, k, axis=axis, where=where, axis_name=axis_name)
     return jnp.where(chosen > 0, values, 0 * chosen)  # NaN where the choice is
 
 
-def _cutoffs(values, where, *, k, axis, axis_name, magnitude):
+def _cutoffs(
+    values: Float[ArrayLike, "*shape"],
+    where: Bool[ArrayLike, "..."] | None,
+    *,
+    k: Count,
+    axis: tuple[int, ...],
+    axis_name: Any,
+    magnitude: bool,
+) -> Float[Array, "..."]:
     ranked = _ranked(values, magnitude)
     return cutoff(ranked, k, axis=axis, where=where, axis_name=axis_name).astype(jnp.float32)
 
 
-def _averaged(running: RunningCutoffs, found, momentum, batch_axis_name) -> RunningCutoffs:
+def _averaged(
+    running: RunningCutoffs, found: Float[Array, "..."], momentum: int | float, batch_axis_name: Any
+) -> RunningCutoffs:
     cutoffs, weight = (jnp.asarray(part).astype(jnp.float32) for part in running)
     over = tuple(range(found.ndim - cutoffs.ndim))
     finite = jnp.isfinite(found)
@@ -99,7 +143,14 @@ def _averaged(running: RunningCutoffs, found, momentum, batch_axis_name) -> Runn
     return RunningCutoffs(jnp.where(weight > 0, average, -jnp.inf), weight)
 
 
-def _above(values, cutoffs, where, *, axis, magnitude):
+def _above(
+    values: Float[ArrayLike, "*shape"],
+    cutoffs: Float[ArrayLike, "..."],
+    where: Bool[ArrayLike, "..."] | None,
+    *,
+    axis: tuple[int, ...],
+    magnitude: bool,
+) -> Float[Array, "*shape"]:
     values, computed = jnp.asarray(values), as_computed(values)
     computed = jnp.abs(computed) if magnitude else computed
     shape = tuple(size for place, size in enumerate(values.shape) if place not in axis)
@@ -108,13 +159,19 @@ def _above(values, cutoffs, where, *, axis, magnitude):
     return jnp.where(above if where is None else above & where, values, 0)
 
 
-def _ranked(values, magnitude):
+def _ranked(values: Float[ArrayLike, "*shape"], magnitude: bool) -> Float[Array, "*shape"]:
     """What is ranked, in its own dtype: as if it came from another program, in which nothing has more digits."""
     ranked = lax.stop_gradient(as_computed(values).astype(jnp.result_type(values)))
     return jnp.abs(ranked) if magnitude else ranked
 
 
-def _checked(values, axis, where, k, running: RunningCutoffs | None = None) -> tuple[int, ...]:
+def _checked(
+    values: Float[ArrayLike, "*shape"],
+    axis: int | Sequence[int] | None,
+    where: Bool[ArrayLike, "..."] | None,
+    k: Count | None,
+    running: RunningCutoffs | None = None,
+) -> tuple[int, ...]:
     """The axes of the groups."""
     groups = groups_along(axis, values, name="x")
     check_entries("x", values, where, None, groups)

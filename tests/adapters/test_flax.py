@@ -1,5 +1,6 @@
 """Both Flax adapters: the layer is the operator, and running thresholds lead to the decisions of whole-set ones."""
 
+import inspect
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -48,8 +49,8 @@ def nnx_tracker(classes, **options) -> Tracker:
 
 
 def linen_tracker(classes, **options) -> Tracker:
-    module = flax_linen.DecisionThresholds(**options)
-    example = jnp.zeros(3) if classes is None else jnp.zeros((3, classes))
+    module = flax_linen.DecisionThresholds(classes, **options)
+    example = jnp.zeros((3, classes) if isinstance(classes, int) else 3)
     start = module.init(jax.random.key(0), example, use_running_average=False)
     train = partial(module.apply, mutable=["batch_stats"], use_running_average=False)
     evaluate = partial(module.apply, use_running_average=True)
@@ -64,6 +65,69 @@ def make_tracker(request):
 def batches(count):
     keys = jax.random.split(jax.random.key(5), count)
     return jnp.stack([LOGITS + 0.3 * jax.random.normal(key, LOGITS.shape) for key in keys])
+
+
+LIBRARIES = {"nnx": flax_nnx, "linen": flax_linen}
+POSITIONAL = {
+    "SoftBinaryArgmax": ((2.5, 0.6), {"axis": 0}, (SCORES,)),
+    "TopK": ((2,), {"momentum": 0.5}, (LOGITS,)),
+    "BalancedTopK": ((5, 2), {"gate": "sigmoid"}, (LOGITS,)),
+    "DecisionThresholds": ((5,), {"temperature": 1.5}, (LOGITS, LABELS)),
+}
+"""What a layer is made with, in order and by name, and called with."""
+
+
+@pytest.mark.parametrize("name", POSITIONAL)
+class TestBothLibraries:
+    def test_layers_take_the_same_arguments_in_the_same_order(self, name):
+        def parameters(method, besides=("parent", "name")):  # those of every Linen module
+            found = inspect.signature(method).parameters.values()
+            defaults = {"use_running_average": None}  # in Linen either the layer or the call says so
+            found = [each.replace(default=defaults.get(each.name, each.default)) for each in found]
+            return [(each.name, each.kind, each.default) for each in found if each.name not in besides]
+
+        of_nnx, of_linen = (getattr(library, name) for library in LIBRARIES.values())
+        assert parameters(of_nnx.__init__) == parameters(of_linen.__init__)
+        assert parameters(of_nnx.__call__) == parameters(of_linen.__call__)
+
+    def test_the_same_arguments_make_the_same_layer(self, name):
+        made, options, called = POSITIONAL[name]
+        of_nnx, of_linen = (getattr(library, name)(*made, **options) for library in LIBRARIES.values())
+        modes = [{}] if name == "SoftBinaryArgmax" else [{"use_running_average": mode} for mode in (False, True)]
+        variables = of_linen.init(jax.random.key(0), *called, **modes[-1])
+        for mode in modes:
+            expected = of_nnx(*called, **mode)
+            actual, updated = of_linen.apply(variables, *called, **mode, mutable=["batch_stats"])
+            np.testing.assert_array_equal(actual, expected)
+            variables = variables | updated
+        for library in LIBRARIES.values():
+            with pytest.raises(TypeError, match="positional argument"):
+                getattr(library, name)(*made, None, **options)
+
+
+@pytest.mark.parametrize("name", ["TopK", "BalancedTopK", "DecisionThresholds"])
+def test_nnx_switches_every_layer_that_tracks(name):
+    made, options, called = POSITIONAL[name]
+    layer = getattr(flax_nnx, name)(*made, **options)
+    layer(*called)
+    moved = (called[0] + jnp.arange(5.0) ** 2, *called[1:])
+
+    def tracks(**keywords):
+        before = jax.tree.map(jnp.copy, nnx.state(layer))
+        layer(*moved, **keywords)
+        pairs = zip(*map(jax.tree.leaves, (nnx.state(layer), before)), strict=True)
+        return any(jnp.any(after != before) for after, before in pairs)
+
+    assert tracks()
+    assert not tracks(use_running_average=True)
+    layer.eval()
+    assert not tracks()
+    assert tracks(use_running_average=False)
+    layer.train()
+    assert tracks()
+    layer.set_view(use_running_average=True)
+    layer.set_view()
+    assert not tracks()
 
 
 class TestSoftBinaryArgmax:
@@ -170,7 +234,7 @@ def nnx_layer(name, x, *sizes, **options) -> Layer:
 
 
 def linen_layer(name, x, *sizes, **options) -> Layer:
-    module = getattr(flax_linen, name)(**options)
+    module = getattr(flax_linen, name)(*sizes, **options)
     start = module.init(jax.random.key(0), x, use_running_average=False)
     train = partial(module.apply, mutable=["batch_stats"], use_running_average=False)
     return Layer(start, train, partial(module.apply, use_running_average=True))
@@ -485,16 +549,18 @@ class TestBalancedTopK:
         with pytest.raises(ValueError, match=r"logits must be \(..., experts\)"):
             layer.train(layer.start, LOGITS[0])
         with pytest.raises(TypeError, match="num_experts must be a whole number, got '5'"):
-            flax_nnx.BalancedTopK("5", 2)
-        with pytest.raises(TypeError, match="num_classes must be a whole number"):
-            flax_nnx.DecisionThresholds(2.5, temperature=1.0)
+            make_layer("BalancedTopK", LOGITS, "5", 2)
 
-    def test_the_number_of_experts_is_checked(self, make_layer):
+    def test_the_number_of_experts_is_checked(self, make_layer, no_shape_checks):
         with pytest.raises(ValueError, match="less than the number of experts, 5, got 5"):
             make_layer("BalancedTopK", LOGITS, 5, k=5)
         layer = make_layer("BalancedTopK", LOGITS, 5, k=2)
-        with pytest.raises((ValueError, TypeError), match="shape"):
-            layer.train(layer.start, LOGITS[:, :4])
+        for wrong in (
+            lambda: layer.train(layer.start, LOGITS[:, :4]),
+            lambda: flax_linen.BalancedTopK(5, 2).init(jax.random.key(0), LOGITS[:, :4], use_running_average=True),
+        ):
+            with pytest.raises(ValueError, match=r"bias \(experts,\), got shapes \(64, 4\) and \(5,\)"):
+                wrong()
 
 
 class TestDecisionThresholds:
@@ -662,6 +728,12 @@ class TestDecisionThresholds:
         tracker = make_tracker(4, **OPTIONS)
         with pytest.raises(ValueError, match=r"logits with shape \(64, 5\) do not fit thresholds with shape \(4,\)"):
             tracker.train(tracker.start, LOGITS, LABELS)
+        with pytest.raises(ValueError, match=r"logits with shape \(64, 5\) do not fit thresholds with shape \(4,\)"):
+            flax_linen.DecisionThresholds(4, **OPTIONS).init(jax.random.key(0), LOGITS, use_running_average=False)
+
+    def test_what_is_no_number_of_classes_is_named(self, make_tracker, no_shape_checks):
+        with pytest.raises(TypeError, match=r"num_classes must be a whole number, got 2\.5"):
+            make_tracker(2.5, temperature=1.0)
 
 
 class Classifier(nnx.Module):
@@ -726,7 +798,7 @@ class LinenClassifier(linen.Module):
     @linen.compact
     def __call__(self, inputs, labels=None, *, train):
         hidden = linen.BatchNorm(use_running_average=not train)(linen.Dense(8)(inputs))
-        thresholds = flax_linen.DecisionThresholds(**OPTIONS, use_running_average=not train)
+        thresholds = flax_linen.DecisionThresholds(5, **OPTIONS, use_running_average=not train)
         return thresholds(linen.Dense(5)(linen.relu(hidden)), labels)
 
 
