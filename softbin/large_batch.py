@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import PyTree
+from jaxtyping import Array, Int, PyTree
 
-from softbin import meshes
-from softbin.budgets import brief
-from softbin.checks import dtype_of
-from softbin.groups import is_symbolic
+from softbin._engine import meshes
+from softbin._engine.checks import dtype_of
+from softbin._engine.groups import is_symbolic
+from softbin._engine.shares import brief
 
 
 def value_and_grad(
@@ -100,7 +100,7 @@ def value_and_grad(
             raise TypeError(f"{name} must be a function, got {brief(function)}")
     microbatch_size = _checked_size(microbatch_size)
 
-    def value_and_grad_fn(params, inputs, *args, **kwargs):
+    def value_and_grad_fn(params: PyTree, inputs: PyTree, *args: Any, **kwargs: Any) -> tuple[Any, PyTree]:
         _check_params(params)
         examples = _count_examples("inputs", inputs)
         batch = _split(examples, microbatch_size, _parts(inputs))
@@ -108,7 +108,7 @@ def value_and_grad(
         strided, rest = batch.strided(inputs), batch.rest(inputs)
         rounds = jnp.arange(batch.rounds)
 
-        def forward(microbatch):
+        def forward(microbatch: PyTree) -> PyTree:
             logits = logits_fn(params, microbatch)
             _count_examples("outputs of logits_fn", logits, _count_examples("inputs", microbatch))
             return logits
@@ -116,13 +116,13 @@ def value_and_grad(
         logits = lax.map(lambda i: batch.by_part(forward(batch.take(strided, i))), rounds)
         logits = batch.joined(logits, None if rest is None else batch.by_part(forward(rest)))
 
-        def loss_of_batch(logits, *args, **kwargs):
+        def loss_of_batch(logits: PyTree, *args: Any, **kwargs: Any) -> Any:
             return loss_fn(batch.first(logits), *args, **kwargs)
 
         value, by_logits = jax.value_and_grad(loss_of_batch, has_aux=has_aux)(logits, *args, **kwargs)
         local_params, reduce = jax.vjp(lambda params: _local_copies(params, logits), params)
 
-        def add_gradient(gradient, microbatch, by_microbatch):
+        def add_gradient(gradient: PyTree, microbatch: PyTree, by_microbatch: PyTree) -> PyTree:
             _, pull_back = jax.vjp(lambda params: logits_fn(params, microbatch), local_params)
             return jax.tree.map(jnp.add, gradient, pull_back(by_microbatch)[0])
 
@@ -154,38 +154,38 @@ class _Microbatches(NamedTuple):
     rounds: Any
     parts: int
 
-    def filled_up(self, tree):
+    def filled_up(self, tree: PyTree) -> PyTree:
         """Examples for whole microbatches, by the last one repeated, in a program for any number of them."""
         if not is_symbolic(self.examples):
             return tree
         places = jnp.minimum(jnp.arange(self.rounds * self.size), self.examples - 1)
         return jax.tree.map(lambda x: x[places], tree)
 
-    def first(self, tree):
+    def first(self, tree: PyTree) -> PyTree:
         """Of what is filled up, what was there."""
         return jax.tree.map(lambda z: z[: self.examples], tree) if is_symbolic(self.examples) else tree
 
-    def strided(self, tree):
+    def strided(self, tree: PyTree) -> PyTree:
         """Microbatch `i` is `[:, :, i]`; the first axis is that of the parts."""
         shape = self.parts, self.size // self.parts, self.rounds
         return jax.tree.map(lambda x: self._parted(x)[:, : shape[1] * shape[2]].reshape(*shape, *x.shape[1:]), tree)
 
-    def rest(self, tree):
+    def rest(self, tree: PyTree) -> PyTree:
         """The last microbatch, if it is smaller than the others."""
         whole = self.rounds * self.size
         if is_symbolic(self.examples) or whole == self.examples:
             return None
         return jax.tree.map(lambda x: self._whole(self._parted(x)[:, whole // self.parts :]), tree)
 
-    def take(self, strided, i):
+    def take(self, strided: PyTree, i: Int[Array, ""]) -> PyTree:
         """Microbatch `i`."""
         return jax.tree.map(lambda x: self._whole(lax.dynamic_index_in_dim(x, i, axis=2, keepdims=False)), strided)
 
-    def by_part(self, tree):
+    def by_part(self, tree: PyTree) -> PyTree:
         """The examples of a microbatch as those of its parts."""
         return jax.tree.map(self._parted, tree)
 
-    def joined(self, tree, rest):
+    def joined(self, tree: PyTree, rest: PyTree | None) -> PyTree:
         """The whole batch, from its microbatches by part."""
         tree = jax.tree.map(lambda z: jnp.moveaxis(z, 0, 2), tree)
         tree = jax.tree.map(lambda z: z.reshape(self.parts, z.shape[1] * z.shape[2], *z.shape[3:]), tree)
@@ -193,14 +193,14 @@ class _Microbatches(NamedTuple):
             tree = jax.tree.map(lambda z, last: jnp.concatenate([z, last], 1), tree, rest)
         return jax.tree.map(self._whole, tree)
 
-    def _parted(self, x):
+    def _parted(self, x: Any) -> Any:
         return x.reshape(self.parts, x.shape[0] // self.parts, *x.shape[1:])
 
-    def _whole(self, x):
+    def _whole(self, x: Any) -> Any:
         return x.reshape(self.parts * x.shape[1], *x.shape[2:])
 
 
-def _split(examples, size: int, parts: int) -> _Microbatches:
+def _split(examples: Any, size: int, parts: int) -> _Microbatches:
     """Microbatches of so many examples, or less: a number that all parts can give as many of."""
     if is_symbolic(examples):
         return _Microbatches(examples, size, -(-examples // size), parts)
@@ -209,12 +209,12 @@ def _split(examples, size: int, parts: int) -> _Microbatches:
     return _Microbatches(examples, size, examples // size, parts)
 
 
-def _parts(inputs) -> int:
+def _parts(inputs: PyTree) -> int:
     """Over how many devices the examples are divided, where that is a part of their type."""
     return math.lcm(*map(meshes.shards_of_first_axis, jax.tree.leaves(inputs)))
 
 
-def _local_copies(params, logits):
+def _local_copies(params: PyTree, logits: PyTree) -> PyTree:
     """Each device's own copies of the params that `jax.shard_map` knows to be the same on devices of other examples.
 
     The gradients by the copies are local. Their sum over the devices is the gradient by the params: once, and not, as
@@ -224,7 +224,7 @@ def _local_copies(params, logits):
     return jax.tree.map(lambda param: meshes.vary(param, axes), params)
 
 
-def _checked_size(microbatch_size) -> int:
+def _checked_size(microbatch_size: Any) -> int:
     if isinstance(microbatch_size, bool) or not hasattr(microbatch_size, "__index__"):
         raise TypeError(f"microbatch_size must be a whole number of examples, got {brief(microbatch_size)}")
     size = operator.index(microbatch_size)
@@ -233,7 +233,7 @@ def _checked_size(microbatch_size) -> int:
     return size
 
 
-def _check_params(params):
+def _check_params(params: PyTree) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         name = f"params{jax.tree_util.keystr(path)}"
         dtype = dtype_of(name, leaf)
@@ -244,7 +244,7 @@ def _check_params(params):
             )
 
 
-def _count_examples(name, tree, expected=None) -> Any:
+def _count_examples(name: str, tree: PyTree, expected: Any = None) -> Any:
     leaves = jax.tree.leaves(tree)
     for leaf in leaves:
         dtype_of(name, leaf)
@@ -263,5 +263,5 @@ def _count_examples(name, tree, expected=None) -> Any:
     return lengths[0]
 
 
-def _sorted(lengths) -> list:
+def _sorted(lengths: list) -> list:
     return lengths if any(map(is_symbolic, lengths)) else sorted(lengths)

@@ -53,7 +53,7 @@ def load(name: str, data_dir: str = "", train_examples: int = 0, validation_exam
         )
     train, validation, everything = slice(train_examples or available), slice(available, size), slice(None)
 
-    def part(images, labels, examples):
+    def part(images: np.ndarray, labels: np.ndarray, examples: slice) -> tuple[np.ndarray, np.ndarray]:
         # one pass, so that no second copy in float32 is ever in memory, and only what is asked for is converted
         scaled = np.divide(images[examples], raw.peak, dtype=np.float32, order="C")
         return scaled, labels[examples].astype(np.int32)
@@ -108,7 +108,7 @@ def standardised(dataset: Dataset) -> Dataset:
     variance = np.einsum("nhwc,nhwc->c", train, train, dtype=np.float64) / pixels - mean**2
     scale = 1 / np.sqrt(variance)
 
-    def apply(images):
+    def apply(images: np.ndarray) -> np.ndarray:
         result = images * scale.astype(np.float32)
         result -= (mean * scale).astype(np.float32)
         return result

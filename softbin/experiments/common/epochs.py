@@ -35,7 +35,7 @@ def train_in_epochs(
     """
     steps = rows // batch_size
 
-    def train_epoch(learner, key):
+    def train_epoch(learner: Any, key: Array) -> tuple[Any, dict[str, Float[Array, ""]]]:
         order = jax.random.permutation(key, rows)[: steps * batch_size]
         learner, values = lax.scan(train_step, learner, order.reshape(steps, batch_size))
         return learner, {"loss": jnp.mean(values), **measure(learner)}

@@ -149,7 +149,7 @@ def binary_table(name: str, data_dir: str) -> Raw:
         (OneHotEncoder(sparse_output=False, **options), make_column_selector(dtype_include="category")),
     ).fit(table.features.iloc[train])
 
-    def part(rows):
+    def part(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return encoder.transform(table.features.iloc[rows])[:, None, :, None], table.labels[rows]
 
     train_images, train_labels = part(np.concatenate([train, validation]))

@@ -1,6 +1,6 @@
 """Tables that both networks and boosting learn from: late flights, and incomes of a census."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,7 +53,7 @@ def split(table: Table, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     from sklearn.model_selection import train_test_split
 
-    def part(rows, start):
+    def part(rows: np.ndarray, start: int | None) -> Sequence[np.ndarray]:
         if start is not None:
             return rows[:start], rows[start:]
         size = round(HELD_OUT * len(table.labels))
@@ -128,7 +128,7 @@ def census(data_dir: str) -> Table:
     return Table(features, labels, test_from=len(parts[0]))
 
 
-def _read_census(path: Path):
+def _read_census(path: Path) -> Any:
     import pandas as pd
 
     try:

@@ -168,7 +168,7 @@ def _evaluate(task: Task, graph, mesh):
         if task.thresholds is not None:
             trained = outcome(learner, dataset.train_images, dataset.train_labels)
             learner = learner._replace(thresholds=task.thresholds(*trained, learner.step))
-        decisions = {"": {}}
+        decisions: dict[str, dict[str, Any]] = {"": {}}
         if task.thresholds is not None:
             decisions["_thresholded"] = {"thresholds": learner.thresholds, "temperature": task.temperature}
         metrics = {}

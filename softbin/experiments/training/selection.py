@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Real
 
 import softbin
-from softbin.experiments.training.objectives import DEFAULT_BUDGETS, Objective, cross_entropies, squared_errors
+from softbin.experiments.training.objectives import DEFAULT_BUDGETS, Objective, Terms, cross_entropies, squared_errors
 
 RANKINGS = ("cross_entropy", "scaled_squares", "projection")
 """The errors that can rank the examples of a batch, whatever the loss."""
@@ -58,7 +58,7 @@ def ranking(by: str, loss: str, objective: Objective, budget: Any, temperature: 
             case "projection":
                 keywords = {"budget": budget, "temperature": temperature, "where": where}
                 return softbin.per_example_loss(logits, labels, **keywords)
-        return objective.terms(logits, labels)
+        return _terms(objective)(logits, labels)
 
     return errors
 
@@ -98,7 +98,7 @@ def trimmed(objective: Objective, trim: Trim) -> Counted:
         kept = trim.kept(logits, labels, step)
         if trim.is_by_terms and trim.classes is None:
             share = softbin.budgets.fraction(trim.share(step))
-            return softbin.bottom_k_mean(objective.terms(logits, labels), share), kept
+            return softbin.bottom_k_mean(_terms(objective)(logits, labels), share), kept
         return objective.loss(logits, labels, weights=kept), kept
 
     return counted
@@ -112,6 +112,13 @@ def tail(objective: Objective, share: float) -> Counted:
     """
 
     def counted(logits, labels, step):
-        return softbin.top_k_mean(objective.terms(logits, labels), softbin.budgets.fraction(share)), None
+        return softbin.top_k_mean(_terms(objective)(logits, labels), softbin.budgets.fraction(share)), None
 
     return counted
+
+
+def _terms(objective: Objective) -> Terms:
+    """Those of a loss that has some: a config that asks for others' is refused."""
+    if objective.terms is None:
+        raise ValueError("the loss is no mean of terms: choose one that is, or take all examples")
+    return objective.terms
