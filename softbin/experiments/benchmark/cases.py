@@ -3,10 +3,8 @@
 import statistics
 import time
 import timeit
-import warnings
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from importlib import import_module
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +14,8 @@ import optax
 from scipy.special import expit
 
 import softbin
+from softbin._engine.kernels.on_chip import LONGEST
+from softbin.experiments.benchmark import peers
 from softbin.experiments.benchmark.lapsum import lapsum
 from softbin.experiments.benchmark.numpy_projections import (
     exact_choice,
@@ -23,7 +23,6 @@ from softbin.experiments.benchmark.numpy_projections import (
     isotonic_projection,
     laplace_link,
 )
-from softbin.kernels.on_chip import LONGEST
 
 TEMPERATURE = 1.5  # of the squared losses; the default of softbin.loss
 SELECTION_TEMPERATURE = 0.1
@@ -92,16 +91,7 @@ def make_batch(size: Size) -> Batch:
 
 def missing_packages(implementation: Implementation) -> list[str]:
     """The optional packages of an implementation that cannot be imported."""
-    return [name for name in implementation.needs if _import(name) is None]
-
-
-def _import(name: str) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # jaxopt deprecates itself
-        try:
-            return import_module(name)
-        except ImportError:
-            return None
+    return peers.missing(implementation.needs)
 
 
 def errors(logits, y, k: np.ndarray, temperature: float, exact: Exact | None = exact_projection) -> Errors:
@@ -172,16 +162,10 @@ def _softbin(function, k: Callable[[Batch], np.ndarray], temperature: float, **k
 
 
 def _jaxopt(batch: Batch) -> Program:
-    """Mapped over the rows of the transpose, and not mapped where there is one class: much faster than over columns."""
-    projection_box_section = _import("jaxopt").projection.projection_box_section
-
-    def project_class(scores):
-        ones = jnp.ones_like(scores)
-        return projection_box_section(scores, (0 * ones, ones, ones, len(scores) / 2))
+    """By rows of the transpose: mapped over columns it is much slower."""
 
     def project(logits):
-        scores = logits.T / TEMPERATURE
-        return (project_class(scores[0])[None] if len(scores) == 1 else jax.vmap(project_class)(scores)).T
+        return peers.box_section(logits.T / TEMPERATURE, len(logits) / 2).T
 
     def errors_of(batch: Batch) -> Errors:
         return errors(batch.logits, jax.jit(project)(batch.logits), _half(batch), TEMPERATURE)
@@ -218,7 +202,7 @@ def _isotonic(batch: Batch) -> Program:
 @cache
 def _torch_and_entmax() -> tuple[Any, Any]:
     """On all threads or on one, whatever is faster: OpenMP's threads stall where other work shares the cores."""
-    torch, entmax = _import("torch"), _import("entmax")
+    torch, entmax = peers.load("torch"), peers.load("entmax")
     logits = torch.randn(10, 8192)
 
     def seconds(threads: int) -> float:
@@ -322,19 +306,13 @@ def _softbin_selection(exact: Exact = exact_projection, **keywords) -> Callable[
     return _selection(partial(softbin.soft_binary_argmax, temperature=SELECTION_TEMPERATURE, **keywords), exact)
 
 
-def _softsort(scores, k: int):
-    """The sum of k softmaxes of the negative distances to the k-th largest score; its entries may exceed 1."""
-    keywords = {"softness": SELECTION_TEMPERATURE, "method": "softsort", "standardize": False}
-    return jnp.sum(_import("softjax").top_k(scores, k, **keywords)[1], -2)
-
-
 def _ott(scores, k: int):
     """Entropic transport of scores to 0 and 1, the choice by `softbin.binary_entropy` at half of its temperature.
 
     Differentiated step by step: the implicit derivative, its default, fails in float32.
     """
     keywords = {"epsilon": 2 * SELECTION_TEMPERATURE, "squashing_fun": lambda x: x, "implicit_diff": None}
-    return _import("ott.tools.soft_sort").topk_mask(scores, k=k, **keywords)
+    return peers.load("ott.tools.soft_sort").topk_mask(scores, k=k, **keywords)
 
 
 def _top_k(scores, labels):
@@ -411,7 +389,9 @@ IMPLEMENTATIONS: Mapping[str, Mapping[str, Implementation]] = {
             _selection(lambda scores, k: lapsum(scores / SELECTION_TEMPERATURE, k), _exact_laplace), may_be_slow=True
         ),
         "ott-jax topk_mask": Implementation(_selection(_ott, _exact_entropy), ("ott",), may_be_slow=True),
-        "softjax top_k, softsort": Implementation(_selection(_softsort), ("softjax",), may_be_slow=True),
+        "softjax top_k, softsort": Implementation(
+            _selection(partial(peers.softsort, temperature=SELECTION_TEMPERATURE)), ("softjax",), may_be_slow=True
+        ),
     },
     "hard choice": {
         "softbin.kth_largest": Implementation(_hard(softbin.kth_largest)),

@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 import jax
 from rich.console import Console
 
-from softbin.experiments.benchmark import report
+from softbin.experiments.benchmark import peers, programs, report
 from softbin.experiments.benchmark.cases import (
     BASELINES,
     IMPLEMENTATIONS,
     Program,
     Size,
     make_batch,
-    missing_packages,
     runnable,
 )
+from softbin.experiments.benchmark.compiling import compile_times
 from softbin.experiments.benchmark.report import Record
 from softbin.experiments.common import workdir as folder
 
@@ -36,6 +36,8 @@ class Plan(NamedTuple):
     seconds: float  # of rounds at each size
     most_rounds: int
     slow_seconds: float  # of one call, beyond which an implementation that may be slow is left out
+    compiled: Sequence[str]  # programs, by name
+    compile_processes: int  # that each compile all of them
 
 
 FULL = Plan(
@@ -59,6 +61,8 @@ FULL = Plan(
     seconds=20.0,
     most_rounds=300,
     slow_seconds=4.0,
+    compiled=tuple(programs.PROGRAMS),
+    compile_processes=5,
 )
 QUICK = Plan(
     sizes=(
@@ -70,6 +74,15 @@ QUICK = Plan(
     seconds=4.0,
     most_rounds=50,
     slow_seconds=1.0,
+    compiled=(
+        programs.CROSS_ENTROPY,
+        "softbin.loss",
+        programs.TOP_K_SOFTMAX,
+        "softbin.soft_binary_argmax, rows of 10",
+        programs.TOP_K,
+        "softbin.kth_largest, columns",
+    ),
+    compile_processes=1,
 )
 
 
@@ -79,27 +92,38 @@ class _Times(NamedTuple):
 
 
 def bench(plan: Plan, workdir: Path, console: Console) -> dict[str, Any]:
-    """Measure a plan, print a table for each size, and write `bench.json` and `bench.png`.
+    """Measure a plan, print a table of compilation and one for each size, and write `bench.json` and `bench.png`.
 
     Returns:
-      What is in `bench.json`: the environment and one record for each size and implementation.
+      What is in `bench.json`: the environment, one record for each program that is compiled, and one for each size and
+      implementation.
 
     Raises:
       UserError: the folder cannot be made. Nothing has been measured then.
     """
     folder.make(workdir)
+    compiled = compile_times(plan.compiled, plan.compile_processes)  # while the device is free
+    report.show_compile_times(compiled, console)
     environment, records = report.environment(), []
     for size in plan.sizes:
         measured = measure(size, plan)
         report.show(measured, console)
         records += measured
-        result = {"environment": environment, "records": [record._asdict() for record in records]}
+        result = {
+            "environment": environment,
+            "compilation": [record._asdict() for record in compiled],
+            "records": [record._asdict() for record in records],
+        }
         folder.write(workdir / "bench.json", json.dumps(result, indent=2) + "\n")  # at every size: it can be a long run
     report.save_plot(records, environment, workdir / "bench.png")
-    missing = {name for each in IMPLEMENTATIONS.values() for i in each.values() for name in missing_packages(i)}
-    if missing:
-        console.print(f"Not installed, and their implementations left out: {', '.join(sorted(missing))}.")
+    if missing := _missing(plan):
+        console.print(f"Not installed, and their implementations left out: {', '.join(missing)}.")
     return result
+
+
+def _missing(plan: Plan) -> list[str]:
+    timed = {name for case in IMPLEMENTATIONS.values() for each in case.values() for name in each.needs}
+    return sorted(peers.missing(timed.union(*(programs.PROGRAMS[name].needs for name in plan.compiled))))
 
 
 def measure(size: Size, plan: Plan) -> list[Record]:

@@ -46,6 +46,22 @@ class Record(NamedTuple):
     skipped: str | None = None  # the reason
 
 
+class CompileRecord(NamedTuple):
+    """What it takes to compile a program: medians over processes; None where there is nothing to measure."""
+
+    program: str
+    device: str
+    processes: int
+    total_s: float  # to trace and to compile: seconds of the processor in all threads
+    trace_s: float | None = None
+    compile_s: float | None = None
+    instructions: int | None = None
+    fusions: int | None = None
+    temporary_bytes: int | None = None
+    over_cross_entropy: float | None = None  # of the total; a first call over the first call
+    over_top_k: float | None = None  # over as many hard choices, with a softmax where there is a gradient
+
+
 def environment() -> dict[str, Any]:
     """What a reader needs to compare the times with others."""
     return {
@@ -103,26 +119,59 @@ def _title(record: Record) -> str:
 
 
 def _table(records: Sequence[Record], title: str) -> Table:
-    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
-    result.add_column("implementation", no_wrap=True)
-    for heading in ("compile s", "fwd ms", "fwd + bwd ms", "ratio", "temporary MiB", "max error", "sum error"):
-        result.add_column(heading, justify="right", no_wrap=True)
+    headings = ("compile s", "fwd ms", "fwd + bwd ms", "ratio", "temporary MiB", "max error", "sum error")
+    result = _empty_table(title, headings)
     for record in records:
-        mebibytes = None if record.temporary_bytes is None else record.temporary_bytes / 2**20
         result.add_row(
             record.implementation,
             _shown(record.compile_s, ".2f"),
             _shown(record.forward_ms, ".3f"),
             _shown(record.forward_backward_ms, ".3f"),
             _shown(record.ratio, ".2f"),
-            _shown(mebibytes, ",.2f"),
+            _mebibytes(record.temporary_bytes),
             _shown(record.max_error, ".0e"),
             _shown(record.sum_error, ".0e"),
         )
     return result
 
 
-def _shown(value: float | None, form: str) -> str:
+def show_compile_times(records: Sequence[CompileRecord], console: Console) -> None:
+    """Print what it takes to compile as a table."""
+    processes = f"{records[0].processes} {'process' if records[0].processes == 1 else 'processes'}"
+    result = _empty_table(
+        f"compilation: seconds of the processor, HLO instructions, temporary MiB; medians of {processes}",
+        ("trace", "compile", "total", "HLO", "fusions", "MiB", "/ Optax", "/ top_k"),
+        "program",
+    )
+    for record in records:
+        result.add_row(
+            record.program,
+            _shown(record.trace_s, ".2f"),
+            _shown(record.compile_s, ".2f"),
+            _shown(record.total_s, ".2f"),
+            _shown(record.instructions, ",.0f"),
+            _shown(record.fusions, ",.0f"),
+            _mebibytes(record.temporary_bytes),
+            _shown(record.over_cross_entropy, ".2f"),
+            _shown(record.over_top_k, ".2f"),
+        )
+    console.print(result)
+    console.print()
+
+
+def _empty_table(title: str, headings: Sequence[str], first: str = "implementation") -> Table:
+    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
+    result.add_column(first, no_wrap=True)
+    for heading in headings:
+        result.add_column(heading, justify="right", no_wrap=True)
+    return result
+
+
+def _mebibytes(count: float | int | None) -> str:
+    return "" if count is None else format(count / 2**20, ",.2f")
+
+
+def _shown(value: float | int | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 

@@ -7,11 +7,11 @@ import pytest
 from rich.console import Console
 
 import softbin
-from softbin.experiments.benchmark import cases
+from softbin.experiments.benchmark import cases, programs
 from softbin.experiments.benchmark import measure as measuring
 from softbin.experiments.benchmark.cases import IMPLEMENTATIONS, Implementation, Program, Size, make_batch
 from softbin.experiments.benchmark.measure import Plan, bench, interleave, measure
-from softbin.experiments.benchmark.report import Record
+from softbin.experiments.benchmark.report import CompileRecord, Record
 from softbin.experiments.common.errors import UserError
 
 TINY = Plan(
@@ -25,6 +25,8 @@ TINY = Plan(
     seconds=0.0,
     most_rounds=5,
     slow_seconds=60.0,
+    compiled=(programs.CROSS_ENTROPY, programs.TOP_K, "jax.numpy.sort", "jaxopt projection_box_section, loss"),
+    compile_processes=1,
 )
 ISOTONIC = "scipy sort + isotonic_regression"
 BASELINE = "optax cross-entropy"
@@ -120,6 +122,31 @@ def test_every_installed_implementation_has_a_record_at_every_size(run):
     assert max(map(len, text.splitlines())) <= 120
 
 
+def test_every_installed_program_is_compiled_in_a_fresh_process(run):
+    result, _, text = run
+    records = [CompileRecord(**record) for record in result["compilation"]]
+    assert [record.program for record in records] == list(programs.installed(TINY.compiled))
+    for record in records:
+        assert record.processes == 1
+        assert record.trace_s + record.compile_s == pytest.approx(record.total_s)
+        assert record.instructions > record.fusions >= 0
+        assert record.temporary_bytes >= 0
+        assert record.program in text
+    cross_entropy, top_k, sort, *_ = records
+    assert cross_entropy.fusions > top_k.fusions == 0
+    assert cross_entropy.over_cross_entropy == top_k.over_top_k == 1
+    assert cross_entropy.over_top_k is None
+    assert sort.over_cross_entropy == pytest.approx(sort.total_s / cross_entropy.total_s)
+    assert sort.over_top_k == pytest.approx(sort.total_s / top_k.total_s)
+
+
+@pytest.fixture
+def nothing_compiled(monkeypatch):
+    """Spare the process in which programs are compiled."""
+    records = [CompileRecord(programs.TOP_K, "cpu", 1, 0.5)]
+    monkeypatch.setattr(measuring, "compile_times", lambda names, processes: records)
+
+
 @pytest.fixture
 def two_implementations(monkeypatch):
     """Only the baseline, which is fast to compile, and one that compiles nothing."""
@@ -135,7 +162,7 @@ def test_a_slow_implementation_is_recorded_with_the_reason(two_implementations):
     assert baseline.skipped is None
 
 
-def test_a_size_that_does_not_fit_into_memory_is_recorded_with_the_reason(monkeypatch, tmp_path):
+def test_a_size_that_does_not_fit_into_memory_is_recorded_with_the_reason(nothing_compiled, monkeypatch, tmp_path):
     monkeypatch.setattr(measuring, "available_bytes", lambda: 2**30)
     plan, text = TINY._replace(sizes=(Size("loss", 2**24, 10),)), io.StringIO()
     result = bench(plan, tmp_path, Console(file=text, width=120))
@@ -152,7 +179,7 @@ def test_an_implementation_that_does_not_fit_into_memory_is_recorded_with_the_re
     assert all(record.skipped is None for record in others)
 
 
-def test_missing_packages_are_named(two_implementations, monkeypatch, tmp_path):
+def test_missing_packages_are_named(two_implementations, nothing_compiled, tmp_path):
     two_implementations["absent"] = two_implementations[ISOTONIC]._replace(needs=("absent_library",))
     text = io.StringIO()
     result = bench(TINY._replace(sizes=TINY.sizes[:1]), tmp_path, Console(file=text, width=120))

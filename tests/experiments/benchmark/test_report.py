@@ -6,7 +6,8 @@ from rich.console import Console
 
 from softbin.experiments.benchmark import report
 from softbin.experiments.benchmark.cases import IMPLEMENTATIONS
-from softbin.experiments.benchmark.report import Record, spread
+from softbin.experiments.benchmark.programs import PROGRAMS
+from softbin.experiments.benchmark.report import CompileRecord, Record, spread
 
 ENVIRONMENT = {
     "date": "2026-11-23T14:09:09+00:00",
@@ -65,6 +66,21 @@ def test_the_widest_numbers_fit_into_the_table():
     report.show(records, Console(file=text, width=120))
     shown = {*names, "1234.567", "4321.000", "1234.57", "1,048,576.00", "1e-07", "2e-07", "sum error"}
     assert all(each in text.getvalue() for each in shown)
+
+
+def test_the_longest_names_of_programs_fit_into_the_table():
+    wide = {"trace_s": 12.345, "compile_s": 12.345, "instructions": 99_999, "fusions": 9999, "temporary_bytes": 2**28}
+    records = [
+        CompileRecord(name, "cpu", 5, 12.345, **wide, over_cross_entropy=12.345, over_top_k=123.456)
+        for name in PROGRAMS
+    ]
+    text = io.StringIO()
+    report.show_compile_times(records, Console(file=text, width=120))
+    shown = {*PROGRAMS, "medians of 5 processes", "trace", "compile", "total", "HLO", "fusions", "/ Optax", "/ top_k"}
+    assert not [
+        each for each in {*shown, "99,999", "9,999", "256.00", "12.35", "123.46"} if each not in text.getvalue()
+    ]
+    assert "…" not in text.getvalue()
 
 
 def test_labels_of_lines_are_spread():
