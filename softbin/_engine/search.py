@@ -342,8 +342,8 @@ def _step(
         fine=jnp.where(is_over, state.fine, jnp.where(moves, jnp.where(jumps, end, fine - shift), fine)),
         below=narrowed.below,
         above=narrowed.above,
-        fine_below=moved[0],
-        fine_above=moved[1],
+        fine_below=jnp.where(moves, moved[0], narrowed.fine_below),
+        fine_above=jnp.where(moves, moved[1], narrowed.fine_above),
         inverse=inverse,
         residual=jnp.where(done, -1, jnp.where(by_newton, magnitude, jnp.inf)),
     )
@@ -395,14 +395,14 @@ def _narrow(state: _State, residual: Float[Array, "*group"], equation: Equation)
     lower = jnp.where(state.fine >= 0, jnp.maximum(state.centre, point - digits), point - digits)
     upper = jnp.where(state.fine <= 0, jnp.minimum(state.centre, point + digits), point + digits)
     lower, upper = (jnp.clip(end, -limits.most, limits.most) for end in (lower, upper))
-    fine = jnp.where(state.centre == limits.most, jnp.minimum(state.fine, _beyond(limits)), state.fine)
-    fine = jnp.where(state.centre == -limits.most, jnp.maximum(fine, -_beyond(limits)), fine)
+    furthest = jnp.where(jnp.abs(state.centre) == limits.most, _beyond(limits), limits.most)
+    fine = jnp.clip(state.fine, -furthest, furthest)
     up, down = residual > 0, residual < 0
     return state._replace(
         below=jnp.where(up, jnp.maximum(state.below, lower), state.below),
         above=jnp.where(down, jnp.minimum(state.above, upper), state.above),
-        fine_below=jnp.where(up, jnp.maximum(state.fine_below, fine), state.fine_below),
-        fine_above=jnp.where(down, jnp.minimum(state.fine_above, fine), state.fine_above),
+        fine_below=jnp.where(up, fine, state.fine_below),
+        fine_above=jnp.where(down, fine, state.fine_above),
     )
 
 
@@ -453,15 +453,14 @@ def _recentred(
     Where floats lie some temperatures apart, those that were known in temperatures are the closer ones.
     """
     limits, scale = _Limits.of(centre.dtype), scale_of(centre, equation)
-    ratio = _widened(state.centre, equation) / _widened(centre, equation)
+    ratio = (_widened(state.centre, equation) * scale) * inverse
     slack = 8 * limits.epsilon
     ends = []
     for end, fine, sign in ((state.below, state.fine_below, -1), (state.above, state.fine_above, 1)):
         coarse = (end * scale - centre * scale) * inverse
         # An end at the end of all floats stands for what is beyond, too.
         coarse += sign * (slack * jnp.abs(coarse) + jnp.where(end == sign * limits.most, _beyond(limits), 0))
-        rounding = jnp.where(shift == 0, 0, slack * (jnp.abs(fine) + jnp.abs(shift)))
-        kept = (fine - shift + sign * rounding) * ratio
+        kept = (fine - shift + sign * slack * (jnp.abs(fine) + jnp.abs(shift))) * ratio
         closer = jnp.minimum(coarse, kept) if sign > 0 else jnp.maximum(coarse, kept)
         ends.append(jnp.where(kept == kept, closer, coarse))
     return ends
