@@ -56,8 +56,9 @@ class Solution(NamedTuple):
 
 def solve_in_rounds(problem: Problem, regularizer: Regularizer) -> tuple[Solution, Int[Array, ""]]:
     """`solve`, without a derivative, and how many rounds the search took."""
-    of, groups = problem, problem.groups
-    found, rounds = thresholds.find(Equation(of.scores, of.k, of.temperature, of.weights, groups, regularizer), groups)
+    scores, k, temperature, weights, groups, k_rest, _ = problem
+    equation = Equation(scores, k, temperature, weights, groups, regularizer, k_rest)
+    found, rounds = thresholds.find(equation, groups)
     return Solution(problem, found, regularizer), rounds
 
 

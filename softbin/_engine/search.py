@@ -22,13 +22,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from softbin._engine.groups import is_symbolic, weighted
+from softbin._engine.groups import weighted
 from softbin.regularizers import Regularizer
 
-_LINEAR_TOLERANCE = 4  # machine epsilons of the slope; 8 missed the contract in one of 10,000 adversarial groups
+_LINEAR_TOLERANCE = 4  # machine epsilons of the slope, of a piecewise linear link
 _TOLERANCE = 8  # where the slope of a link may jump, the last step of Newton's may end on the other side
 _SMOOTH_TOLERANCE = 1.4  # roots of the machine epsilon: Newton's last step squares it
-_MANY = 2**17  # entries, of which the tolerance is a part that others may lack: looked at again after the last step
 _NEGLIGIBLE = 0.4  # a power of the least float: a residual that is as small as it needs to be
 _PROGRESS = 0.35  # of the residual, at most, a step of Newton's leaves: in an exponential tail 1/e, for ever
 _PROGRESS_OF_PIECES = 0.5  # where the link is piecewise linear, and has no such tail
@@ -302,9 +301,6 @@ def _step(
     magnitude = jnp.abs(residual)
     tolerance = _tolerance(slope, equation)
     converged = ~(magnitude > tolerance)  # so for NaN
-    size = equation.groups.size(equation.scores.shape)
-    if is_symbolic(size) or size > _MANY:
-        converged &= ~(state.residual > tolerance) | (magnitude == 0)
     narrowed = _narrow(state, residual, equation)
     is_over = state.residual < 0
 
