@@ -76,8 +76,8 @@ def kth_largest(
       1.0
     """
     groups, k = _checked(scores, k, axis, where, weights, axis_name)
-    few = choices.turns(k, weights, jnp.shape(scores), groups)
-    return meshes.run(_kth_largest, groups.sharding, scores, k, where, weights, groups=groups, turns=few)
+    few = choices.known_few(k, weights, jnp.shape(scores), groups)
+    return meshes.run(_kth_largest, groups.sharding, scores, k, where, weights, groups=groups, few=few)
 
 
 def binary_argmax(
@@ -121,8 +121,8 @@ def binary_argmax(
       [1. 1. 1. 0.] [0. 1. 1. 0.]
     """
     groups, k = _checked(scores, k, axis, where, None, axis_name)
-    few = choices.turns(k, None, jnp.shape(scores), groups)
-    return meshes.run(_binary_argmax, lambda spec: spec, scores, k, where, groups=groups, turns=few)
+    few = choices.known_few(k, None, jnp.shape(scores), groups)
+    return meshes.run(_binary_argmax, lambda spec: spec, scores, k, where, groups=groups, few=few)
 
 
 def cutoff(
@@ -158,8 +158,8 @@ def cutoff(
       1.5 [ True False  True False]
     """
     groups, k = _checked(scores, k, axis, where, weights, axis_name)
-    few = choices.turns(k, weights, jnp.shape(scores), groups)
-    return meshes.run(_cutoff, groups.sharding, scores, k, where, weights, groups=groups, turns=few)
+    few = choices.known_few(k, weights, jnp.shape(scores), groups)
+    return meshes.run(_cutoff, groups.sharding, scores, k, where, weights, groups=groups, few=few)
 
 
 class Largest(NamedTuple):
@@ -228,7 +228,7 @@ def top_k(
 @partial(jax.jit, static_argnames=("k", "axis"))
 def _top_k(scores, where, *, k, axis):
     exists = jnp.broadcast_to(True if where is None else where, jnp.shape(scores))
-    scores, exists = (jnp.moveaxis(jnp.asarray(part), axis, -1) for part in (scores, exists))
+    scores, exists = (jnp.moveaxis(jnp.asarray(array), axis, -1) for array in (scores, exists))
 
     def by_value():  # much the faster on CPU
         ranked = as_computed(lax.stop_gradient(scores))
@@ -244,7 +244,7 @@ def _top_k(scores, where, *, k, axis):
     values = jnp.where(mask, jnp.take_along_axis(scores, indices, -1), 0)
     poisoned = jnp.any(jnp.isnan(scores) & exists, -1, keepdims=True)
     values = jnp.where(poisoned, jnp.nan, values)
-    return tuple(jnp.moveaxis(part, -1, axis) for part in (values, indices, mask))
+    return tuple(jnp.moveaxis(array, -1, axis) for array in (values, indices, mask))
 
 
 def _checked(scores, k, axis, where, weights, axis_name) -> tuple[Groups, Any]:
@@ -257,30 +257,30 @@ def _checked(scores, k, axis, where, weights, axis_name) -> tuple[Groups, Any]:
     return groups, k
 
 
-@partial(jax.jit, static_argnames=("groups", "turns"))
-def _kth_largest(scores: Any, k: Any, where: Any, weights: Any, *, groups: Groups, turns: int | None) -> Array:
+@partial(jax.jit, static_argnames=("groups", "few"))
+def _kth_largest(scores: Any, k: Any, where: Any, weights: Any, *, groups: Groups, few: int | None) -> Array:
     choice = prepare_choice(scores, k, groups, where, weights)
-    value = choices.kth_value(choice, groups, turns)
+    value = choices.kth_value(choice, groups, few)
     value = jnp.where(choice.k > 0, value, jnp.where(jnp.isnan(value), value, jnp.inf))
     value = jnp.where(choice.valid, value, jnp.nan)
     return jnp.squeeze(value, groups.axes).astype(jnp.result_type(scores))
 
 
-@partial(jax.jit, static_argnames=("groups", "turns"))
-def _binary_argmax(scores: Any, k: Any, where: Any, *, groups: Groups, turns: int | None) -> Array:
+@partial(jax.jit, static_argnames=("groups", "few"))
+def _binary_argmax(scores: Any, k: Any, where: Any, *, groups: Groups, few: int | None) -> Array:
     dtype = jnp.result_type(scores)
     choice = prepare_choice(lax.stop_gradient(scores), k, groups, where, None)
-    value, chosen = choices.located(choice, groups, turns)
+    value, chosen = choices.located(choice, groups, few)
     chosen = chosen & (choice.k > 0)
     y = jnp.where(choice.valid & ~jnp.isnan(value), chosen.astype(dtype), jnp.asarray(jnp.nan, dtype))
-    return y if choice.part is None else jnp.where(choice.part, y, 0)
+    return y if choice.mask is None else jnp.where(choice.mask, y, 0)
 
 
-@partial(jax.jit, static_argnames=("groups", "turns"))
-def _cutoff(scores: Any, k: Any, where: Any, weights: Any, *, groups: Groups, turns: int | None) -> Array:
+@partial(jax.jit, static_argnames=("groups", "few"))
+def _cutoff(scores: Any, k: Any, where: Any, weights: Any, *, groups: Groups, few: int | None) -> Array:
     dtype = jnp.result_type(scores)
     choice = prepare_choice(lax.stop_gradient(scores), k, groups, where, weights)
-    value, after = choices.value_and_next(choice, groups, turns)
+    value, after = choices.value_and_next(choice, groups, few)
     middle = (value / 2 + after / 2).astype(dtype).astype(value.dtype)
     middle = jnp.where((after < middle) & (middle < value), middle, after)
     middle = jnp.where(jnp.isnan(value), value, jnp.where(choice.k > 0, middle, jnp.inf))

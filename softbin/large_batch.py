@@ -103,7 +103,7 @@ def value_and_grad(
     def value_and_grad_fn(params: PyTree, inputs: PyTree, *args: Any, **kwargs: Any) -> tuple[Any, PyTree]:
         _check_params(params)
         examples = _count_examples("inputs", inputs)
-        batch = _split(examples, microbatch_size, _parts(inputs))
+        batch = _microbatches(examples, microbatch_size, _parts(inputs))
         inputs = batch.filled_up(inputs)
         strided, rest = batch.strided(inputs), batch.rest(inputs)
         rounds = jnp.arange(batch.rounds)
@@ -172,14 +172,14 @@ class _Microbatches(NamedTuple):
 
     def rest(self, tree: PyTree) -> PyTree:
         """The last microbatch, if it is smaller than the others."""
-        whole = self.rounds * self.size
-        if is_symbolic(self.examples) or whole == self.examples:
+        covered = self.rounds * self.size
+        if is_symbolic(self.examples) or covered == self.examples:
             return None
-        return jax.tree.map(lambda x: self._whole(self._parted(x)[:, whole // self.parts :]), tree)
+        return jax.tree.map(lambda x: self._joined(self._parted(x)[:, covered // self.parts :]), tree)
 
     def take(self, strided: PyTree, i: Int[Array, ""]) -> PyTree:
         """Microbatch `i`."""
-        return jax.tree.map(lambda x: self._whole(lax.dynamic_index_in_dim(x, i, axis=2, keepdims=False)), strided)
+        return jax.tree.map(lambda x: self._joined(lax.dynamic_index_in_dim(x, i, axis=2, keepdims=False)), strided)
 
     def by_part(self, tree: PyTree) -> PyTree:
         """The examples of a microbatch as those of its parts."""
@@ -191,16 +191,16 @@ class _Microbatches(NamedTuple):
         tree = jax.tree.map(lambda z: z.reshape(self.parts, z.shape[1] * z.shape[2], *z.shape[3:]), tree)
         if rest is not None:
             tree = jax.tree.map(lambda z, last: jnp.concatenate([z, last], 1), tree, rest)
-        return jax.tree.map(self._whole, tree)
+        return jax.tree.map(self._joined, tree)
 
     def _parted(self, x: Any) -> Any:
         return x.reshape(self.parts, x.shape[0] // self.parts, *x.shape[1:])
 
-    def _whole(self, x: Any) -> Any:
+    def _joined(self, x: Any) -> Any:
         return x.reshape(self.parts * x.shape[1], *x.shape[2:])
 
 
-def _split(examples: Any, size: int, parts: int) -> _Microbatches:
+def _microbatches(examples: Any, size: int, parts: int) -> _Microbatches:
     """Microbatches of so many examples, or less: a number that all parts can give as many of."""
     if is_symbolic(examples):
         return _Microbatches(examples, size, -(-examples // size), parts)

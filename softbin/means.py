@@ -12,7 +12,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from softbin._engine import meshes, order_statistics, thresholds
-from softbin._engine.arguments import Arguments, Count, count_of, groups_along, prepare, prepare_choice
+from softbin._engine.arguments import Arguments, Count, group_sizes, groups_along, prepare, prepare_choice
 from softbin._engine.checks import (
     check_entries,
     check_floating,
@@ -22,7 +22,7 @@ from softbin._engine.checks import (
     check_temperature,
     known_value,
 )
-from softbin._engine.choices import expected_choice, turns
+from softbin._engine.choices import expected_choice, known_few
 from softbin._engine.groups import Groups, weighted
 from softbin._engine.projections import solve
 from softbin.regularizers import Regularizer, euclidean
@@ -109,7 +109,7 @@ def top_k_mean(
     check_temperature(temperature, zero=True)
     check_per_group("temperature", temperature, "values", values, groups)
     if _is_zero_temperature(temperature):
-        mean = partial(_exact_mean, turns=turns(k, weights, jnp.shape(values), groups))
+        mean = partial(_exact_mean, few=known_few(k, weights, jnp.shape(values), groups))
         return meshes.run(mean, groups.sharding, values, k, where, weights, groups=groups)
     mean = partial(_smooth_mean, regularizer=regularizer)
     return meshes.run(mean, groups.sharding, values, k, temperature, where, weights, groups=groups)
@@ -203,10 +203,10 @@ def _is_zero_temperature(temperature) -> bool:
     return bool(np.all(zero))
 
 
-@partial(jax.jit, static_argnames=("groups", "turns"))
-def _exact_mean(values, k, where, weights, *, groups, turns):
+@partial(jax.jit, static_argnames=("groups", "few"))
+def _exact_mean(values, k, where, weights, *, groups, few):
     choice = prepare_choice(values, k, groups, where, weights, divisible=True)
-    value, y = expected_choice(choice, groups, turns)
+    value, y = expected_choice(choice, groups, few)
     reference = jnp.where(jnp.isfinite(value), value, 0)
     total = groups.total(weighted(y * _above(choice.scores, reference, y), choice.weights))
     k = jnp.where(jnp.isnan(value), jnp.nan, choice.k)
@@ -225,27 +225,27 @@ def _smooth_mean(
     regularizer: Regularizer,
 ) -> Float[Array, "..."]:
     problem = prepare(Arguments(values, k, temperature, where, weights), groups)
-    scores, temperature, weights, exists = problem.scores, problem.temperature, problem.weights, problem.exists
-    count = jnp.asarray(count_of(scores, exists, weights, groups), scores.dtype)
+    scores, temperature, weights, mask = problem.scores, problem.temperature, problem.weights, problem.mask
+    count = jnp.asarray(group_sizes(scores, mask, weights, groups), scores.dtype)
     k = jnp.where(count > 0, problem.k, 0)
     solution = solve(problem._replace(k=k), regularizer)
     y = solution.projected()
-    y = y if exists is None else jnp.where(exists, y, 0)
+    y = y if mask is None else jnp.where(mask, y, 0)
     q = jnp.minimum(k / jnp.where(count > 0, count, 1), 1)
     multiplier = thresholds.multiplier(solution.found, temperature) + regularizer.inverse_link(q, 1 - q)
     multiplier = temperature * multiplier
-    multiplier = jnp.clip(multiplier, *_range(scores, exists, groups))  # it has lost its digits where τ is huge
+    multiplier = jnp.clip(multiplier, *_range(scores, mask, groups))  # it has lost its digits where τ is huge
     reference = lax.stop_gradient(jnp.where(jnp.isfinite(multiplier), multiplier, 0))
-    total = _smooth_total(scores, k, temperature, weights, exists, reference, y, q, multiplier, groups, regularizer)
-    infinite = lax.stop_gradient(_infinite(scores, k, weights, exists, groups))
+    total = _smooth_total(scores, k, temperature, weights, mask, reference, y, q, multiplier, groups, regularizer)
+    infinite = lax.stop_gradient(_infinite(scores, k, weights, mask, groups))
     return _mean(total, reference + infinite, k, count, groups, values)
 
 
-def _infinite(scores, k, weights, part, groups):
+def _infinite(scores, k, weights, mask, groups):
     """What infinite values make of the mean of the `k` largest, whatever the temperature, and 0 where it is finite."""
     lowest = scores == -jnp.inf
     highest, lowest, finite = order_statistics.counted(
-        [scores == jnp.inf, lowest if part is None else lowest & part, jnp.isfinite(scores)], weights, groups
+        [scores == jnp.inf, lowest if mask is None else lowest & mask, jnp.isfinite(scores)], weights, groups
     )
     needed = (lowest > 0) & (k > (highest + finite).astype(k.dtype))
     zero = jnp.zeros_like(k)
@@ -253,7 +253,7 @@ def _infinite(scores, k, weights, part, groups):
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(9, 10))
-def _smooth_total(scores, k, temperature, weights, part, reference, y, q, multiplier, groups, regularizer):
+def _smooth_total(scores, k, temperature, weights, mask, reference, y, q, multiplier, groups, regularizer):
     """`Σ w ((x - r) y - τ D(y, q))` at its maximum over `Σ w y = k`; `multiplier - r` is its derivative by `k`.
 
     The Bregman divergence is `φ(y) - φ(q)` up to a part that adds up to zero, and has the digits that these lose where
@@ -261,16 +261,16 @@ def _smooth_total(scores, k, temperature, weights, part, reference, y, q, multip
     multiplier have no part in the derivative.
     """
     bound = jnp.where(y == q, 0, jnp.maximum((y - q) * (scores - reference), 0))  # where y - q is all rounding
-    cost = jnp.minimum(temperature * _divergence(y, q, part, regularizer), bound)
+    cost = jnp.minimum(temperature * _divergence(y, q, mask, regularizer), bound)
     return groups.total(weighted(y * _above(scores, reference, y) - cost, weights))
 
 
 @partial(_smooth_total.defjvp, symbolic_zeros=True)
 def _smooth_total_jvp(groups, regularizer, primals, tangents):
-    scores, k, temperature, weights, part, reference, y, q, multiplier = primals
+    scores, k, temperature, weights, mask, reference, y, q, multiplier = primals
     dscores, dk, dtemperature, dweights, *_ = tangents
     total = _smooth_total(*primals, groups, regularizer)
-    divergence = _divergence(y, q, part, regularizer)
+    divergence = _divergence(y, q, mask, regularizer)
     change = jnp.zeros_like(total)
     if not isinstance(dscores, SymbolicZero):
         change += groups.plain_total(weighted(y, weights) * dscores)
@@ -285,10 +285,10 @@ def _smooth_total_jvp(groups, regularizer, primals, tangents):
     return total, change
 
 
-def _range(scores, part, groups):
+def _range(scores, mask, groups):
     """The smallest and the largest score of each group."""
     scores = lax.stop_gradient(scores)
-    negative = -scores if part is None else jnp.where(part, -scores, -jnp.inf)
+    negative = -scores if mask is None else jnp.where(mask, -scores, -jnp.inf)
     return -groups.largest(negative), groups.largest(scores)
 
 
@@ -297,9 +297,9 @@ def _above(scores, reference, y):
     return jnp.where(y == 0, 0, scores - reference)
 
 
-def _divergence(y, q, part, regularizer):
+def _divergence(y, q, mask, regularizer):
     divergence = regularizer.divergence(y, q)
-    return divergence if part is None else jnp.where(part, divergence, 0)
+    return divergence if mask is None else jnp.where(mask, divergence, 0)
 
 
 def _mean(total, reference, k, count, groups, values):

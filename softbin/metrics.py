@@ -14,7 +14,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 from softbin._engine import meshes
 from softbin._engine.arguments import Count, convert, groups_along, prepare_choice
 from softbin._engine.checks import check_entries, check_taken, dtype_of
-from softbin._engine.choices import expected_choice, turns
+from softbin._engine.choices import expected_choice, known_few
 from softbin._engine.groups import Groups, weighted
 
 
@@ -125,11 +125,11 @@ def _hits(
         return (groups.sharding(spec),) * 3
 
     arrays = scores, labels, k, where, weights
-    few = turns(k, weights, jnp.shape(scores), groups)
-    return meshes.run(_count_hits, sharding, *arrays, groups=groups, turns=few)
+    few = known_few(k, weights, jnp.shape(scores), groups)
+    return meshes.run(_count_hits, sharding, *arrays, groups=groups, few=few)
 
 
-@partial(jax.jit, static_argnames=("groups", "turns"))
+@partial(jax.jit, static_argnames=("groups", "few"))
 def _count_hits(
     scores: Float[Array, "*shape"],
     labels: Real[Array, "*shape"] | Bool[Array, "*shape"],
@@ -138,13 +138,13 @@ def _count_hits(
     weights: Real[Array, "..."] | None,
     *,
     groups: Groups,
-    turns: int | None,
+    few: int | None,
 ) -> tuple[Float[Array, "..."], ...]:
     choice = prepare_choice(lax.stop_gradient(scores), k, groups, where, weights, divisible=True)
-    value, y = expected_choice(choice, groups, turns)
+    value, y = expected_choice(choice, groups, few)
     labels = convert(labels, y.dtype)
     labels = jnp.where((labels >= 0) & (labels <= 1), labels, jnp.nan)
-    labels = weighted(labels if choice.part is None else jnp.where(choice.part, labels, 0), choice.weights)
+    labels = weighted(labels if choice.mask is None else jnp.where(choice.mask, labels, 0), choice.weights)
     valid = choice.valid & (choice.asked > 0) & ~jnp.isnan(value)
     hits, k = (jnp.where(valid, found, jnp.nan) for found in (groups.total(y * labels), choice.asked))
     results = hits, k, groups.total(labels)

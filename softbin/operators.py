@@ -134,8 +134,8 @@ def _soft_binary_argmax(
     if hard is not None:
         valid = ~(jnp.isnan(problem.k) | jnp.isnan(problem.temperature))
         y = _straight_through(jnp.where(valid, hard.astype(y.dtype), jnp.nan), y)
-    if problem.exists is not None:
-        y = jnp.where(problem.exists, y, 0)
+    if problem.mask is not None:
+        y = jnp.where(problem.mask, y, 0)
     return y.astype(jnp.result_type(arguments.scores))
 
 

@@ -70,7 +70,7 @@ def gates(
     """
     check_gate(gate, scale)
     check_router(logits, bias, k, where, name="logits")
-    return meshes.run_with_k(partial(_gates, gate=gate), _same, _whole(k), logits, bias, scale, where)
+    return meshes.run_with_k(partial(_gates, gate=gate), _same, _rounded(k), logits, bias, scale, where)
 
 
 def router_scores(
@@ -159,7 +159,7 @@ def quantile_bias(
     """
     check_router(scores, bias, k, where)
     check_axis_name(axis_name)
-    moved = meshes.run_with_k(partial(_stepped, axis_name=axis_name), _same, _whole(k), bias, scores, where)
+    moved = meshes.run_with_k(partial(_stepped, axis_name=axis_name), _same, _rounded(k), bias, scores, where)
     return meshes.placed_as(moved, bias)
 
 
@@ -202,7 +202,7 @@ def margins(
       -0.68 0.30 0.38 [ True  True  True]
     """
     check_router(scores, bias, k, where)
-    return meshes.run_with_k(_margins, _same, _whole(k), scores, bias, where)
+    return meshes.run_with_k(_margins, _same, _rounded(k), scores, bias, where)
 
 
 def bias_from_margins(
@@ -234,7 +234,7 @@ def bias_from_margins(
     """
     check_router(margins, bias, k, None, name="margins")
     check_axis_name(axis_name)
-    moved = meshes.run_with_k(partial(_balanced, axis_name=axis_name), _same, _whole(k), bias, margins)
+    moved = meshes.run_with_k(partial(_balanced, axis_name=axis_name), _same, _rounded(k), bias, margins)
     return meshes.placed_as(moved, bias)
 
 
@@ -242,7 +242,7 @@ def _same(spec: PartitionSpec) -> PartitionSpec:
     return spec
 
 
-def _whole(k: Real[ArrayLike, ""]) -> Any:
+def _rounded(k: Real[ArrayLike, ""]) -> Any:
     known = known_value(k)
     return jnp.round(k).astype(jnp.int32) if known is None else int(np.round(known))
 
@@ -330,8 +330,8 @@ def _targets(usable: Bool[Array, "*tokens experts"], k: _Chosen, groups: Groups)
     parts = lax.div(share, experts), lax.div(lax.rem(share, experts) << digits, experts)
     layout = arrange(usable.shape, groups, manual=meshes.is_manual(usable))
     entries = [(SUM, layout.enter(jnp.where(usable, part, 0), 0)) for part in parts]
-    whole, fine = (jnp.squeeze(layout.leave_groups(total), groups.axes) for total in statistics(entries, layout))
-    return (whole + (fine >> digits) + (1 << digits - 1) - 1) >> digits
+    coarse, fine = (jnp.squeeze(layout.leave_groups(total), groups.axes) for total in statistics(entries, layout))
+    return (coarse + (fine >> digits) + (1 << digits - 1) - 1) >> digits
 
 
 def check_router(scores: Any, bias: Any, k: Any, where: Any, name: str = "scores") -> None:

@@ -125,7 +125,7 @@ def test_dtype_in_is_dtype_out(dtype, x64):
     found = choose(scores, np.arange(1, 9))
     assert {each.dtype for each in found} == {jnp.dtype(dtype)}
     for row, k, each in zip(np.asarray(scores.astype(jnp.float64)), range(1, 9), zip(*found, strict=True), strict=True):
-        check_row([part.astype(jnp.float64) for part in each], row, k)
+        check_row([x.astype(jnp.float64) for x in each], row, k)
 
 
 def test_a_cutoff_stays_below_the_value_where_no_float_is_between():
@@ -175,11 +175,11 @@ def test_masking_is_removal(k):
     found = jax.jit(partial(all_choices, k=k) if np.ndim(k) == 0 else all_choices)(
         scores, where=where, **({} if np.ndim(k) == 0 else {"k": k})
     )
-    for *each, row, part, number in zip(*found, scores, where, np.broadcast_to(k, 3), strict=True):
+    for *each, row, mask, number in zip(*found, scores, where, np.broadcast_to(k, 3), strict=True):
         value, chosen, cut, gradient = map(np.asarray, each)
-        check_row((value, chosen[part], cut, gradient[part]), row[part], number)
-        assert not np.any(chosen[~part])
-        assert not np.any(gradient[~part])
+        check_row((value, chosen[mask], cut, gradient[mask]), row[mask], number)
+        assert not np.any(chosen[~mask])
+        assert not np.any(gradient[~mask])
 
 
 @given(
@@ -502,11 +502,11 @@ def test_a_sharded_axis_has_the_same_bits_and_only_all_reduces(kind, k):
 @pytest.mark.parametrize("k", [2, 30])
 def test_shards_of_a_mapped_axis_are_one_group(k):
     expected = jax.jit(partial(all_choices, k=k))(TIED)
-    over_shards, whole = PartitionSpec(None, "shards"), PartitionSpec()
+    over_shards, replicated = PartitionSpec(None, "shards"), PartitionSpec()
     run = partial(all_choices, k=k, axis_name="shards")
     found = jax.jit(
         jax.shard_map(
-            run, mesh=MESHES["Auto"], in_specs=over_shards, out_specs=(whole, over_shards, whole, over_shards)
+            run, mesh=MESHES["Auto"], in_specs=over_shards, out_specs=(replicated, over_shards, replicated, over_shards)
         )
     )(TIED)
     for a, b in zip(found, expected, strict=True):

@@ -194,13 +194,13 @@ def test_masks_and_weights_by_entry_make_every_class_a_problem_of_its_own(functi
 
     def by_class(logits, where, weights):
         columns = zip(logits.T, labels.T, where.T, weights.T, strict=True)
-        return sum(function(x, y, budget=budget, where=part, weights=w) for x, y, part, w in columns)
+        return sum(function(x, y, budget=budget, where=mask, weights=w) for x, y, mask, w in columns)
 
     for where, by in ((present, weights), (present, weights[:, 0]), (WHERE, weights), (present, None)):
         missing = np.where(where.reshape(N, -1), labels, np.nan)
         value, gradient = value_and_grad(function, LOGITS, missing, budget=budget, where=where, weights=by)
         by = np.ones((N, C), np.float32) if by is None else by
-        where, by = (np.broadcast_to(part.reshape(N, -1), (N, C)) for part in (where, by))
+        where, by = (np.broadcast_to(x.reshape(N, -1), (N, C)) for x in (where, by))
         expected = value_and_grad(by_class, LOGITS, where, by)
         np.testing.assert_allclose(value, expected[0], rtol=1e-5)
         np.testing.assert_allclose(gradient, expected[1], atol=1e-6)
@@ -379,12 +379,14 @@ def _over_vmap(run):
 
 def _over_devices(run):
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("parts",))
-    split, whole = PartitionSpec("parts"), PartitionSpec()
+    by_example, replicated = PartitionSpec("parts"), PartitionSpec()
 
     def one(logits, labels, weights, temperature):
         return run(logits[0], labels[0], weights[0], temperature)
 
-    return jax.shard_map(one, mesh=mesh, in_specs=(split, split, split, whole), out_specs=whole)
+    return jax.shard_map(
+        one, mesh=mesh, in_specs=(by_example, by_example, by_example, replicated), out_specs=replicated
+    )
 
 
 @each_loss

@@ -45,8 +45,8 @@ def test_masks_weights_and_shares():
     where = RNG.random((4, 50)) < 0.6
     weights = RNG.integers(1, 4, (4, 50))
     found = both(SCORES, LABELS, budgets.fraction(0.25), where=where, weights=weights)
-    for precision, recall, scores, labels, part, repeats in zip(*found, SCORES, LABELS, where, weights, strict=True):
-        scores, labels = (np.repeat(each[part], repeats[part]) for each in (scores, labels))
+    for precision, recall, scores, labels, mask, repeats in zip(*found, SCORES, LABELS, where, weights, strict=True):
+        scores, labels = (np.repeat(each[mask], repeats[mask]) for each in (scores, labels))
         k = len(scores) / 4
         last = np.sort(scores)[-int(np.ceil(k))]  # its copies are one entry, of which a part is taken
         same, larger = scores == last, scores > last

@@ -397,17 +397,17 @@ SPLIT_ARGUMENTS = (
 
 
 def _over_vmap(run):
-    def split(scores, k, temperature, weights):
+    def in_shards(scores, k, temperature, weights):
         scores, weights = (x.reshape(3, 2, 4) for x in (scores, weights))
         return jax.vmap(run, (1, None, None, 1), 1, axis_name="parts")(scores, k, temperature, weights).reshape(3, 8)
 
-    return split
+    return in_shards
 
 
 def _over_devices(run):
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("parts",))
-    split, whole = PartitionSpec(None, "parts"), PartitionSpec()
-    return jax.shard_map(run, mesh=mesh, in_specs=(split, whole, whole, split), out_specs=split)
+    by_entry, replicated = PartitionSpec(None, "parts"), PartitionSpec()
+    return jax.shard_map(run, mesh=mesh, in_specs=(by_entry, replicated, replicated, by_entry), out_specs=by_entry)
 
 
 @each_regularizer

@@ -36,11 +36,11 @@ def loads(bias, where=True):
 def test_steps_lead_to_the_same_load_for_every_expert(where):
     bias = jnp.zeros(EXPERTS)
     share = (TOKENS if where is None else where.sum()) * K / EXPERTS
-    counted = True if where is None else where
-    assert loads(bias, counted).max() > 1.5 * share
+    mask = True if where is None else where
+    assert loads(bias, mask).max() > 1.5 * share
     for _ in range(40):
         bias = step(SCORES, bias, where=where)
-    assert np.abs(loads(bias, counted) - share).max() <= 2
+    assert np.abs(loads(bias, mask) - share).max() <= 2
     np.testing.assert_allclose(jnp.mean(bias), 0, atol=1e-6)
 
 
@@ -66,9 +66,12 @@ def test_shards_have_the_bias_of_the_whole_and_are_not_gathered(kind):
 
 def test_shards_of_a_map_have_the_bias_of_the_whole():
     mesh = jax.make_mesh((SHARDS,), ("tokens",), axis_types=(AxisType.Auto,))
-    by_token, whole = PartitionSpec("tokens"), PartitionSpec()
+    by_token, replicated = PartitionSpec("tokens"), PartitionSpec()
     mapped = jax.shard_map(
-        partial(quantile_bias, k=K, axis_name="tokens"), mesh=mesh, in_specs=(by_token, whole), out_specs=whole
+        partial(quantile_bias, k=K, axis_name="tokens"),
+        mesh=mesh,
+        in_specs=(by_token, replicated),
+        out_specs=replicated,
     )
     zeros = jnp.zeros(EXPERTS)
     np.testing.assert_array_equal(jax.jit(mapped)(SCORES, zeros), step(SCORES, zeros))
@@ -99,13 +102,13 @@ def test_experts_may_be_sharded_and_the_bias_comes_back_as_it_was(kind, experts)
 
 def test_shards_that_count_unequally_have_the_bias_of_the_whole():
     mesh = jax.make_mesh((SHARDS,), ("tokens",), axis_types=(AxisType.Auto,))
-    by_token, whole = PartitionSpec("tokens"), PartitionSpec()
+    by_token, replicated = PartitionSpec("tokens"), PartitionSpec()
     where = RNG.random(TOKENS) < np.repeat(np.arange(SHARDS) / SHARDS, TOKENS // SHARDS)  # none of the first shard
     mapped = jax.shard_map(
         lambda scores, bias, where: quantile_bias(scores, bias, K, where=where, axis_name="tokens"),
         mesh=mesh,
-        in_specs=(by_token, whole, by_token),
-        out_specs=whole,
+        in_specs=(by_token, replicated, by_token),
+        out_specs=replicated,
     )
     zeros = jnp.zeros(EXPERTS)
     np.testing.assert_array_equal(jax.jit(mapped)(MASKED, zeros, where), step(MASKED, zeros, where=where))

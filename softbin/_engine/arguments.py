@@ -54,7 +54,7 @@ class Problem(NamedTuple):
       weights: zero where masked, None where all entries weigh 1.
       groups: which entries share a threshold.
       k_rest: the digits that `k` lacks, None for none.
-      exists: which entries do, None for all.
+      mask: which entries exist, None for all.
     """
 
     scores: Float[Array, "*shape"]
@@ -63,7 +63,7 @@ class Problem(NamedTuple):
     weights: Float[Array, "*shape"] | None
     groups: Groups
     k_rest: Float[Array, "*group"] | None
-    exists: Bool[Array, "*shape"] | None
+    mask: Bool[Array, "*shape"] | None
 
 
 def computed_in(scores):
@@ -121,7 +121,7 @@ def checked_arguments(
     check_k(k, name, scores, groups, weights)
     check_temperature(temperature, remedy="; for a hard choice use softbin.binary_argmax")
     check_per_group("temperature", temperature, name, scores, groups)
-    k, k_rest = _split(k, scores, groups)
+    k, k_rest = _with_rest(k, scores, groups)
     return Arguments(scores, k, temperature, where, weights, k_rest), groups
 
 
@@ -133,26 +133,26 @@ def prepare(arguments: Arguments, groups: Groups) -> Problem:
     shape, where = jnp.shape(arguments.scores), arguments.where
     scores = as_computed(arguments.scores)
     dtype = scores.dtype
-    weights, exists = _taking_part(arguments.weights, where, shape, dtype)
-    count = count_of(scores, exists, weights, groups)
-    if exists is not None:
-        scores = jnp.where(exists, scores, -jnp.inf)
-    k = _counted(arguments.k, count, groups, shape, dtype)
+    weights, mask = _weights_and_mask(arguments.weights, where, shape, dtype)
+    count = group_sizes(scores, mask, weights, groups)
+    if mask is not None:
+        scores = jnp.where(mask, scores, -jnp.inf)
+    k = _k_per_group(arguments.k, count, groups, shape, dtype)
     temperature = _per_group(arguments.temperature, groups, shape, dtype)
     slack = 1 + 1e-6  # a budget summed in another order may exceed the count by a rounding
     most = count if where is None or weights is not None else groups.size(shape)
     k = jnp.where((k >= 0) & (k <= most * slack), k, jnp.nan)
     k = k if most is count else jnp.minimum(k, count)
     temperature = jnp.where((temperature > 0) & jnp.isfinite(temperature), temperature, jnp.nan)
-    return Problem(scores, k, temperature, weights, groups, arguments.k_rest, exists)
+    return Problem(scores, k, temperature, weights, groups, arguments.k_rest, mask)
 
 
-def count_of(scores: Array, exists: Array | None, weights: Array | None, groups: Groups) -> Any:
+def group_sizes(scores: Array, mask: Array | None, weights: Array | None, groups: Groups) -> Any:
     """How many entries each group has, or what they weigh."""
-    if exists is None:
+    if mask is None:
         return groups.size(jnp.shape(scores))
     zero = jnp.zeros((), scores.dtype)
-    return groups.total(jnp.where(exists, jnp.ones_like(zero) if weights is None else weights, zero))
+    return groups.total(jnp.where(mask, jnp.ones_like(zero) if weights is None else weights, zero))
 
 
 class Choice(NamedTuple):
@@ -164,7 +164,7 @@ class Choice(NamedTuple):
       asked: what was asked for; a mask may leave fewer.
       valid: whether that was in range.
       weights: None where all entries weigh 1.
-      part: which entries exist, None for all.
+      mask: which entries exist, None for all.
       size: how many there are, or what they weigh.
     """
 
@@ -173,7 +173,7 @@ class Choice(NamedTuple):
     asked: Array
     valid: Array
     weights: Array | None
-    part: Array | None
+    mask: Array | None
     size: Array
 
 
@@ -186,19 +186,19 @@ def prepare_choice(scores, k, groups: Groups, where, weights, *, divisible: bool
     shape = jnp.shape(scores)
     scores = as_computed(scores)
     dtype = scores.dtype
-    weights, part = _taking_part(weights, where, shape, dtype)
+    weights, mask = _weights_and_mask(weights, where, shape, dtype)
     count: Any = groups.size(shape)
-    if part is not None:
-        scores = jnp.where(part, scores, -jnp.inf)
-        count = groups.counts([part])[0] if weights is None else groups.total(jnp.where(part, weights, 0))
+    if mask is not None:
+        scores = jnp.where(mask, scores, -jnp.inf)
+        count = groups.counts([mask])[0] if weights is None else groups.total(jnp.where(mask, weights, 0))
     most = count if where is None else groups.size(shape) if weights is None else jnp.finfo(dtype).max
     is_share = isinstance(k, Share)
 
     if divisible or weights is not None:
-        k = _counted(k, count, groups, shape, dtype)
+        k = _k_per_group(k, count, groups, shape, dtype)
         valid = (k >= 0) & (k <= jnp.asarray(most, dtype))
     elif is_share or jnp.issubdtype(jnp.result_type(k), jnp.floating):
-        k = jnp.round(real := _counted(k, count, groups, shape, dtype))
+        k = jnp.round(real := _k_per_group(k, count, groups, shape, dtype))
         k = jnp.where(real > 0, jnp.maximum(k, 1), k) if is_share else k
         valid = (k >= 0) & (k <= jnp.asarray(most, dtype))
     else:
@@ -210,7 +210,7 @@ def prepare_choice(scores, k, groups: Groups, where, weights, *, divisible: bool
     asked = jnp.where(valid, k, 0)
     asked = asked if divisible or weights is not None else asked.astype(jnp.int32)
     chosen = asked if most is count else jnp.minimum(asked, jnp.asarray(count, asked.dtype))
-    return Choice(scores, chosen, asked, valid, weights, part, jnp.asarray(count))
+    return Choice(scores, chosen, asked, valid, weights, mask, jnp.asarray(count))
 
 
 def checked_count(k, name, entries, groups: Groups) -> Any:
@@ -234,7 +234,7 @@ def checked_count(k, name, entries, groups: Groups) -> Any:
     return np.minimum(np.float64(k), np.iinfo(np.int32).max).astype(np.int32)  # digits enough for any group
 
 
-def _split(k: Any, scores: Any, groups: Groups) -> tuple[Any, Array | None]:
+def _with_rest(k: Any, scores: Any, groups: Groups) -> tuple[Any, Array | None]:
     """A budget, and what a float of the solver lacks of its digits where it is known and the groups are that large."""
     known, dtype = known_value(k), computed_in(scores)
     if known is None or groups.counts_fit(jnp.shape(scores), dtype):
@@ -266,7 +266,7 @@ def groups_along(axis, scores, axis_name=None, name="scores") -> Groups:
     return Groups(axes, axis_name)
 
 
-def _counted(k, count, groups, shape, dtype):
+def _k_per_group(k, count, groups, shape, dtype):
     """`k` as a group array, where it is a share of a count of entries or weights."""
     if not isinstance(k, Share):
         return _per_group(k, groups, shape, dtype)
@@ -284,14 +284,14 @@ def _per_group(value, groups, shape, dtype):
     return groups.spread(jnp.expand_dims(value, groups.axes))
 
 
-def _taking_part(weights, where, shape, dtype) -> tuple[Array | None, Array | None]:
+def _weights_and_mask(weights, where, shape, dtype) -> tuple[Array | None, Array | None]:
     """Weights, zero where masked, and which entries exist; each None where all are alike."""
-    part = None if where is None else jnp.broadcast_to(jnp.asarray(where), shape)
+    mask = None if where is None else jnp.broadcast_to(jnp.asarray(where), shape)
     if weights is not None:
         weights = jnp.broadcast_to(nan_if_negative(convert(weights, dtype)), shape)
-        weights = weights if part is None else jnp.where(part, weights, 0)
-        part = weights != 0
-    return weights, part
+        weights = weights if mask is None else jnp.where(mask, weights, 0)
+        mask = weights != 0
+    return weights, mask
 
 
 def nan_if_negative(weights):

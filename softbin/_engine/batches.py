@@ -56,7 +56,7 @@ class Batch(NamedTuple):
 
 def run_on_batch(
     function: Callable[..., Any],
-    result: Callable[[PartitionSpec], Any],
+    out_spec: Callable[[PartitionSpec], Any],
     logits,
     labels,
     budget: Budget,
@@ -72,7 +72,7 @@ def run_on_batch(
 
     Args:
       function: its `axis_name` and settings are static.
-      result: from the sharding of the logits to that of its result, as for :func:`softbin._engine.meshes.run`.
+      out_spec: from the sharding of the logits to that of what comes out, as for :func:`softbin._engine.meshes.run`.
     """
     check_batch(logits, labels, where, weights, by_entry=True, needs_labels=needs_labels)
     check_temperature(temperature)
@@ -81,25 +81,25 @@ def run_on_batch(
     check_axis_name(axis_name)
     check_implementation(settings.get("implementation"))
     check_budget(budget, logits, alike=axis_name is None and where is None and weights is None)
-    if labels is None and _counts_labels(budget):
+    if labels is None and _is_label_count(budget):
         raise ValueError("the budget label_count counts labels, and none were given: pass labels or another budget")
     budget = as_argument(budget, (logits, labels, where, weights))
 
     def call(logits, labels, budget, temperature, where, weights):
         if 0 in jnp.shape(logits)[:-1] or jnp.shape(logits) == (0,):
             logits, labels, where, weights = _one_masked_example(logits, labels)
-        if isinstance(budget, Partial) and not _counts_labels(budget):  # jit would keep a program for each
-            budget = _called(budget, _sizes(logits)[1], *_counted(logits, labels, where, weights))
+        if isinstance(budget, Partial) and not _is_label_count(budget):  # jit would keep a program for each
+            budget = _called(budget, _sizes(logits)[1], *_targets_and_weights(logits, labels, where, weights))
             budget = budget if axis_name is None else lax.psum(budget, axis_name)
         return function(logits, labels, budget, temperature, where, weights, axis_name=axis_name, **settings)
 
-    return run_with_budget(call, result, budget, logits, labels, budget, temperature, where, weights)
+    return run_with_budget(call, out_spec, budget, logits, labels, budget, temperature, where, weights)
 
 
-def run_with_budget(function: Callable[..., Any], result: Callable[[PartitionSpec], Any], budget: Budget, *arrays):
+def run_with_budget(function: Callable[..., Any], out_spec: Callable[[PartitionSpec], Any], budget: Budget, *arrays):
     """`meshes.run`, in a program where a budget closes over arrays of the mesh: outside, JAX would not know of it."""
-    run = partial(meshes.run, function, result)
-    closes = isinstance(budget, Partial) and not _counts_labels(budget) and meshes.explicit_mesh(arrays) is not None
+    run = partial(meshes.run, function, out_spec)
+    closes = isinstance(budget, Partial) and not _is_label_count(budget) and meshes.explicit_mesh(arrays) is not None
     return (jax.jit(run) if closes else run)(*arrays)
 
 
@@ -108,7 +108,7 @@ def as_argument(budget: Budget, batch: tuple) -> Budget:
     if not callable(budget) or isinstance(budget, shares.Share):
         return budget
     mesh = meshes.explicit_mesh(batch)
-    return Partial(budget if mesh is None or _counts_labels(budget) else meshes.closure(budget, mesh))
+    return Partial(budget if mesh is None or _is_label_count(budget) else meshes.closure(budget, mesh))
 
 
 def check_budget(budget, logits, alike: bool, name: str = "logits"):
@@ -136,8 +136,10 @@ def check_per_class(argument, value, logits, name: str = "logits"):
 
 
 @jax.jit
-def _counted(logits: Array, labels: Array | None, where: Array | None, weights: Array | None) -> tuple[Any, Array]:
-    """The targets and weights that a budget counts."""
+def _targets_and_weights(
+    logits: Array, labels: Array | None, where: Array | None, weights: Array | None
+) -> tuple[Any, Array]:
+    """What a budget is called with."""
     return _by_example(prepare_batch(logits, labels, where, weights))
 
 
@@ -187,7 +189,7 @@ def prepare_batch(
 
 def _without_labels(logits: Any, where: Any, weights: Any, axis_name: Any) -> Batch:
     n, classes = _sizes(logits)
-    by_entry = any(part is not None and jnp.ndim(part) == jnp.ndim(logits) > 1 for part in (where, weights))
+    by_entry = any(x is not None and jnp.ndim(x) == jnp.ndim(logits) > 1 for x in (where, weights))
     logits = as_computed(logits)
     weights = _weights(where, weights, logits.dtype)
     lanes = 1 if shards(classes) > 1 and not is_manual(logits) else _lanes(n, classes)
@@ -235,7 +237,7 @@ def batch_budget(batch: Batch, budget: Budget) -> Real[ArrayLike, "..."]:
     """`k` of the whole batch, over all shards."""
     if not callable(budget):
         return budget
-    if _counts_labels(budget) and batch.targets is not None:
+    if _is_label_count(budget) and batch.targets is not None:
         # Where the labels lie, in rows: quicker than by example, and a sum that the compiler finds a second time.
         return batch.groups.gather(batch.groups.total(weighted(batch.targets, batch.weights)))[0]
     k = _called(budget, batch.classes, *_by_example(batch))
@@ -260,7 +262,7 @@ def _by_example(batch: Batch) -> tuple[Float[Array, "n classes"] | None, Float[A
     return None if batch.targets is None else by_example(batch.targets, batch.groups.lanes), weights
 
 
-def _counts_labels(budget) -> bool:
+def _is_label_count(budget) -> bool:
     return getattr(budget, "func", budget) is shares.label_count
 
 
@@ -334,10 +336,10 @@ def _check_labels(labels, shape, where, weights):
     classes = shape[-1] if len(shape) > 1 else 1
     rows = np.reshape(np.asarray(labels), (-1, classes if dense else 1))
     wrong = ~((rows >= 0) & (rows <= 1 if dense else rows < classes))
-    for part in (where, weights):
-        if part is not None:
-            counts = np.reshape(np.asarray(part) > 0, (len(rows), -1))
-            wrong &= counts if dense else np.any(counts, 1, keepdims=True)
+    for given in (where, weights):
+        if given is not None:
+            taken = np.reshape(np.asarray(given) > 0, (len(rows), -1))
+            wrong &= taken if dense else np.any(taken, 1, keepdims=True)
     wrong = rows[wrong]
     if wrong.size:
         allowed = "[0, 1]" if dense else f"[0, {classes})"

@@ -22,8 +22,8 @@ _FEW = 4  # of so few the largest are found one after the other
 _SHORT = 64  # in groups up to this length
 
 
-def turns(k: Any, weights: Any, shape: tuple[Any, ...], groups: Groups) -> int | None:
-    """How many turns take the `k` largest, where that is known and cheaper than counting."""
+def known_few(k: Any, weights: Any, shape: tuple[Any, ...], groups: Groups) -> int | None:
+    """`k`, at least 1, where it is known and so small that maxima one after the other are cheaper than counting."""
     known = isinstance(k, np.ndarray | np.number | int | float) and np.ndim(k) == 0 and weights is None
     sizes = [shape[axis] for axis in groups.axes]
     short = groups.axis_name is None and not any(map(is_symbolic, sizes)) and math.prod(sizes) <= _SHORT
@@ -31,7 +31,7 @@ def turns(k: Any, weights: Any, shape: tuple[Any, ...], groups: Groups) -> int |
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def kth_value(choice: Choice, groups: Groups, turns: int | None) -> Float[Array, "*group"]:
+def kth_value(choice: Choice, groups: Groups, few: int | None) -> Float[Array, "*group"]:
     """The k-th largest value; NaN in a group with NaN."""
     ranked, k = _ranked(choice, groups)
 
@@ -39,13 +39,13 @@ def kth_value(choice: Choice, groups: Groups, turns: int | None) -> Float[Array,
         return _value(ranked, found)
 
     like = order_statistics.blank_group(ranked, k, ranked.dtype)
-    return order_statistics.find(ranked, k, Sought(), value, like, turns)
+    return order_statistics.find(ranked, k, Sought(), value, like, few)
 
 
 @kth_value.defjvp
-def _kth_value_jvp(groups: Groups, turns: int | None, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+def _kth_value_jvp(groups: Groups, few: int | None, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (choice,), (change,) = primals, tangents
-    value, held = located(lax.stop_gradient(choice), groups, turns, last_only=True)
+    value, held = located(lax.stop_gradient(choice), groups, few, last_only=True)
     again, change = (groups.plain_total(jnp.where(held, scores, 0)) for scores in (choice.scores, change.scores))
     return _with_derivative_of(again, value), change
 
@@ -60,10 +60,10 @@ _with_derivative_of.defjvps(lambda tangent, *_: tangent, None)
 
 
 def located(
-    choice: Choice, groups: Groups, turns: int | None, *, last_only: bool = False
+    choice: Choice, groups: Groups, few: int | None, *, last_only: bool = False
 ) -> tuple[Array, Bool[Array, "*shape"]]:
     """The k-th largest value, and which entries are chosen, of equal ones the first; or the last of these alone."""
-    ranked, k = _ranked(choice, groups, ties=turns is None)
+    ranked, k = _ranked(choice, groups, ties=few is None)
 
     def place(found: Found) -> tuple[Array, Array]:
         layout, positions = ranked.layout, ranked.layout.positions()
@@ -77,11 +77,11 @@ def located(
         return _value(ranked, found), layout.leave(chosen)
 
     like = order_statistics.blank_group(ranked, k, ranked.dtype), order_statistics.blank_entry(ranked, k, bool)
-    return order_statistics.find(ranked, k, Sought(reached=True, ties=True), place, like, turns)
+    return order_statistics.find(ranked, k, Sought(reached=True, ties=True), place, like, few)
 
 
 def value_and_next(
-    choice: Choice, groups: Groups, turns: int | None
+    choice: Choice, groups: Groups, few: int | None
 ) -> tuple[Float[Array, "*group"], Float[Array, "*group"]]:
     """The k-th largest value and the one after it, which is the same if it is cut, and `-inf` if there is none."""
     ranked, k = _ranked(choice, groups)
@@ -94,11 +94,11 @@ def value_and_next(
         return _value(ranked, found), after
 
     like = (order_statistics.blank_group(ranked, k, ranked.dtype),) * 2
-    return order_statistics.find(ranked, k, Sought(reached=True), both, like, turns)
+    return order_statistics.find(ranked, k, Sought(reached=True), both, like, few)
 
 
 def expected_choice(
-    choice: Choice, groups: Groups, turns: int | None
+    choice: Choice, groups: Groups, few: int | None
 ) -> tuple[Float[Array, "*group"], Float[Array, "*shape"]]:
     """The value that ranks at a real `k`, and how often an entry is chosen if equal ones stand in random order.
 
@@ -106,8 +106,8 @@ def expected_choice(
     weight does not come out even. This share has a derivative by `k` and by weights.
     """
     weights = choice.weights
-    whole = choice if weights is not None else choice._replace(k=jnp.ceil(choice.k).astype(jnp.int32))
-    ranked, rank = _ranked(lax.stop_gradient(whole), groups)
+    in_full = choice if weights is not None else choice._replace(k=jnp.ceil(choice.k).astype(jnp.int32))
+    ranked, rank = _ranked(lax.stop_gradient(in_full), groups)
     k = jnp.where(choice.k > 0, choice.k, 1)
 
     def sides(found: Found) -> tuple:
@@ -122,7 +122,7 @@ def expected_choice(
     )
     like = groups_like, order_statistics.blank_entry(ranked, rank, jnp.int8), counts_like
     sought = Sought(reached=True, above=True)
-    value, side, (reached, above) = order_statistics.find(ranked, rank, sought, sides, like, turns)
+    value, side, (reached, above) = order_statistics.find(ranked, rank, sought, sides, like, few)
     of_above, of_equal = above.astype(k.dtype), (reached - above).astype(k.dtype)
     if weights is not None:
         of_above, of_equal = (groups.total(jnp.where(side == place, weights, 0)) for place in (2, 1))
@@ -132,7 +132,7 @@ def expected_choice(
 
 def _ranked(choice: Choice, groups: Groups, *, ties: bool = False) -> tuple[Ranked, Num[Array, "*group"]]:
     """What to rank, and a `k` that there is an entry for."""
-    ranked = ranks.rank(choice.scores, choice.part, choice.weights, choice.size, groups, ties=ties)
+    ranked = ranks.rank(choice.scores, choice.mask, choice.weights, choice.size, groups, ties=ties)
     return ranked, jnp.where(choice.k > 0, choice.k, jnp.ones_like(choice.k))
 
 

@@ -21,7 +21,7 @@ _BLOCK = 8  # so many are unrolled; 16 and more leave the registers
 _FEW = 64  # that are left to the last reduction
 _SHORT = 32  # rows up to this length are turned into columns, over which loops are vectors
 _FIELD = 10  # bits of an integer that count one of three conditions, in blocks of fewer entries than they hold
-_WIDE = 128  # entries side by side, for vectors and for few turns of the outer loops
+_WIDE = 128  # entries side by side, for vectors and for few rounds of the outer loops
 
 
 class Layout(NamedTuple):
@@ -36,8 +36,8 @@ class Layout(NamedTuple):
       lanes: so many of its entries stand side by side, each with its own copies of the groups;
       length: with entries added that do not exist, so that blocks come out even;
       parts: that lie whole on a device;
-      whole: whether groups do;
-      counted: the groups, so laid out.
+      local: whether groups do;
+      laid_out: the groups, so laid out.
     """
 
     shape: tuple[Any, ...]
@@ -48,8 +48,8 @@ class Layout(NamedTuple):
     lanes: int
     length: Any
     parts: int
-    whole: bool
-    counted: Groups
+    local: bool
+    laid_out: Groups
 
     def enter(self, entries: Shaped[Array, "..."], fill: Any) -> Shaped[Array, "..."]:
         """Entries, laid out, with `fill` in place of those that do not exist."""
@@ -87,7 +87,7 @@ class Layout(NamedTuple):
 
     def spread(self, numbers: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
         """Numbers of groups, for the entries laid out."""
-        return self.counted.spread(numbers)
+        return self.laid_out.spread(numbers)
 
     @property
     def given(self) -> tuple[Any, ...]:
@@ -139,17 +139,17 @@ def arrange(shape: tuple[Any, ...], groups: Groups, *, manual: bool) -> Layout:
     if vector := len(shape) == 1:
         shape, last = (n, 1), 1
     parts = 1 if manual else shards(n)
-    whole = groups.axis_name is None and (manual or all(shards(shape[axis]) == 1 for axis in groups.axes))
+    local = groups.axis_name is None and (manual or all(shards(shape[axis]) == 1 for axis in groups.axes))
     if axis == last and n <= _SHORT and groups.axes == (last,):
-        return Layout(shape, groups, False, True, 0, 1, n, parts, whole, Groups((0,), groups.axis_name))
+        return Layout(shape, groups, False, True, 0, 1, n, parts, local, Groups((0,), groups.axis_name))
     lanes = 1
     if axis == last - 1 and last not in groups.axes and (manual or shards(shape[last]) == 1):
         while lanes * shape[last] < _WIDE and n >= 2 * lanes * _BLOCK and (n % (2 * lanes * parts) == 0 or parts == 1):
             lanes *= 2
     unit = lanes * (1 if n <= lanes * _FEW else _BLOCK if n <= lanes * _FEW * _BLOCK else _BLOCK**2)
     length = -(-n // unit) * unit if parts == 1 else n
-    counted = Groups(groups.axes, groups.axis_name, lanes)
-    return Layout(shape, groups, vector, False, axis, lanes, length, parts, whole, counted)
+    laid_out = Groups(groups.axes, groups.axis_name, lanes)
+    return Layout(shape, groups, vector, False, axis, lanes, length, parts, local, laid_out)
 
 
 class Statistic(NamedTuple):
@@ -169,14 +169,14 @@ def statistics(operands: Sequence[tuple[Statistic, Shaped[Array, "..."]]], layou
     """Statistics, a number for each group, in one pass: counts of up to three conditions, extremes of integers."""
     kinds, arrays = zip(*operands, strict=True)
     arrays = tuple(a.astype(jnp.int32) if kind is COUNT else a for kind, a in zip(kinds, arrays, strict=True))
-    axis, groups, n = layout.axis, layout.counted, arrays[0].shape[layout.axis]
-    counted = 1  # entries that an element stands for
+    axis, groups, n = layout.axis, layout.laid_out, arrays[0].shape[layout.axis]
+    folded = 1  # entries that an element stands for
     while not is_symbolic(n) and n // layout.parts > _FEW and n % (_BLOCK * layout.parts) == 0:
-        if counted == 1:
+        if folded == 1:
             kinds, arrays = _packed(kinds, arrays)
         arrays = _fold(kinds, arrays, axis, layout.parts)
-        n, counted = n // _BLOCK, counted * _BLOCK
-        if counted * _BLOCK >= 2**_FIELD:
+        n, folded = n // _BLOCK, folded * _BLOCK
+        if folded * _BLOCK >= 2**_FIELD:
             kinds, arrays = _unpacked(operands, arrays)
     kinds, arrays = _unpacked(operands, arrays)
     axes = groups.axes
@@ -184,7 +184,7 @@ def statistics(operands: Sequence[tuple[Statistic, Shaped[Array, "..."]]], layou
         *before, width = arrays[0].shape
         arrays = tuple(array.reshape(*before, groups.lanes, width // groups.lanes) for array in arrays)
         axes = (*axes, len(before))
-    reduced = _reduce(kinds, arrays, axes) if layout.whole else _reduce_shards(kinds, arrays, axes, groups.axis_name)
+    reduced = _reduce(kinds, arrays, axes) if layout.local else _reduce_shards(kinds, arrays, axes, groups.axis_name)
     return [jnp.expand_dims(array, groups.axes) for array in reduced]
 
 

@@ -44,7 +44,7 @@ def run_with_k(function: Callable[..., Any], out_spec: Callable[[Any], Any], k: 
 
 
 def spec_of(array: ArrayLike) -> PartitionSpec:
-    """The sharding in the type of an array, with an entry for each of its dimensions; of whole ones off such meshes."""
+    """The sharding in the type of an array, with an entry for each of its dimensions: None, off such meshes."""
     spec = jax.typeof(array).sharding.spec
     return PartitionSpec(*spec, *[None] * (jnp.ndim(array) - len(spec)))
 
@@ -78,8 +78,8 @@ def closure(function: Callable[..., Any], mesh: AbstractMesh) -> Callable[..., A
             value = None
         if value is not None and explicit_mesh(value) is None:
             return value
-        whole = NamedSharding(mesh, PartitionSpec())
-        shardings = jax.tree.map(lambda _: whole, arrays)
+        replicated = NamedSharding(mesh, PartitionSpec())
+        shardings = jax.tree.map(lambda _: replicated, arrays)
         return jax.sharding.explicit_axes(function, axes=_explicit_axes(mesh), in_sharding=shardings)(*arrays)
 
     return call

@@ -55,7 +55,7 @@ def find(
     sought: Sought,
     finish: Callable[[Found], Any],
     like: Any,
-    turns: int | None = None,
+    few: int | None = None,
 ) -> Any:
     """`finish(found)` of the k-th largest value, which is NaN in a group with NaN.
 
@@ -70,11 +70,11 @@ def find(
       sought: what `finish` reads.
       finish: makes arrays of entries and groups as they are given, by `ranked.layout`.
       like: what it returns, made of `blank_group` and `blank_entry`.
-      turns: where it is known and small, the most that `k` can be: the largest that is left is taken so often.
+      few: where that is known and small, the most that `k` can be: the largest that is left is taken so often.
     """
     conclude = partial(_concluded, finish=finish, like=like)
-    if turns is not None:
-        return _find_in_turn(ranked, ranked.layout.enter_groups(k), sought, conclude, like, turns)
+    if few is not None:
+        return _find_few(ranked, ranked.layout.enter_groups(k), sought, conclude, like, few)
     axes, k = _group_axes(ranked, k), ranked.layout.enter_groups(k)
     step, bracket = brackets.start(ranked, k[None])
     search = Search(ranked, k[None], step, None, sought)
@@ -113,32 +113,30 @@ def _entries(ranked: Ranked, tie: _Tie) -> Int[Array, "..."]:
     return jnp.where(tie.placing, jnp.where(same, -positions.astype(tie.key.dtype), ranked.none), ranked.entries)
 
 
-def _find_in_turn(
-    ranked: Ranked, k: Array, sought: Sought, conclude: Callable[[Found], Any], like: Any, turns: int
-) -> Any:
+def _find_few(ranked: Ranked, k: Array, sought: Sought, conclude: Callable[[Found], Any], like: Any, few: int) -> Any:
     """By the largest entry that is left, so often: for short groups, in which a pass costs next to nothing."""
     layout = ranked.layout
     nan, positions = jnp.iinfo(kind_of(ranked.dtype)).max, layout.positions()
 
     def take(state: tuple) -> tuple:
-        turn, key, last, result = state
-        keys, before = ranked.keys(turn < turns), layout.spread(key)
+        taken, key, last, result = state
+        keys, before = ranked.keys(taken < few), layout.spread(key)
         free = (keys < before) | ((keys == before) & (positions > layout.spread(last)))
         (largest,) = statistics([(LARGEST, jnp.where(free, keys, ranked.none))], layout)
         nearest = jnp.where(free & (keys == layout.spread(largest)), positions, _ALL)
         (first,) = statistics([(LEAST, nearest)], layout)
-        more = (turn < k) & ((key < nan) | (last < 0))  # NaN is the largest, and what follows it counts no more
+        more = (taken < k) & ((key < nan) | (last < 0))  # NaN is the largest, and what follows it counts no more
         key, last = jnp.where(more, largest, key), jnp.where(more, first, last)
-        ended = partial(_end_of_turns, ranked, key, last, sought, conclude, turn < turns)
-        return turn + 1, key, last, lax.cond(turn == turns - 1, ended, lambda: result)
+        ended = partial(_end_of_few, ranked, key, last, sought, conclude, taken < few)
+        return taken + 1, key, last, lax.cond(taken == few - 1, ended, lambda: result)
 
     axes = _group_axes(ranked, k)
     key, last = jnp.full(k.shape, nan, kind_of(ranked.dtype)), jnp.full(k.shape, -1, jnp.int32)  # as if at the start
     start = jnp.int32(0), _vary(key, axes), _vary(last, axes), like
-    return lax.while_loop(lambda state: state[0] < turns, take, start)[-1]
+    return lax.while_loop(lambda state: state[0] < few, take, start)[-1]
 
 
-def _end_of_turns(
+def _end_of_few(
     ranked: Ranked, key: Array, last: Array, sought: Sought, conclude: Callable[[Found], Any], inside: Array
 ) -> Any:
     reached, above = jnp.zeros_like(last), jnp.zeros_like(last)

@@ -51,22 +51,22 @@ class Ranked(NamedTuple):
 
 def rank(
     scores: Float[Array, "*shape"],
-    part: Bool[Array, "*shape"] | None,
+    mask: Bool[Array, "*shape"] | None,
     weights: Float[Array, "*shape"] | None,
     size: Num[Array, "..."],
     groups: Groups,
     *,
     ties: bool = False,
 ) -> Ranked:
-    """Scores of which those that are not in `part` do not exist, for :func:`find`; of which `ties` are cut."""
+    """Scores of which those that are not in `mask` do not exist, for :func:`find`; of which `ties` are cut."""
     layout = arrange(scores.shape, groups, manual=meshes.is_manual(scores))
     size = size if jnp.ndim(size) == 0 else layout.enter_groups(size)[None]
     weights = None if weights is None else layout.enter(weights, 0)
-    if part is None and not ties and layout.in_place:
+    if mask is None and not ties and layout.in_place:
         return Ranked(layout.enter(scores, 0), weights, size, layout, scores.dtype)
     limits = jnp.iinfo(kind_of(scores.dtype))
     found = jnp.where(jnp.isnan(scores), limits.max, keys(scores))
-    found = found if part is None else jnp.where(part, found, limits.min)
+    found = found if mask is None else jnp.where(mask, found, limits.min)
     return Ranked(layout.enter(found, limits.min), weights, size, layout, scores.dtype)
 
 

@@ -22,8 +22,8 @@ LONGEST = 10  # entries, since pairs of them grow as the square
 def fits(shape: tuple[Any, ...], groups: Groups, regularizer: Regularizer) -> bool:
     """Whether these groups are that short, whole in one place, and lie along the first axis."""
     n = shape[0]
-    is_whole = groups.axes == (0,) and groups.axis_name is None and groups.lanes == 1
-    return bool(is_whole and regularizer.piecewise_linear and not is_symbolic(n) and n <= LONGEST)
+    is_plain = groups.axes == (0,) and groups.axis_name is None and groups.lanes == 1
+    return bool(is_plain and regularizer.piecewise_linear and not is_symbolic(n) and n <= LONGEST)
 
 
 def solve(equation: Equation) -> Threshold:

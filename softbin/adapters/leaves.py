@@ -22,19 +22,19 @@ class Leaves(NamedTuple):
       name: of the argument that the tree is.
       paths: what to call the leaves in messages.
       all: the leaves.
-      part: whether each takes part.
+      mask: whether each takes part.
       structure: of the tree.
     """
 
     name: str
     paths: list[str]
     all: list[Any]
-    part: list[bool]
+    mask: list[bool]
     structure: Any
 
     def those(self, values: Iterable[Any]) -> list[Any]:
         """What a list has for the leaves that take part."""
-        return [value for value, part in zip(values, self.part, strict=True) if part]
+        return [value for value, taken in zip(values, self.mask, strict=True) if taken]
 
     @property
     def taking_part(self) -> list[Any]:
@@ -49,7 +49,7 @@ class Leaves(NamedTuple):
     def replaced(self, new: Iterable[Any], others: Callable[[Any], Any] = lambda leaf: leaf) -> Any:
         """The tree, with others in place of the leaves that take part, and a function of those that do not."""
         rest = iter(new)
-        leaves = [next(rest) if part else others(leaf) for leaf, part in zip(self.all, self.part, strict=True)]
+        leaves = [next(rest) if taken else others(leaf) for leaf, taken in zip(self.all, self.mask, strict=True)]
         return jax.tree.unflatten(self.structure, leaves)
 
     def aligned(self, name: str, tree: Any) -> list[Any]:
@@ -73,8 +73,8 @@ def floating_leaves(name: str, tree: Any) -> Leaves:
     found = jax.tree_util.tree_leaves_with_path(tree)
     paths = [f"{name}{jax.tree_util.keystr(path)}" for path, _ in found]
     leaves = [leaf for _, leaf in found]
-    part = [jnp.issubdtype(dtype_of(*named), jnp.floating) for named in zip(paths, leaves, strict=True)]
-    return Leaves(name, paths, leaves, part, jax.tree.structure(tree))
+    mask = [jnp.issubdtype(dtype_of(*named), jnp.floating) for named in zip(paths, leaves, strict=True)]
+    return Leaves(name, paths, leaves, mask, jax.tree.structure(tree))
 
 
 def check_some(leaves: Leaves) -> None:
@@ -84,7 +84,7 @@ def check_some(leaves: Leaves) -> None:
       TypeError: it has no floating point array.
       ValueError: those that it has are empty.
     """
-    if not any(leaves.part):
+    if not any(leaves.mask):
         kinds = sorted({str(jnp.result_type(leaf)) for leaf in leaves.all})
         raise TypeError(
             f"{leaves.name} must have a floating point array to project, got {', '.join(kinds) or 'none'}: "

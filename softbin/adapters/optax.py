@@ -247,14 +247,14 @@ def _same(specs: Any) -> Any:
 def _moving(params: Leaves, updates: PyTree) -> tuple[Leaves, Leaves]:
     """Of the parameters and their updates those that have one."""
     moves = params.aligned("updates", updates)
-    part = [
-        part and not (move is None or isinstance(move, optax.MaskedNode))
-        for part, move in zip(params.part, moves, strict=True)
+    mask = [
+        taken and not (move is None or isinstance(move, optax.MaskedNode))
+        for taken, move in zip(params.mask, moves, strict=True)
     ]
-    moving = params._replace(name="updates", all=moves, part=part)
+    moving = params._replace(name="updates", all=moves, mask=mask)
     for path, move in zip(moving.those(params.paths), moving.taking_part, strict=True):
         check_real("updates" + path.removeprefix(params.name), move)
-    return params._replace(part=part), moving
+    return params._replace(mask=mask), moving
 
 
 def _check_k(k: Any, leaves: Leaves) -> None:
@@ -319,13 +319,13 @@ def _keep_largest(params: list[Array], updates: list[Array], k: Count) -> tuple[
     if not params:
         return [], []
     moved = jax.tree.map(jnp.add, params, updates)
-    masks = _largest(moved, _whole(k, sum(leaf.size for leaf in moved)))
+    masks = _largest(moved, _rounded(k, sum(leaf.size for leaf in moved)))
     missing = jnp.isnan(k.shares if isinstance(k, Share) else k)
     kept = [jnp.where(mask, u, -p) for mask, u, p in zip(masks, updates, params, strict=True)]
     return [jnp.where(missing, jnp.nan, u) for u in kept], masks
 
 
-def _whole(k: Count, size: int) -> Int[Array, ""]:
+def _rounded(k: Count, size: int) -> Int[Array, ""]:
     """The whole number nearest to `k`, of so many; a positive share is at least one of them."""
     if isinstance(k, Share):
         share = jnp.asarray(k.shares, jnp.float32)
@@ -379,11 +379,11 @@ def _scalar_or_list(leaves: Leaves, name: str, value: Any) -> Any:
             f"{name} must be a scalar or have the structure of the tree, {brief(leaves.structure)}, got {brief(value)}"
         )
     values = leaves.those(leaves.aligned(name, value))
-    for path, leaf, part in zip(leaves.those(leaves.paths), leaves.taking_part, values, strict=True):
-        check_real(name + path.removeprefix(leaves.name), part)
-        if not broadcasts(jnp.shape(part), jnp.shape(leaf)):
+    for path, leaf, array in zip(leaves.those(leaves.paths), leaves.taking_part, values, strict=True):
+        check_real(name + path.removeprefix(leaves.name), array)
+        if not broadcasts(jnp.shape(array), jnp.shape(leaf)):
             raise ValueError(
-                f"{name} with shape {jnp.shape(part)} does not broadcast to {jnp.shape(leaf)}, the shape of {path}"
+                f"{name} with shape {jnp.shape(array)} does not broadcast to {jnp.shape(leaf)}, the shape of {path}"
             )
     return values
 
@@ -396,10 +396,10 @@ def _is_known(value: Any) -> bool:
 def _check_box_section(leaves: Leaves, lower: Any, upper: Any, weights: Any, total: Any) -> None:
     if not np.isfinite(total):
         raise ValueError(f"total must be finite, got {total}")
-    sums, n = [], sum(leaves.part)
+    sums, n = [], sum(leaves.mask)
     by_leaf = [value if isinstance(value, list) else [value] * n for value in (lower, upper, weights)]
-    for path, leaf, *parts in zip(leaves.those(leaves.paths), leaves.taking_part, *by_leaf, strict=True):
-        box = [np.broadcast_to(np.asarray(part, float), jnp.shape(leaf)) for part in parts]
+    for path, leaf, *arrays in zip(leaves.those(leaves.paths), leaves.taking_part, *by_leaf, strict=True):
+        box = [np.broadcast_to(np.asarray(array, float), jnp.shape(leaf)) for array in arrays]
         _check_box(path, *box)
         sums.append([np.sum(end) for end in _ends(*box)])
     least, most = np.sum(sums, 0)
@@ -439,16 +439,16 @@ def _project_box_section(
 ) -> list[Array]:
     dtype = computed_in(leaves)
 
-    x, exists = pack(leaves, dtype), packed(leaves)
+    x, mask = pack(leaves, dtype), packed(leaves)
 
     def alike(value: Any) -> Float[Array, " n"]:
         if not isinstance(value, list):  # compilers fold what they know, but not what they concatenate
             return jnp.broadcast_to(jnp.asarray(value).astype(dtype), x.shape)
-        shaped = (jnp.broadcast_to(part, jnp.shape(leaf)) for part, leaf in zip(value, leaves, strict=True))
+        shaped = (jnp.broadcast_to(array, jnp.shape(leaf)) for array, leaf in zip(value, leaves, strict=True))
         return pack(list(shaped), dtype)
 
     lower, upper, weights = map(alike, (lower, upper, weights))
-    weights = weights if exists is None else jnp.where(exists, weights, 0)
+    weights = weights if mask is None else jnp.where(mask, weights, 0)
     point = _point_of_box_section(x, lower, upper, weights, jnp.asarray(total).astype(dtype))
     return unpack(point, leaves)
 
@@ -495,17 +495,17 @@ def _search_box_section(
 
     least, _ = _ends(lower, upper, weights)
     k = total - _ALL.total(least)
-    counts = weights > 0
-    weights = jnp.where(counts, weights, 1)
+    used = weights > 0
+    weights = jnp.where(used, weights, 1)
     # No feasible point is above `l + k/w`; twice that never binds.
     width = jnp.maximum(jnp.where(jnp.isinf(upper), 2 * k / weights, upper - lower), 0)
-    copies = jnp.where(counts, weights * width, 0)
+    copies = jnp.where(used, weights * width, 0)
     most = _ALL.total(copies)
     tiny = x.size * float(jnp.finfo(x.dtype).tiny)  # products below count as 0
     slack = tiny + _SLACK * (most + jnp.abs(total) + jnp.abs(total - k))
     feasible = jnp.all(lower <= upper) & jnp.isfinite(k) & (k >= -slack) & (k <= most + slack)
 
-    free = counts & (width > 0)
+    free = used & (width > 0)
     scores = jnp.where(free, (x - lower) / weights, -jnp.inf)
     temperatures = jnp.where(free, width, 1) / weights
     least = -_ALL.largest(-jnp.where(free, temperatures, jnp.inf))

@@ -132,7 +132,7 @@ def _cutoffs(
 def _averaged(
     running: RunningCutoffs, found: Float[Array, "..."], momentum: int | float, batch_axis_name: Any
 ) -> RunningCutoffs:
-    cutoffs, weight = (jnp.asarray(part).astype(jnp.float32) for part in running)
+    cutoffs, weight = (jnp.asarray(x).astype(jnp.float32) for x in running)
     over = tuple(range(found.ndim - cutoffs.ndim))
     finite = jnp.isfinite(found)
     count = jnp.sum(finite, over, dtype=jnp.float32)

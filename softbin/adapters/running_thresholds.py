@@ -101,7 +101,7 @@ def update_thresholds(
         batch = prepare_batch(logits, labels, where, weights, axis_name)
         k = jnp.broadcast_to(batch_budget(batch, budget), shape or (1,)).reshape(shape)
         determined = (k > 0) & (k < batch_size(batch))
-        average, weight, now = (jnp.asarray(part).astype(jnp.float32) for part in (*running, now))
+        average, weight, now = (jnp.asarray(x).astype(jnp.float32) for x in (*running, now))
         return RunningThresholds(*average_in(average, weight, now, determined, momentum))
 
     state = jax.tree.map(meshes.spec_of, running)

@@ -445,8 +445,8 @@ class TestTopK:
         layer = flax_linen.TopK(k=2, batch_axis_name="batch")
         start = layer.init(jax.random.key(0), LOGITS, use_running_average=True)
         train = partial(layer.apply, use_running_average=False, mutable="batch_stats")
-        by_example, whole = PartitionSpec("batch"), PartitionSpec()
-        mapped = jax.shard_map(train, mesh=mesh, in_specs=(whole, by_example), out_specs=(by_example, whole))
+        by_example, replicated = PartitionSpec("batch"), PartitionSpec()
+        mapped = jax.shard_map(train, mesh=mesh, in_specs=(replicated, by_example), out_specs=(by_example, replicated))
         kept, state = jax.jit(mapped)(start, LOGITS)
         expected, of_all = flax_linen.TopK(k=2).apply(start, LOGITS, use_running_average=False, mutable="batch_stats")
         np.testing.assert_array_equal(kept, expected)
@@ -695,9 +695,11 @@ class TestDecisionThresholds:
 
     def test_a_sharded_batch_gives_the_thresholds_of_the_whole(self, make_tracker):
         mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
-        split, whole = PartitionSpec("batch"), PartitionSpec()
+        by_example, replicated = PartitionSpec("batch"), PartitionSpec()
         tracker = make_tracker(5, **OPTIONS, axis_name="batch")
-        train = jax.shard_map(tracker.train, mesh=mesh, in_specs=(whole, split, split), out_specs=(split, whole))
+        train = jax.shard_map(
+            tracker.train, mesh=mesh, in_specs=(replicated, by_example, by_example), out_specs=(by_example, replicated)
+        )
         _, state = jax.jit(train)(tracker.start, LOGITS, LABELS)
         expected = softbin.decision_thresholds(LOGITS, LABELS, **OPTIONS)
         np.testing.assert_allclose(tracker.thresholds(state), expected, rtol=1e-6)
