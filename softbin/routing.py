@@ -12,16 +12,13 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from softbin._engine import meshes
 from softbin._engine.arguments import as_computed
-from softbin._engine.checks import check_axis_name, check_floating, check_mask, is_numeric, known_value
+from softbin._engine.checks import check_axis_name, check_floating, check_gate, check_router, known_value
 from softbin._engine.counting import SUM, arrange, statistics
 from softbin._engine.groups import Groups, is_symbolic
-from softbin._engine.shares import brief
 from softbin.hard_choices import binary_argmax, cutoff
 
 _Chosen = int | Int[Array, ""]
 """How many experts a token chooses: known, or not yet."""
-
-GATES = ("softmax", "sigmoid")
 
 
 def gates(
@@ -332,45 +329,3 @@ def _targets(usable: Bool[Array, "*tokens experts"], k: _Chosen, groups: Groups)
     entries = [(SUM, layout.enter(jnp.where(usable, part, 0), 0)) for part in parts]
     coarse, fine = (jnp.squeeze(layout.leave_groups(total), groups.axes) for total in statistics(entries, layout))
     return (coarse + (fine >> digits) + (1 << digits - 1) - 1) >> digits
-
-
-def check_router(scores: Any, bias: Any, k: Any, where: Any, name: str = "scores") -> None:
-    """Refuse what is known to be wrong before anything is traced."""
-    check_floating(name, scores)
-    check_floating("bias", bias)
-    check_mask(where)
-    shape = jnp.shape(scores)
-    if len(shape) < 2 or jnp.shape(bias) != shape[-1:]:
-        raise ValueError(
-            f"{name} must be (..., experts) and bias (experts,), got shapes {shape} and {jnp.shape(bias)}"
-            + (f": for one token pass {name}[None]" if len(shape) == 1 else "")
-        )
-    if where is not None and jnp.shape(where) != shape[:-1]:
-        raise ValueError(f"where with shape {jnp.shape(where)} must have one entry per token: shape {shape[:-1]}")
-    check_experts(shape[-1], k)
-
-
-def check_experts(num_experts: int, k: Any) -> None:
-    """With none or all of them chosen there is nothing to balance."""
-    if not is_numeric(k):
-        raise TypeError(f"k must be the number of experts that a token chooses, got {brief(k)}")
-    if jnp.shape(k):
-        raise ValueError(f"k must be one number, for all tokens, got the shape {jnp.shape(k)}")
-    known = known_value(k)
-    if known is None:
-        return
-    if not isinstance(k, jax.Array) and known != np.round(known):
-        raise ValueError(f"a token chooses exactly k experts: k must be whole, got {k}")
-    if not 1 <= np.round(known) < num_experts:
-        raise ValueError(f"k must be at least 1 and less than the number of experts, {num_experts}, got {k}")
-
-
-def check_gate(gate: Any, scale: Any = 1.0) -> None:
-    """Refuse a gate that is none, and a scale that is known not to be positive."""
-    if gate not in GATES:
-        raise ValueError(f'gate must be "{GATES[0]}" or "{GATES[1]}", got {brief(gate)}')
-    if not is_numeric(scale) or jnp.shape(scale):
-        raise TypeError(f"scale must be a positive number, got {brief(scale)}")
-    known = known_value(scale)
-    if known is not None and not 0 < known < np.inf:
-        raise ValueError(f"scale must be positive and finite, got {scale}")

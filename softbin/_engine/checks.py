@@ -17,6 +17,7 @@ from softbin._engine.shares import Share, brief, looks_like_shares, show
 from softbin.regularizers import Regularizer
 
 _LEAST_BITS = 16  # of a float: narrower ones have no infinity, or no digits to rank by
+_GATES = "softmax", "sigmoid"
 
 
 def dtype_of(name: str, value: Any) -> Any:
@@ -175,6 +176,48 @@ def check_mask(where: Any) -> None:
     """A mask of numbers is more likely a mistake than a mask."""
     if where is not None and (dtype := dtype_of("where", where)) != jnp.bool_:
         raise TypeError(f"where must be boolean, got {dtype}: compare with 0")
+
+
+def check_router(scores: Any, bias: Any, k: Any, where: Any, name: str = "scores") -> None:
+    """Refuse scores of experts, a bias and a mask of tokens that do not fit, and a number of experts that cannot be."""
+    check_floating(name, scores)
+    check_floating("bias", bias)
+    check_mask(where)
+    shape = jnp.shape(scores)
+    if len(shape) < 2 or jnp.shape(bias) != shape[-1:]:
+        raise ValueError(
+            f"{name} must be (..., experts) and bias (experts,), got shapes {shape} and {jnp.shape(bias)}"
+            + (f": for one token pass {name}[None]" if len(shape) == 1 else "")
+        )
+    if where is not None and jnp.shape(where) != shape[:-1]:
+        raise ValueError(f"where with shape {jnp.shape(where)} must have one entry per token: shape {shape[:-1]}")
+    check_experts(shape[-1], k)
+
+
+def check_experts(num_experts: int, k: Any) -> None:
+    """Refuse what is no number of experts to choose: with none or all of them there is nothing to balance."""
+    if not is_numeric(k):
+        raise TypeError(f"k must be the number of experts that a token chooses, got {brief(k)}")
+    if jnp.shape(k):
+        raise ValueError(f"k must be one number, for all tokens, got the shape {jnp.shape(k)}")
+    known = known_value(k)
+    if known is None:
+        return
+    if not isinstance(k, jax.Array) and known != np.round(known):
+        raise ValueError(f"a token chooses exactly k experts: k must be whole, got {k}")
+    if not 1 <= np.round(known) < num_experts:
+        raise ValueError(f"k must be at least 1 and less than the number of experts, {num_experts}, got {k}")
+
+
+def check_gate(gate: Any, scale: Any = 1.0) -> None:
+    """Refuse a gate that is none, and a scale that is known not to be positive."""
+    if gate not in _GATES:
+        raise ValueError(f'gate must be "{_GATES[0]}" or "{_GATES[1]}", got {brief(gate)}')
+    if not is_numeric(scale) or jnp.shape(scale):
+        raise TypeError(f"scale must be a positive number, got {brief(scale)}")
+    known = known_value(scale)
+    if known is not None and not 0 < known < np.inf:
+        raise ValueError(f"scale must be positive and finite, got {scale}")
 
 
 def check_size(argument: str, size: Any) -> None:

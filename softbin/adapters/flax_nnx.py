@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 from softbin import budgets
 from softbin._engine import shares
 from softbin._engine.arguments import Count
-from softbin._engine.checks import check_floating, check_size, check_temperature
+from softbin._engine.checks import check_experts, check_floating, check_gate, check_size, check_temperature
 from softbin.adapters.learned_shares import logit_of_share
 from softbin.adapters.running_cutoffs import (
     RunningCutoffs,
@@ -29,7 +29,7 @@ from softbin.adapters.running_thresholds import (
 from softbin.losses import Budget
 from softbin.operators import soft_binary_argmax
 from softbin.regularizers import Regularizer, euclidean
-from softbin.routing import check_experts, check_gate, gates, quantile_bias, router_scores
+from softbin.routing import gates, quantile_bias, router_scores
 
 
 class SoftBinaryArgmax(nnx.Module):
