@@ -11,8 +11,8 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
-from softbin._engine import meshes, order_statistics, thresholds
-from softbin._engine.arguments import Arguments, Count, group_sizes, groups_along, prepare, prepare_choice
+from softbin._engine import meshes, thresholds
+from softbin._engine.arguments import Arguments, Count, groups_along, prepare, prepare_choice
 from softbin._engine.checks import (
     check_entries,
     check_floating,
@@ -226,7 +226,7 @@ def _smooth_mean(
 ) -> Float[Array, "..."]:
     problem = prepare(Arguments(values, k, temperature, where, weights), groups)
     scores, temperature, weights, mask = problem.scores, problem.temperature, problem.weights, problem.mask
-    count = jnp.asarray(group_sizes(scores, mask, weights, groups), scores.dtype)
+    count, others = _sizes(scores, mask, weights, groups)
     k = jnp.where(count > 0, problem.k, 0)
     solution = solve(problem._replace(k=k), regularizer)
     y = solution.projected()
@@ -234,22 +234,44 @@ def _smooth_mean(
     q = jnp.minimum(k / jnp.where(count > 0, count, 1), 1)
     multiplier = thresholds.multiplier(solution.found, temperature) + regularizer.inverse_link(q, 1 - q)
     multiplier = temperature * multiplier
-    multiplier = jnp.clip(multiplier, *_range(scores, mask, groups))  # it has lost its digits where τ is huge
+    ends = _range(scores, mask, groups)
+    multiplier = jnp.clip(multiplier, *ends)  # it has lost its digits where τ is huge
     reference = lax.stop_gradient(jnp.where(jnp.isfinite(multiplier), multiplier, 0))
     total = _smooth_total(scores, k, temperature, weights, mask, reference, y, q, multiplier, groups, regularizer)
-    infinite = lax.stop_gradient(_infinite(scores, k, weights, mask, groups))
+    infinite = lax.stop_gradient(_infinite(ends, k, others))
     return _mean(total, reference + infinite, k, count, groups, values)
 
 
-def _infinite(scores, k, weights, mask, groups):
-    """What infinite values make of the mean of the `k` largest, whatever the temperature, and 0 where it is finite."""
-    lowest = scores == -jnp.inf
-    highest, lowest, finite = order_statistics.counted(
-        [scores == jnp.inf, lowest if mask is None else lowest & mask, jnp.isfinite(scores)], weights, groups
-    )
-    needed = (lowest > 0) & (k > (highest + finite).astype(k.dtype))
+def _sizes(
+    scores: Float[Array, "*shape"],
+    mask: Bool[Array, "*shape"] | None,
+    weights: Float[Array, "*shape"] | None,
+    groups: Groups,
+) -> tuple[Float[Array, "..."], Float[Array, "*group"]]:
+    """How many values there are, and how many above `-inf`, or what they weigh; in one pass."""
+    each = jnp.ones((), scores.dtype) if weights is None else weights
+    above = jnp.where(scores > -jnp.inf, each, 0)
+    if mask is None:
+        return jnp.asarray(groups.size(scores.shape), scores.dtype), groups.total(above)
+    count, others = groups.totals([jnp.where(mask, each, 0), above])
+    return count, others
+
+
+def _infinite(
+    ends: tuple[Float[Array, "*group"], Float[Array, "*group"]],
+    k: Float[Array, "*group"],
+    others: Float[Array, "*group"],
+) -> Float[Array, "*group"]:
+    """What infinite values make of the mean of the `k` largest, whatever the temperature, and 0 where it is finite.
+
+    Args:
+      ends: the smallest and the largest value of each group.
+      k: how many values count.
+      others: how many are above `-inf`, or what they weigh.
+    """
+    needed = (ends[0] == -jnp.inf) & (k > others)
     zero = jnp.zeros_like(k)
-    return jnp.where(highest > 0, jnp.inf, zero) - jnp.where(needed, jnp.inf, zero)
+    return jnp.where(ends[1] == jnp.inf, jnp.inf, zero) - jnp.where(needed, jnp.inf, zero)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(9, 10))

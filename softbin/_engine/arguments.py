@@ -134,7 +134,7 @@ def prepare(arguments: Arguments, groups: Groups) -> Problem:
     scores = as_computed(arguments.scores)
     dtype = scores.dtype
     weights, mask = _weights_and_mask(arguments.weights, where, shape, dtype)
-    count = group_sizes(scores, mask, weights, groups)
+    count = _sizes(scores, mask, weights, groups)
     if mask is not None:
         scores = jnp.where(mask, scores, -jnp.inf)
     k = _k_per_group(arguments.k, count, groups, shape, dtype)
@@ -147,7 +147,7 @@ def prepare(arguments: Arguments, groups: Groups) -> Problem:
     return Problem(scores, k, temperature, weights, groups, arguments.k_rest, mask)
 
 
-def group_sizes(scores: Array, mask: Array | None, weights: Array | None, groups: Groups) -> Any:
+def _sizes(scores: Array, mask: Array | None, weights: Array | None, groups: Groups) -> Any:
     """How many entries each group has, or what they weigh."""
     if mask is None:
         return groups.size(jnp.shape(scores))
@@ -190,7 +190,7 @@ def prepare_choice(scores, k, groups: Groups, where, weights, *, divisible: bool
     count: Any = groups.size(shape)
     if mask is not None:
         scores = jnp.where(mask, scores, -jnp.inf)
-        count = groups.counts([mask])[0] if weights is None else groups.total(jnp.where(mask, weights, 0))
+        count = groups.count_where(mask) if weights is None else groups.total(jnp.where(mask, weights, 0))
     most = count if where is None else groups.size(shape) if weights is None else jnp.finfo(dtype).max
     is_share = isinstance(k, Share)
 

@@ -7,7 +7,7 @@ added, or compared, by plain reductions at the end: of those of several arrays a
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -15,7 +15,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int, Num, Shaped
 
+from softbin._engine import sums
 from softbin._engine.groups import Groups, is_symbolic, shards
+from softbin._engine.sums import LARGEST, SUM, Statistic
 
 _BLOCK = 8  # so many are unrolled; 16 and more leave the registers
 _FEW = 64  # that are left to the last reduction
@@ -152,21 +154,12 @@ def arrange(shape: tuple[Any, ...], groups: Groups, *, manual: bool) -> Layout:
     return Layout(shape, groups, vector, False, axis, lanes, length, parts, local, laid_out)
 
 
-class Statistic(NamedTuple):
-    """What to make of the entries of a group, one of :data:`COUNT`, :data:`SUM`, :data:`LEAST`, :data:`LARGEST`."""
-
-    combine: Callable[[Any, Any], Any]
-    neutral: Callable[[Any], Any]
-
-
 COUNT = Statistic(lax.add, lambda dtype: 0)
-SUM = Statistic(lax.add, lambda dtype: 0)
 LEAST = Statistic(lax.min, lambda dtype: np.iinfo(dtype).max)
-LARGEST = Statistic(lax.max, lambda dtype: np.iinfo(dtype).min)
 
 
 def statistics(operands: Sequence[tuple[Statistic, Shaped[Array, "..."]]], layout: Layout) -> list[Num[Array, "..."]]:
-    """Statistics, a number for each group, in one pass: counts of up to three conditions, extremes of integers."""
+    """Statistics, a number for each group, in one pass: counts of up to three conditions, sums, extremes."""
     kinds, arrays = zip(*operands, strict=True)
     arrays = tuple(a.astype(jnp.int32) if kind is COUNT else a for kind, a in zip(kinds, arrays, strict=True))
     axis, groups, n = layout.axis, layout.laid_out, arrays[0].shape[layout.axis]
@@ -184,7 +177,10 @@ def statistics(operands: Sequence[tuple[Statistic, Shaped[Array, "..."]]], layou
         *before, width = arrays[0].shape
         arrays = tuple(array.reshape(*before, groups.lanes, width // groups.lanes) for array in arrays)
         axes = (*axes, len(before))
-    reduced = _reduce(kinds, arrays, axes) if layout.local else _reduce_shards(kinds, arrays, axes, groups.axis_name)
+    if layout.local:
+        reduced = sums.reduce(arrays, *axes, kinds=kinds)
+    else:
+        reduced = _reduce_shards(kinds, arrays, axes, groups.axis_name)
     return [jnp.expand_dims(array, groups.axes) for array in reduced]
 
 
@@ -220,15 +216,7 @@ def _fold(kinds: Sequence[Statistic], arrays: tuple, axis: int, parts: int) -> t
     after = arrays[0].shape[axis + 1 :]
     cut = (parts, _BLOCK, n // parts // _BLOCK) if not after else (n // _BLOCK, _BLOCK)
     arrays = tuple(array.reshape(*before, *cut, *after) for array in arrays)
-    return tuple(array.reshape(*before, n // _BLOCK, *after) for array in _reduce(kinds, arrays, (axis + 1,)))
-
-
-def _reduce(kinds: Sequence[Statistic], arrays: tuple, axes: tuple[int, ...]) -> Sequence[Array]:
-    def combine(a: Sequence[Any], b: Sequence[Any]) -> tuple:
-        return tuple(kind.combine(x, y) for kind, x, y in zip(kinds, a, b, strict=True))
-
-    neutral = tuple(np.asarray(kind.neutral(a.dtype), a.dtype) for kind, a in zip(kinds, arrays, strict=True))
-    return lax.reduce(arrays, neutral, combine, axes)
+    return tuple(array.reshape(*before, n // _BLOCK, *after) for array in sums.reduce(arrays, axis + 1, kinds=kinds))
 
 
 def _reduce_shards(kinds: Sequence[Statistic], arrays: tuple, axes: tuple[int, ...], axis_name: Any) -> list[Array]:

@@ -13,10 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
 from softbin._engine import sums
 
-_LONGEST_BLOCK = 256
-_LONG = 512
 _SAMPLE = 512  # entries of a group, that its mean and deviation are judged by
-_FIELD = 10  # bits of an integer that count up to three conditions at once, in blocks of fewer entries than they hold
 _ROUND = 4096  # sums of up to 2^24 entries, in parts, are whole numbers that floats hold
 
 
@@ -94,28 +91,14 @@ class Groups(NamedTuple):
         """The group arrays again."""
         return [stacked[i] for i in range(stacked.shape[0])]
 
-    def counts(self, conditions: Sequence[Bool[Array, "*shape"]]) -> list[Int[Array, "*group"]]:
-        """How many entries of each group meet each of up to three conditions: exact up to 2^31 entries, in one pass."""
-        shape = conditions[0].shape
-        axis = max(self.axes, key=lambda axis: 0 if is_symbolic(shape[axis]) else shape[axis])
-        n = shape[axis]
-        if is_symbolic(n):
-            return [self._count(condition.astype(jnp.int32)) for condition in conditions]
-        fields = [condition.astype(jnp.int32) << _FIELD * place for place, condition in enumerate(conditions)]
-        packed, block = sum(fields[1:], fields[0]), _block_length(n)
-        if block:
-            packed = _halve(_cut(packed, axis, block), axis + 1, jnp.add, 3).sum(axis + 1, dtype=jnp.int32)
-        elif n > _LONGEST_BLOCK:
-            packed = jnp.pad(packed, [(0, -n % _LONGEST_BLOCK if a == axis else 0) for a in range(packed.ndim)])
-            packed = _cut(packed, axis, _LONGEST_BLOCK).sum(axis + 1, dtype=jnp.int32)
-        else:
-            packed = packed.sum(axis, keepdims=True, dtype=jnp.int32)
-        fields = [(packed >> _FIELD * place) & (2**_FIELD - 1) for place in range(len(conditions))]
-        return list(self._count(jnp.stack(fields), 1))
-
-    def _count(self, values, skip=0):
-        axes = tuple(axis + skip for axis in self.axes)
-        return self._across(values.sum(axes, keepdims=True, dtype=jnp.int32), jnp.sum, lax.psum)
+    def count_where(self, condition: Bool[Array, "*shape"]) -> Int[Array, "*group"]:
+        """How many entries of each group meet a condition: exact up to 2^31 entries."""
+        numbers = condition.astype(jnp.int32)
+        for axis in self.axes:
+            n = numbers.shape[axis]
+            if not is_symbolic(n):
+                numbers = sums.add_neighbours(numbers, axis, shards(n))
+        return self._across(numbers.sum(self.axes, keepdims=True, dtype=jnp.int32), jnp.sum, lax.psum)
 
     def plain_total(self, values: Float[Array, "*shape"]) -> Float[Array, "*group"]:
         """`total` where its last digits do not matter: quick to compile, and with a plain transpose."""
@@ -123,9 +106,7 @@ class Groups(NamedTuple):
 
     def largest(self, values: Num[Array, "*shape"]) -> Num[Array, "*group"]:
         """The largest entry of each group."""
-        for axis in self.axes:
-            values = _reduce_blocks(values, axis, jnp.maximum, jnp.max).max(axis, keepdims=True)
-        return self._across(values, jnp.max, lax.pmax)
+        return self._across(values.max(self.axes, keepdims=True), jnp.max, lax.pmax)
 
     def any(self, group_array: Bool[Array, "..."]) -> Bool[Array, ""]:
         """Whether something holds for any group."""
@@ -162,7 +143,7 @@ def weighted(values, weights):
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def _totals(values, groups, in_parts):
+def _totals(values: Sequence[Array], groups: Groups, in_parts: bool) -> list[Array]:
     if len(values) == 1:  # of a single operand XLA makes one reduction of all levels, and writes down what is summed
         total, negative = _totals((values[0], -values[0]), groups, in_parts)
         return [(total - negative) / 2]
@@ -194,43 +175,3 @@ def _totals_jvp(groups, in_parts, primals, tangents):
     if in_parts:
         changes = [changes[0], jnp.zeros_like(changes[0]), *changes[1:]]
     return totals, changes
-
-
-def _reduce_blocks(values, axis, combine, reduce):
-    """Reduce a long axis by blocks, for the sake of the last digits."""
-    while not is_symbolic(n := values.shape[axis]) and n > _LONG:
-        block = _block_length(n) or _LONGEST_BLOCK
-        full = n - n % block
-        blocks, rest = jnp.split(values, [full], axis)
-        values = reduce(_halve(_cut(blocks, axis, block), axis + 1, combine, 4), axis + 1)
-        if full < n:
-            values = jnp.concatenate([values, reduce(rest, axis, keepdims=True)], axis)
-    return values
-
-
-def _cut(values, axis, block):
-    return values.reshape(*values.shape[:axis], values.shape[axis] // block, block, *values.shape[axis + 1 :])
-
-
-def _halve(values, axis, combine, times):
-    """Combine the halves of an axis, and the halves of these.
-
-    Unlike a reduction, this happens in the same vectorised loop that computes the values, so that these are never
-    written to memory; were it done more often, XLA would find the loop too long and write them after all.
-    """
-    for _ in range(times):
-        if values.shape[axis] % 2 == 0:
-            values = combine(*jnp.split(values, 2, axis))
-    return values
-
-
-def _block_length(n) -> int | None:
-    """A length to cut an axis into, such that a sharded one stays sharded; halves well, if any does.
-
-    None where there is no such length, and for a symbolic one.
-    """
-    if is_symbolic(n):
-        return None
-    parts = shards(n)
-    lengths = [b for b in range(8, _LONGEST_BLOCK + 1) if n % b == 0 and n // b % parts == 0]
-    return max(lengths, key=lambda b: (halvings(b), b), default=None)

@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Num, Shaped
+from jaxtyping import Array, Bool, Int, Num, Shaped
 
 from softbin._engine import brackets, meshes
 from softbin._engine.brackets import Search, Sought
 from softbin._engine.counting import COUNT, LARGEST, LEAST, statistics
-from softbin._engine.groups import Groups
 from softbin._engine.ranks import Ranked, kind_of
 
 _ALL = jnp.iinfo(jnp.int32).max  # the last of all positions
@@ -171,10 +170,3 @@ def _concluded(found: Found, finish: Callable[[Found], Any], like: Any) -> Any:
 
 def _as(like: Array, found: Array) -> Array:
     return meshes.vary(found, meshes.varying_axes(like))
-
-
-def counted(conditions: list, weights: Float[Array, "..."] | None, groups: Groups) -> list[Num[Array, "..."]]:
-    """How many entries of each group meet each condition, or what these weigh."""
-    if weights is None:
-        return groups.counts(conditions)
-    return [groups.total(jnp.where(condition, weights, 0)) for condition in conditions]

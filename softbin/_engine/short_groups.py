@@ -8,7 +8,6 @@ negative. To as few as ten entries that is quicker than a loop, and a tenth of i
 from typing import Any
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
 from softbin._engine import sums
@@ -58,9 +57,7 @@ def _residuals(equation: Equation) -> tuple[Float[Array, "*shape"], Float[Array,
 
 
 def _largest(*operands: Float[Array, "*shape"]) -> tuple[Float[Array, "*group"], ...]:
-    inits = tuple(x.dtype.type(-jnp.inf) for x in operands)
-    largest = lax.reduce(operands, inits, lambda a, b: tuple(map(jnp.maximum, a, b)), (0,))
-    return tuple(x[None] for x in largest)
+    return tuple(x[None] for x in sums.reduce(operands, 0, kinds=[sums.LARGEST] * len(operands)))
 
 
 def _closed_form(centre: Float[Array, "*group"], fine: Float[Array, "*group"], equation: Equation) -> Threshold:

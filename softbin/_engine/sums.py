@@ -5,9 +5,12 @@ vectorise over what is beside it, and what is summed is never written to memory.
 by one.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Shaped
 
@@ -15,13 +18,28 @@ BLOCK = 8  # so many terms are unrolled; a plain reduction of 16 takes four time
 _FEW = 64  # partial sums, at most, that are left to one plain reduction
 
 
-def reduce(operands: Sequence[Shaped[Array, "*shape"]], *axes: int) -> tuple[Shaped[Array, "..."], ...]:
-    """The sums of several operands along some axes."""
+class Statistic(NamedTuple):
+    """What to make of several entries."""
 
-    def add(a: Sequence[Array], b: Sequence[Array]) -> tuple[Array, ...]:
-        return tuple(x + y for x, y in zip(a, b, strict=True))
+    combine: Callable[[Any, Any], Any]
+    neutral: Callable[[Any], Any]  # of a dtype: what changes nothing
 
-    return tuple(lax.reduce(tuple(operands), tuple(x.dtype.type(0) for x in operands), add, axes))
+
+SUM = Statistic(lax.add, lambda dtype: 0)
+LARGEST = Statistic(lax.max, lambda dtype: -np.inf if jnp.issubdtype(dtype, jnp.floating) else np.iinfo(dtype).min)
+
+
+def reduce(
+    operands: Sequence[Shaped[Array, "*shape"]], *axes: int, kinds: Sequence[Statistic] | None = None
+) -> Sequence[Shaped[Array, "..."]]:
+    """A statistic of each of several operands along some axes, the sum unless told otherwise."""
+    kinds = [SUM] * len(operands) if kinds is None else kinds
+
+    def combine(a: Sequence[Any], b: Sequence[Any]) -> tuple:
+        return tuple(kind.combine(x, y) for kind, x, y in zip(kinds, a, b, strict=True))
+
+    neutral = tuple(np.asarray(kind.neutral(x.dtype), x.dtype) for kind, x in zip(kinds, operands, strict=True))
+    return lax.reduce(tuple(operands), neutral, combine, axes)
 
 
 def reduce_blocks(operands: Sequence[Shaped[Array, "*shape"]], axis: int, parts: int) -> list[Shaped[Array, "..."]]:
@@ -51,6 +69,23 @@ def reduce_blocks(operands: Sequence[Shaped[Array, "*shape"]], axis: int, parts:
         if length <= _FEW:
             break
     return list(operands) if parts == 1 else [lax.collapse(x, axis - 1, axis + 1) for x in operands]
+
+
+def add_neighbours(values: Shaped[Array, "*shape"], axis: int, parts: int) -> Shaped[Array, "..."]:
+    """Add up a long axis of numbers that are not negative, as far as it can be cut evenly: one integer operand.
+
+    Of one operand compilers make one reduction of all levels, slow and in fusions of its own. What is added by hand,
+    and what something stands behind, stays in the loop that makes the numbers.
+    """
+    n = values.shape[axis]
+    if n <= BLOCK or n % (BLOCK * parts):
+        return values
+    values = values.reshape(*values.shape[:axis], n // BLOCK, BLOCK, *values.shape[axis + 1 :])
+    values = functools.reduce(lax.add, (lax.index_in_dim(values, i, axis + 1, False) for i in range(BLOCK)))
+    n //= BLOCK
+    block = max(b for b in range(1, 4 * BLOCK + 1) if n % (b * parts) == 0)
+    values = values.reshape(*values.shape[:axis], n // block, block, *values.shape[axis + 1 :])
+    return jnp.maximum(values.sum(axis + 1, dtype=values.dtype), 0)
 
 
 def strided(values: Shaped[Array, "*shape"], axis: int, parts: int, most: int) -> Shaped[Array, "..."]:

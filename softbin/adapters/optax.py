@@ -340,8 +340,9 @@ def _rounded(k: Count, size: int) -> Int[Array, ""]:
 def _largest(leaves: list[Array], k: Int[Array, ""]) -> list[Bool[Array, "..."]]:
     """Which entries are as large as the k-th of all, in magnitude; found by halving the range of magnitudes.
 
-    The last turn of the loop is the one that compares, with what was counted: outside, the compiler might work out the
-    sum of a parameter and its update a second time, and round it otherwise.
+    The last round of the loop is the one that compares, with what was counted: outside, the compiler might work out the
+    sum of a parameter and its update a second time, and round it otherwise. The search of `softbin._engine.brackets` is
+    of one array; so that no leaf has to be put together with others, wherever it lies, this one counts in all of them.
     """
     dtype = jnp.int64 if computed_in(leaves) == jnp.float64 else jnp.int32
     magnitudes = [_bits(leaf, dtype) for leaf in leaves]
@@ -357,10 +358,10 @@ def _largest(leaves: list[Array], k: Int[Array, ""]) -> list[Bool[Array, "..."]]
         del masks
         return low, high, [bits >= low for bits in magnitudes]
 
-    turns = jnp.iinfo(dtype).bits
+    rounds = jnp.iinfo(dtype).bits
     zero = sum(jnp.sum(bits.ravel()[:0], dtype=dtype) for bits in magnitudes)  # of the type of a count in a shard_map
     start = zero, zero + jnp.iinfo(dtype).max, [bits < zero for bits in magnitudes]
-    return lax.fori_loop(0, turns + 1, lambda i, state: lax.cond(i < turns, halve, compare, *state), start)[2]
+    return lax.fori_loop(0, rounds + 1, lambda i, state: lax.cond(i < rounds, halve, compare, *state), start)[2]
 
 
 def _bits(values: Float[Array, "*shape"], dtype: Any) -> Array:

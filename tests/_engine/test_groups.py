@@ -1,6 +1,7 @@
 """Sums and largest entries of groups, wherever these lie."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,14 @@ import pytest
 from softbin._engine.groups import Groups
 from tests.compiling import AS_USERS_DO
 
-REDUCTIONS = {Groups.total: np.sum, Groups.plain_total: np.sum, Groups.largest: np.max}
+REDUCTIONS = {
+    Groups.total: np.sum,
+    Groups.plain_total: np.sum,
+    Groups.largest: np.max,
+    lambda groups, values: groups.count_where(values > 0.5): lambda values, axis, **keep: (values > 0.5).sum(
+        axis, **keep
+    ),
+}
 each_reduction = pytest.mark.parametrize(("reduction", "expected"), REDUCTIONS.items())
 
 
@@ -62,6 +70,24 @@ def test_more_entries_than_a_float_counts_are_counted_in_parts():
     coarse, rest, total = jax.jit(lambda x: Groups((0,)).totals([x, x], in_parts=True))(ones)
     assert int(coarse[0]) + int(rest[0]) == ones.size
     np.testing.assert_allclose(total, ones.size, rtol=1e-6)
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)])
+@pytest.mark.parametrize("n", [1, 8, 72, 250, 1009, 4096])
+def test_a_count_is_of_the_entries_that_meet_a_condition(axes, n):
+    values = np.random.default_rng(n).uniform(size=(n, 6) if axes == (0,) else (6, n)) < 0.3
+    np.testing.assert_array_equal(Groups(axes).count_where(jnp.asarray(values)), values.sum(axes, keepdims=True))
+
+
+def test_counts_are_exact_beyond_what_floats_count():
+    n = 2**24 + 2**10 + 6
+
+    @partial(jax.jit, compiler_options=AS_USERS_DO)
+    def count(number):
+        entries = jax.lax.iota(jnp.int32, n)
+        return [Groups((0,)).count_where(each) for each in (entries >= number, entries == number, entries >= 0)]
+
+    assert [int(each[0]) for each in count(3)] == [n - 3, 1, n]
 
 
 @pytest.mark.parametrize("n", [5, 600, 5000, 10_007])
