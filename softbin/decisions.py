@@ -90,7 +90,7 @@ def decision_thresholds(
     return run_on_batch(_thresholds, _of_classes, *arguments, needs_labels=False, **settings)
 
 
-def _of_classes(spec):
+def _of_classes(spec: PartitionSpec) -> PartitionSpec:
     return PartitionSpec(*spec[1:][-1:])
 
 
@@ -185,7 +185,7 @@ def predict(
             "pass a number, or one for each class"
         )
 
-    def of_decisions(spec):
+    def of_decisions(spec: PartitionSpec) -> PartitionSpec:
         return PartitionSpec(*(spec[:-1] if classes and not multi_label else spec))
 
     settings = {"by_class": bool(classes) and not multi_label, "regularizer": regularizer}
@@ -193,7 +193,14 @@ def predict(
 
 
 @partial(jax.jit, static_argnames=("by_class", "regularizer"))
-def _predict(logits, thresholds, temperature, *, by_class, regularizer):
+def _predict(
+    logits: Float[Array, "*examples classes"],
+    thresholds: Float[Array, "..."],
+    temperature: Real[Array, "..."],
+    *,
+    by_class: bool,
+    regularizer: Regularizer,
+) -> Int[Array, "..."]:
     logits = as_computed(logits)
     temperature, lam = (jnp.broadcast_to(convert(x, logits.dtype), logits.shape) for x in (temperature, thresholds))
     u = logits / temperature - lam
@@ -305,7 +312,7 @@ def diagnose(
     return run_on_batch(_diagnose, _of_diagnosis, logits, labels, budget, temperature, where, weights, **settings)
 
 
-def _of_diagnosis(spec):
+def _of_diagnosis(spec: PartitionSpec) -> "Diagnosis":
     return Diagnosis._make([_of_classes(spec), *[PartitionSpec()] * 5])
 
 

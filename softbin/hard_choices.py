@@ -219,23 +219,23 @@ def top_k(
     check_k(k, "scores", scores, groups)
     (axis,) = groups.axes
 
-    def results(spec):
+    def results(spec: PartitionSpec) -> tuple[PartitionSpec, ...]:
         return (PartitionSpec(*(None if place == axis else name for place, name in enumerate(spec))),) * 3
 
     return Largest(*meshes.run(_top_k, results, scores, where, k=int(k), axis=axis))
 
 
 @partial(jax.jit, static_argnames=("k", "axis"))
-def _top_k(scores, where, *, k, axis):
+def _top_k(scores: Float[Array, "*shape"], where: Bool[Array, "..."] | None, *, k: int, axis: int) -> tuple[Array, ...]:
     exists = jnp.broadcast_to(True if where is None else where, jnp.shape(scores))
     scores, exists = (jnp.moveaxis(jnp.asarray(array), axis, -1) for array in (scores, exists))
 
-    def by_value():  # much the faster on CPU
+    def by_value() -> Array:  # much the faster on CPU
         ranked = as_computed(lax.stop_gradient(scores))
         ranked = jnp.where(jnp.abs(ranked) < jnp.finfo(scores.dtype).tiny, 0, ranked)
         return lax.top_k(jnp.where(exists, ranked, -jnp.inf), k)[1]
 
-    def by_key():  # for those that exist and are `-inf`
+    def by_key() -> Array:  # for those that exist and are `-inf`
         keys = ranks.keys(lax.stop_gradient(scores))
         return lax.top_k(jnp.where(exists, keys, jnp.iinfo(keys.dtype).min), k)[1]
 
@@ -247,7 +247,7 @@ def _top_k(scores, where, *, k, axis):
     return tuple(jnp.moveaxis(array, -1, axis) for array in (values, indices, mask))
 
 
-def _checked(scores, k, axis, where, weights, axis_name) -> tuple[Groups, Any]:
+def _checked(scores: Any, k: Any, axis: Any, where: Any, weights: Any, axis_name: Any) -> tuple[Groups, Any]:
     """The groups, and how many are chosen of each."""
     groups = groups_along(axis, scores, axis_name)
     check_entries("scores", scores, where, weights, groups)

@@ -192,7 +192,7 @@ def bottom_k_mean(
     return -top_k_mean(-jnp.asarray(values), k, temperature, **settings)
 
 
-def _is_zero_temperature(temperature) -> bool:
+def _is_zero_temperature(temperature: Real[ArrayLike, "..."]) -> bool:
     """Whether all temperatures are known to be 0."""
     known = known_value(temperature)
     if known is None:
@@ -204,7 +204,15 @@ def _is_zero_temperature(temperature) -> bool:
 
 
 @partial(jax.jit, static_argnames=("groups", "few"))
-def _exact_mean(values, k, where, weights, *, groups, few):
+def _exact_mean(
+    values: Float[Array, "*shape"],
+    k: Count,
+    where: Bool[Array, "..."] | None,
+    weights: Real[Array, "..."] | None,
+    *,
+    groups: Groups,
+    few: int | None,
+) -> Float[Array, "..."]:
     choice = prepare_choice(values, k, groups, where, weights, divisible=True)
     value, y = expected_choice(choice, groups, few)
     reference = jnp.where(jnp.isfinite(value), value, 0)
@@ -275,7 +283,19 @@ def _infinite(
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(9, 10))
-def _smooth_total(scores, k, temperature, weights, mask, reference, y, q, multiplier, groups, regularizer):
+def _smooth_total(
+    scores: Float[Array, "*shape"],
+    k: Float[Array, "*group"],
+    temperature: Float[Array, "*group"],
+    weights: Float[Array, "*shape"] | None,
+    mask: Bool[Array, "*shape"] | None,
+    reference: Float[Array, "*group"],
+    y: Float[Array, "*shape"],
+    q: Float[Array, "*group"],
+    multiplier: Float[Array, "*group"],
+    groups: Groups,
+    regularizer: Regularizer,
+) -> Float[Array, "*group"]:
     """`Σ w ((x - r) y - τ D(y, q))` at its maximum over `Σ w y = k`; `multiplier - r` is its derivative by `k`.
 
     The Bregman divergence is `φ(y) - φ(q)` up to a part that adds up to zero, and has the digits that these lose where
@@ -288,7 +308,9 @@ def _smooth_total(scores, k, temperature, weights, mask, reference, y, q, multip
 
 
 @partial(_smooth_total.defjvp, symbolic_zeros=True)
-def _smooth_total_jvp(groups, regularizer, primals, tangents):
+def _smooth_total_jvp(
+    groups: Groups, regularizer: Regularizer, primals: tuple, tangents: tuple
+) -> tuple[Float[Array, "*group"], Float[Array, "*group"]]:
     scores, k, temperature, weights, mask, reference, y, q, multiplier = primals
     dscores, dk, dtemperature, dweights, *_ = tangents
     total = _smooth_total(*primals, groups, regularizer)
@@ -307,24 +329,37 @@ def _smooth_total_jvp(groups, regularizer, primals, tangents):
     return total, change
 
 
-def _range(scores, mask, groups):
+def _range(
+    scores: Float[Array, "*shape"], mask: Bool[Array, "*shape"] | None, groups: Groups
+) -> tuple[Float[Array, "*group"], Float[Array, "*group"]]:
     """The smallest and the largest score of each group."""
     scores = lax.stop_gradient(scores)
     negative = -scores if mask is None else jnp.where(mask, -scores, -jnp.inf)
     return -groups.largest(negative), groups.largest(scores)
 
 
-def _above(scores, reference, y):
+def _above(
+    scores: Float[Array, "*shape"], reference: Float[Array, "*group"], y: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
     """How far the scores that are chosen are above a reference, which may be less than 0."""
     return jnp.where(y == 0, 0, scores - reference)
 
 
-def _divergence(y, q, mask, regularizer):
+def _divergence(
+    y: Float[Array, "*shape"], q: Float[Array, "*group"], mask: Bool[Array, "*shape"] | None, regularizer: Regularizer
+) -> Float[Array, "*shape"]:
     divergence = regularizer.divergence(y, q)
     return divergence if mask is None else jnp.where(mask, divergence, 0)
 
 
-def _mean(total, reference, k, count, groups, values):
+def _mean(
+    total: Float[Array, "*group"],
+    reference: Float[Array, "*group"],
+    k: Float[Array, "*group"],
+    count: Real[Array, "..."],
+    groups: Groups,
+    values: Float[Array, "*shape"],
+) -> Float[Array, "..."]:
     """`reference + total / k`, 0 for a group that is masked whole, and NaN for a `k` that is out of range."""
     mean = reference + total / jnp.where(k > 0, k, 1)
     mean = jnp.where(k > 0, mean, jnp.nan)

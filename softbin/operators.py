@@ -140,7 +140,7 @@ def _soft_binary_argmax(
 
 
 @jax.custom_jvp
-def _straight_through(hard, soft):
+def _straight_through(hard: Float[Array, "*shape"], soft: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """The hard choice with the derivative of the soft one, which is not worked out where none is asked for."""
     del soft
     return hard
@@ -219,7 +219,16 @@ def project_hypersimplex(
     return meshes.run(_soft_binary_argmax, _of_scores, arguments, None, groups=groups, **settings)
 
 
-def _project_forward_mode(scores, k, temperature, weights, groups, regularizer, implementation, k_rest):
+def _project_forward_mode(
+    scores: Float[Array, "*shape"],
+    k: Float[Array, "*group"],
+    temperature: Float[Array, "*group"],
+    weights: Float[Array, "*shape"] | None,
+    groups: Groups,
+    regularizer: Regularizer,
+    implementation: str | None,
+    k_rest: Float[Array, "*group"] | None,
+) -> Float[Array, "*shape"]:
     found = thresholds.solve(scores, k, temperature, weights, groups, regularizer, implementation, k_rest)
     return regularizer.link(thresholds.excess(scores, found, temperature))
 
@@ -227,13 +236,24 @@ def _project_forward_mode(scores, k, temperature, weights, groups, regularizer, 
 _project = jax.custom_vjp(_project_forward_mode, nondiff_argnums=(4, 5, 6))
 
 
-def _project_fwd(scores, k, temperature, weights, groups, regularizer, implementation, k_rest):
+def _project_fwd(
+    scores: Float[Array, "*shape"],
+    k: Float[Array, "*group"],
+    temperature: Float[Array, "*group"],
+    weights: Float[Array, "*shape"] | None,
+    groups: Groups,
+    regularizer: Regularizer,
+    implementation: str | None,
+    k_rest: Float[Array, "*group"] | None,
+) -> tuple[Float[Array, "*shape"], tuple]:
     found = thresholds.solve(scores, k, temperature, weights, groups, regularizer, implementation, k_rest)
     y = regularizer.link(thresholds.excess(scores, found, temperature))
     return y, (scores, found, temperature, weights, k_rest)
 
 
-def _project_bwd(groups, regularizer, implementation, residuals, g):
+def _project_bwd(
+    groups: Groups, regularizer: Regularizer, implementation: str | None, residuals: tuple, g: Float[Array, "*shape"]
+) -> tuple:
     scores, found, temperature, weights, k_rest = residuals
     u = thresholds.excess(scores, found, temperature)
     return *pull_back(u, temperature, weights, g, groups, regularizer), jax.tree.map(jnp.zeros_like, k_rest)
@@ -242,7 +262,14 @@ def _project_bwd(groups, regularizer, implementation, residuals, g):
 _project.defvjp(_project_fwd, _project_bwd)
 
 
-def pull_back(u, temperature, weights, g, groups, regularizer):
+def pull_back(
+    u: Float[Array, "*shape"],
+    temperature: Float[Array, "*group"],
+    weights: Float[Array, "*shape"] | None,
+    g: Float[Array, "*shape"],
+    groups: Groups,
+    regularizer: Regularizer,
+) -> tuple[Float[Array, "*shape"], Float[Array, "*group"], Float[Array, "*group"], Any]:
     """The transposed Jacobian of `y` at `u = x/τ - λ`: `g` by the entries to that by scores, `k`, temperature, weights.
 
     With `d = ψ'(u)`, `D = Σ w d` and `c = Σ d g / D`, by the scores it is `d (g - w c) / τ`.

@@ -12,7 +12,7 @@ import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -90,7 +90,7 @@ class Regularizer:
     smooth: bool = field(default=False, kw_only=True)
     name: str = field(default="Regularizer", compare=False, kw_only=True)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("penalty", "inverse_link", "parts"):
             if not callable(getattr(self, name)):
                 raise TypeError(f"{name} must be a function of arrays, got {getattr(self, name)!r}")
@@ -100,7 +100,7 @@ class Regularizer:
             divergence = _With(_divergence_of, (self.penalty, self.inverse_link, self.parts))
             object.__setattr__(self, "divergence", divergence)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return self.name
 
     def link(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -109,7 +109,7 @@ class Regularizer:
         return parts.whole + parts.fraction
 
 
-def _known_number(name: str, value) -> float:
+def _known_number(name: str, value: Any) -> float:
     with contextlib.suppress(TypeError, ValueError):  # what is traced, or a ragged list
         known = np.asarray(value)
         real = jnp.issubdtype(known.dtype, jnp.floating) or jnp.issubdtype(known.dtype, jnp.integer)
@@ -125,15 +125,17 @@ class _With:
     function: Callable
     last: tuple
 
-    def __call__(self, *first):
+    def __call__(self, *first: Any) -> Any:
         return self.function(*first, *self.last)
 
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(7)
 
 
-def _divergence_of(y, q, penalty, inverse_link, parts):
-    def curvature(y):
+def _divergence_of(
+    y: Array, q: Array, penalty: Callable, inverse_link: Callable, parts: Callable[[Array], LinkParts]
+) -> Array:
+    def curvature(y: Array) -> Array:
         return 1 / parts(inverse_link(y, 1 - y)).slope
 
     difference = penalty(y) - penalty(q) - inverse_link(q, 1 - q) * (y - q)
@@ -141,7 +143,7 @@ def _divergence_of(y, q, penalty, inverse_link, parts):
     return jnp.where(y == q, 0, jnp.where(near, _integrated(curvature, y, q, near), difference))
 
 
-def _integrated(curvature, y, q, near):
+def _integrated(curvature: Callable[[Array], Array], y: Array, q: Array, near: Array) -> Array:
     """The divergence where `y` is near `q`: `(y - q)² ∫ (1 - s) φ''(q + s (y - q)) ds` over [0, 1]."""
     y, q = jnp.where(near, y, 0.5), jnp.where(near, q, 0.5)
     points = ((float(1 + x) / 2, float(w) / 2) for x, w in zip(_NODES, _WEIGHTS, strict=True))
@@ -149,15 +151,15 @@ def _integrated(curvature, y, q, near):
     return (y - q) ** 2 * integral
 
 
-def _euclidean_penalty(y):
+def _euclidean_penalty(y: Array) -> Array:
     return y**2 / 2
 
 
-def _euclidean_divergence(y, q):
+def _euclidean_divergence(y: Array, q: Array) -> Array:
     return (y - q) ** 2 / 2
 
 
-def _euclidean_inverse_link(y, complement):
+def _euclidean_inverse_link(y: Array, complement: Array) -> Array:
     del complement
     return y
 
@@ -170,16 +172,16 @@ def _euclidean_parts(u: Array) -> LinkParts:
     return LinkParts(one.astype(u.dtype), fraction, slope)
 
 
-def _times_log(x, y):
+def _times_log(x: Array, y: Array) -> Array:
     """`x log y`, and 0 at `x = 0`: without the NaN on the way that `xlogy` of JAX has, and `checkify` reports."""
     return x * jnp.log(jnp.where(x == 0, 1, y))
 
 
-def _binary_entropy_penalty(y):
+def _binary_entropy_penalty(y: Array) -> Array:
     return _times_log(y, y) + (1 - y) * jnp.log1p(-jnp.where(y == 1, 0, y))
 
 
-def _binary_entropy_inverse_link(y, complement):
+def _binary_entropy_inverse_link(y: Array, complement: Array) -> Array:
     return jnp.log(y) - jnp.log(complement)
 
 
@@ -191,12 +193,12 @@ def _binary_entropy_parts(u: Array) -> LinkParts:
     return LinkParts(upper.astype(u.dtype), fraction, slope)
 
 
-def _laplace_penalty(y):
+def _laplace_penalty(y: Array) -> Array:
     tail = jnp.minimum(y, 1 - y)
     return _times_log(tail, 2 * tail) - tail
 
 
-def _laplace_divergence(y, q):
+def _laplace_divergence(y: Array, q: Array) -> Array:
     """From one side of 1/2 to the other by way of 1/2, where `φ'` is 0 and `φ''` has a kink."""
     y, q = jnp.where(q <= 0.5, y, 1 - y), jnp.minimum(q, 1 - q)
     beyond = jnp.maximum(y - 0.5, 0)
@@ -205,14 +207,14 @@ def _laplace_divergence(y, q):
     return _laplace_divergence_below(jnp.minimum(y, 0.5), q) + jnp.where(beyond > 0, across, 0)
 
 
-def _laplace_divergence_below(y, q):
+def _laplace_divergence_below(y: Array, q: Array) -> Array:
     near = jnp.abs(y - q) < q / 4
     difference = _times_log(y, y / jnp.where(q > 0, q, 1)) - (y - q)
     difference = jnp.where((q == 0) & (y > 0), jnp.inf, difference)
     return jnp.where(near, _integrated(jnp.reciprocal, y, q, near), difference)
 
 
-def _laplace_inverse_link(y, complement):
+def _laplace_inverse_link(y: Array, complement: Array) -> Array:
     return jnp.where(y < complement, jnp.log(2 * y), -jnp.log(2 * complement))
 
 
@@ -222,12 +224,12 @@ def _laplace_parts(u: Array) -> LinkParts:
     return LinkParts(upper.astype(u.dtype), jnp.where(upper, -tail, tail), tail)
 
 
-def _normal_penalty(y):
+def _normal_penalty(y: Array) -> Array:
     inside = (y > 0) & (y < 1)
     return jnp.where(inside, -norm.pdf(ndtri(jnp.where(inside, y, 0.5))), 0)
 
 
-def _normal_inverse_link(y, complement):
+def _normal_inverse_link(y: Array, complement: Array) -> Array:
     return jnp.where(y < complement, ndtri(y), -ndtri(complement))
 
 
@@ -237,24 +239,24 @@ def _normal_parts(u: Array) -> LinkParts:
     return LinkParts(upper.astype(u.dtype), jnp.where(upper, -tail, tail), norm.pdf(u))
 
 
-def _tsallis_penalty(y, alpha):
+def _tsallis_penalty(y: Array, alpha: float) -> Array:
     return y * (_tsallis_inverse_link(y, 1 - y, alpha) - 1) / alpha
 
 
-def _tsallis_divergence(y, q, alpha):
+def _tsallis_divergence(y: Array, q: Array, alpha: float) -> Array:
     difference = _tsallis_penalty(y, alpha) - _tsallis_penalty(q, alpha)
     difference -= _tsallis_inverse_link(q, 1 - q, alpha) * (y - q)
     near = jnp.abs(y - q) < q / 4
     return jnp.where(y == q, 0, jnp.where(near, _integrated(lambda y: y ** (alpha - 2), y, q, near), difference))
 
 
-def _tsallis_inverse_link(y, complement, alpha):
+def _tsallis_inverse_link(y: Array, complement: Array, alpha: float) -> Array:
     upper = y > complement
     log = jnp.where(upper, jnp.log1p(-jnp.where(upper, complement, 0)), jnp.log(jnp.where(upper, 1, y)))
     return jnp.expm1((alpha - 1) * log) / (alpha - 1)
 
 
-def _tsallis_parts(u: Array, alpha) -> LinkParts:
+def _tsallis_parts(u: Array, alpha: float) -> LinkParts:
     v = (alpha - 1) * jnp.minimum(u, 0)
     none = v <= -1  # false for NaN, which must come through
     inside = jnp.where(none, -0.5, v)

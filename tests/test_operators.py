@@ -359,7 +359,7 @@ def test_threshold_gives_the_selection(regularizer):
 def test_threshold_at_a_vertex_has_the_widest_margin(regularizer):
     scores, temperature = jnp.array([3.0, 2.0, 0.0, -1.0]), 1e-3
     u = scores / temperature - softbin.threshold(scores, 2, temperature, regularizer=regularizer)
-    half = float(regularizer.inverse_link(0.5, 0.5))
+    half = float(regularizer.inverse_link(*jnp.array([0.5, 0.5])))
     np.testing.assert_allclose(u[1] - half, half - u[2], rtol=1e-6)
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, ArrayLike, Bool, Float, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 
 from softbin._engine.checks import (
     check_amount,
@@ -66,18 +66,18 @@ class Problem(NamedTuple):
     mask: Bool[Array, "*shape"] | None
 
 
-def computed_in(scores):
+def computed_in(scores: Float[ArrayLike, "..."]) -> Any:
     """The dtype of the work on floating point scores: their own, but no narrower than float32."""
     dtype = jnp.result_type(scores)
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
-def as_computed(scores) -> Array:
+def as_computed(scores: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     """Scores in the dtype of the work on them."""
     return convert(scores, computed_in(scores))
 
 
-def convert(values, dtype) -> Array:
+def convert(values: Shaped[ArrayLike, "*shape"], dtype: Any) -> Shaped[Array, "*shape"]:
     """Values in another dtype, each the value that its own dtype can hold.
 
     In a compiled program that is not a matter of course: XLA keeps excess precision, so that the float32 copy of a
@@ -90,7 +90,7 @@ def convert(values, dtype) -> Array:
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _rounded_to(values, dtype):
+def _rounded_to(values: Float[Array, "*shape"], dtype: Any) -> Float[Array, "*shape"]:
     limits = jnp.finfo(dtype)
     rounded = lax.reduce_precision(values, limits.nexp, limits.nmant)
     if limits.nexp == jnp.finfo(jnp.bfloat16).nexp:
@@ -100,7 +100,7 @@ def _rounded_to(values, dtype):
 
 
 @_rounded_to.defjvp
-def _rounded_to_jvp(dtype, primals, tangents):
+def _rounded_to_jvp(dtype: Any, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     return _rounded_to(*primals, dtype), tangents[0]
 
 
@@ -177,7 +177,15 @@ class Choice(NamedTuple):
     size: Array
 
 
-def prepare_choice(scores, k, groups: Groups, where, weights, *, divisible: bool = False) -> Choice:
+def prepare_choice(
+    scores: Float[ArrayLike, "*shape"],
+    k: Count,
+    groups: Groups,
+    where: Bool[ArrayLike, "..."] | None,
+    weights: Real[ArrayLike, "..."] | None,
+    *,
+    divisible: bool = False,
+) -> Choice:
     """Bring the arguments of a hard choice into the form of `softbin._engine.order_statistics`.
 
     A number of entries, and a share of them, is rounded to a whole one, a share to at least one, unless entries weigh
@@ -213,7 +221,7 @@ def prepare_choice(scores, k, groups: Groups, where, weights, *, divisible: bool
     return Choice(scores, chosen, asked, valid, weights, mask, jnp.asarray(count))
 
 
-def checked_count(k, name, entries, groups: Groups) -> Any:
+def checked_count(k: Any, name: str, entries: Any, groups: Groups) -> Any:
     """How many entries a hard choice takes: whole numbers, as integers where they are known; a share as it is.
 
     Python's and NumPy's numbers must be whole. A JAX array, traced or not, is rounded half to even, so that a schedule
@@ -243,7 +251,7 @@ def _with_rest(k: Any, scores: Any, groups: Groups) -> tuple[Any, Array | None]:
     return known.astype(dtype), jnp.expand_dims(jnp.asarray(rest, dtype), groups.axes) if rest.any() else None
 
 
-def groups_along(axis, scores, axis_name=None, name="scores") -> Groups:
+def groups_along(axis: Any, scores: Any, axis_name: Any = None, name: str = "scores") -> Groups:
     """The groups that an `axis` argument stands for: along one axis, several, or all where it is None."""
     dtype_of(name, scores)
     check_axis_name(axis_name)
@@ -266,14 +274,16 @@ def groups_along(axis, scores, axis_name=None, name="scores") -> Groups:
     return Groups(axes, axis_name)
 
 
-def _k_per_group(k, count, groups, shape, dtype):
+def _k_per_group(k: Count, count: Any, groups: Groups, shape: tuple[Any, ...], dtype: Any) -> Real[Array, "*group"]:
     """`k` as a group array, where it is a share of a count of entries or weights."""
     if not isinstance(k, Share):
         return _per_group(k, groups, shape, dtype)
     return _per_group(jnp.asarray(k.shares), groups, shape, dtype) * jnp.asarray(count, dtype)
 
 
-def _per_group(value, groups, shape, dtype):
+def _per_group(
+    value: Real[ArrayLike, "..."], groups: Groups, shape: tuple[Any, ...], dtype: Any
+) -> Real[Array, "*group"]:
     """A number for each group, or one for all, as a group array."""
     if jnp.ndim(value) == 0:  # a constant, perhaps, which compilers do not see through what puts lanes together
         length = [1 if axis in groups.axes else n for axis, n in enumerate(shape)]
@@ -284,7 +294,9 @@ def _per_group(value, groups, shape, dtype):
     return groups.spread(jnp.expand_dims(value, groups.axes))
 
 
-def _weights_and_mask(weights, where, shape, dtype) -> tuple[Array | None, Array | None]:
+def _weights_and_mask(
+    weights: Real[ArrayLike, "..."] | None, where: Bool[ArrayLike, "..."] | None, shape: tuple[Any, ...], dtype: Any
+) -> tuple[Float[Array, "*shape"] | None, Bool[Array, "*shape"] | None]:
     """Weights, zero where masked, and which entries exist; each None where all are alike."""
     mask = None if where is None else jnp.broadcast_to(jnp.asarray(where), shape)
     if weights is not None:
@@ -294,6 +306,6 @@ def _weights_and_mask(weights, where, shape, dtype) -> tuple[Array | None, Array
     return weights, mask
 
 
-def nan_if_negative(weights):
+def nan_if_negative(weights: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """What no weights can be shows in the result."""
     return jnp.where(weights >= 0, weights, jnp.nan)

@@ -57,17 +57,17 @@ class Batch(NamedTuple):
 def run_on_batch(
     function: Callable[..., Any],
     out_spec: Callable[[PartitionSpec], Any],
-    logits,
-    labels,
+    logits: Any,
+    labels: Any,
     budget: Budget,
-    temperature,
-    where,
-    weights,
-    axis_name,
+    temperature: Any,
+    where: Any,
+    weights: Any,
+    axis_name: Any,
     *,
     needs_labels: bool = True,
-    **settings,
-):
+    **settings: Any,
+) -> Any:
     """Check a batch, and call a jitted function of it with all these arguments, on a mesh of any kind.
 
     Args:
@@ -85,7 +85,7 @@ def run_on_batch(
         raise ValueError("the budget label_count counts labels, and none were given: pass labels or another budget")
     budget = as_argument(budget, (logits, labels, where, weights))
 
-    def call(logits, labels, budget, temperature, where, weights):
+    def call(logits: Any, labels: Any, budget: Any, temperature: Any, where: Any, weights: Any) -> Any:
         if 0 in jnp.shape(logits)[:-1] or jnp.shape(logits) == (0,):
             logits, labels, where, weights = _one_masked_example(logits, labels)
         if isinstance(budget, Partial) and not _is_label_count(budget):  # jit would keep a program for each
@@ -96,7 +96,9 @@ def run_on_batch(
     return run_with_budget(call, out_spec, budget, logits, labels, budget, temperature, where, weights)
 
 
-def run_with_budget(function: Callable[..., Any], out_spec: Callable[[PartitionSpec], Any], budget: Budget, *arrays):
+def run_with_budget(
+    function: Callable[..., Any], out_spec: Callable[[PartitionSpec], Any], budget: Budget, *arrays: Any
+) -> Any:
     """`meshes.run`, in a program where a budget closes over arrays of the mesh: outside, JAX would not know of it."""
     run = partial(meshes.run, function, out_spec)
     closes = isinstance(budget, Partial) and not _is_label_count(budget) and meshes.explicit_mesh(arrays) is not None
@@ -111,7 +113,7 @@ def as_argument(budget: Budget, batch: tuple) -> Budget:
     return Partial(budget if mesh is None or _is_label_count(budget) else meshes.closure(budget, mesh))
 
 
-def check_budget(budget, logits, alike: bool, name: str = "logits"):
+def check_budget(budget: Any, logits: Any, alike: bool, name: str = "logits") -> None:
     """Refuse a budget that is known to be out of range, of examples that all count alike, or not one per class."""
     shares.check_budget(budget)
     if isinstance(budget, shares.Share):
@@ -126,7 +128,7 @@ def check_budget(budget, logits, alike: bool, name: str = "logits"):
             )
 
 
-def check_per_class(argument, value, logits, name: str = "logits"):
+def check_per_class(argument: str, value: Any, logits: Any, name: str = "logits") -> None:
     """Refuse an array that has not one number for each class."""
     shape = np.shape(value)
     classes = _sizes(logits)[1]
@@ -143,7 +145,7 @@ def _targets_and_weights(
     return _by_example(prepare_batch(logits, labels, where, weights))
 
 
-def _one_masked_example(logits, labels):
+def _one_masked_example(logits: Any, labels: Any) -> tuple[Array, Array | None, Array, None]:
     """What an empty batch amounts to, so that nothing else has to know of one."""
     shape = (1, *jnp.shape(logits)[1:][-1:])
     dense = labels is not None and jnp.shape(labels) == jnp.shape(logits)
@@ -151,7 +153,9 @@ def _one_masked_example(logits, labels):
     return jnp.zeros(shape, jnp.result_type(logits)), labels, jnp.zeros(1, bool), None
 
 
-def check_batch(logits, labels, where, weights, by_entry=False, needs_labels=True):
+def check_batch(
+    logits: Any, labels: Any, where: Any, weights: Any, by_entry: bool = False, needs_labels: bool = True
+) -> None:
     """Refuse what is known to be wrong before anything is traced: dtypes, shapes, values.
 
     A mask and weights have an entry for each example, or, where that is allowed, for each logit.
@@ -199,13 +203,13 @@ def _without_labels(logits: Any, where: Any, weights: Any, axis_name: Any) -> Ba
     return Batch(logits, weights, Groups((0,), axis_name, lanes), by_entry, None)
 
 
-def _sizes(logits) -> tuple[Any, int]:
+def _sizes(logits: Any) -> tuple[Any, int]:
     """The number of examples, and of classes."""
     *examples, classes = jnp.shape(logits) if jnp.ndim(logits) > 1 else (*jnp.shape(logits), 1)
     return math.prod(examples), classes
 
 
-def _lanes(n, classes: int) -> int:
+def _lanes(n: Any, classes: int) -> int:
     """How many examples to put into a row: a divisor of `n`, 1 where the classes alone make a row."""
     if is_symbolic(n):
         return 1
@@ -244,7 +248,12 @@ def batch_budget(batch: Batch, budget: Budget) -> Real[ArrayLike, "..."]:
     return k if batch.groups.axis_name is None else lax.psum(k, batch.groups.axis_name)
 
 
-def _called(budget: Callable[..., Any], classes: int, targets, weights) -> Any:
+def _called(
+    budget: Callable[..., Any],
+    classes: int,
+    targets: Float[Array, "n classes"] | None,
+    weights: Float[Array, "..."],
+) -> Any:
     """What a callable budget gives, where it is a number, or one for each class."""
     k = budget(targets, weights)
     check_real("what the budget gives", k)
@@ -262,7 +271,7 @@ def _by_example(batch: Batch) -> tuple[Float[Array, "n classes"] | None, Float[A
     return None if batch.targets is None else by_example(batch.targets, batch.groups.lanes), weights
 
 
-def _is_label_count(budget) -> bool:
+def _is_label_count(budget: Any) -> bool:
     return getattr(budget, "func", budget) is shares.label_count
 
 
@@ -309,7 +318,7 @@ def _budget_weights(batch: Batch) -> Float[Array, "..."] | None:
     return weights if batch.by_entry else weights[:, 0]
 
 
-def _check_labels(labels, shape, where, weights):
+def _check_labels(labels: Any, shape: tuple[Any, ...], where: Any, weights: Any) -> None:
     kind = dtype_of("labels", labels)
     if not any(jnp.issubdtype(kind, allowed) for allowed in (jnp.bool_, jnp.integer, jnp.floating)):
         raise TypeError(f"labels must be integer, boolean or floating point, got {kind}")
@@ -349,7 +358,9 @@ def _check_labels(labels, shape, where, weights):
         raise ValueError(f"label {wrong[0]} is outside {allowed}: {remedy}")
 
 
-def _weights(where, weights, dtype):
+def _weights(
+    where: Bool[ArrayLike, "..."] | None, weights: Real[ArrayLike, "..."] | None, dtype: Any
+) -> Float[Array, "..."] | None:
     """One weight per example, or per entry, zero where masked; None where all count alike."""
     weights = None if weights is None else nan_if_negative(convert(weights, dtype))
     if where is None:

@@ -1,7 +1,7 @@
 """Groups: which entries of an array share a threshold, and sums over them."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -38,7 +38,7 @@ class Groups(NamedTuple):
         shards = 1 if self.axis_name is None else lax.psum(1, self.axis_name)
         return math.prod(shape[axis] for axis in self.axes) * self.lanes * shards
 
-    def counts_fit(self, shape: tuple[Any, ...], dtype) -> bool:
+    def counts_fit(self, shape: tuple[Any, ...], dtype: Any) -> bool:
         """Whether floats of this type hold every number of entries; a symbolic number is taken to be that small."""
         size = self.size(shape)
         return is_symbolic(size) or bool(size <= 2 / jnp.finfo(dtype).eps)
@@ -112,7 +112,9 @@ class Groups(NamedTuple):
         """Whether something holds for any group."""
         return jnp.any(self.gather(group_array))
 
-    def _across(self, group_array, reduce, across):
+    def _across(
+        self, group_array: Num[Array, "*group"], reduce: Callable[..., Any], across: Callable[..., Any]
+    ) -> Num[Array, "*group"]:
         """Combine the lanes, and the shards."""
         if self.lanes > 1:
             lanes = group_array.reshape(*group_array.shape[:-1], self.lanes, -1)
@@ -122,12 +124,12 @@ class Groups(NamedTuple):
         return self.spread(group_array)
 
 
-def is_symbolic(n) -> bool:
+def is_symbolic(n: Any) -> bool:
     """Whether a length stands for any, in a program that `jax.export` makes."""
     return not isinstance(n, int)
 
 
-def shards(n) -> int:
+def shards(n: Any) -> int:
     """The most devices that an axis of length `n` can be sharded over evenly; what it is cut into divides by it."""
     return 1 if is_symbolic(n) else math.gcd(n, jax.device_count())
 
@@ -137,7 +139,7 @@ def halvings(n: int) -> int:
     return math.gcd(n, 16)
 
 
-def weighted(values, weights):
+def weighted(values: Num[Array, "..."], weights: Float[Array, "..."] | None) -> Num[Array, "..."]:
     """`w v`, where no weights are weights of 1."""
     return values if weights is None else values * weights
 
@@ -169,7 +171,7 @@ def _totals(values: Sequence[Array], groups: Groups, in_parts: bool) -> list[Arr
 
 
 @_totals.defjvp
-def _totals_jvp(groups, in_parts, primals, tangents):
+def _totals_jvp(groups: Groups, in_parts: bool, primals: tuple, tangents: tuple) -> tuple[list, list]:
     totals = _totals(*primals, groups, in_parts)
     changes = [groups.plain_total(tangent) for tangent in tangents[0]]
     if in_parts:
