@@ -135,7 +135,7 @@ def shards(n: Any) -> int:
 
 
 def halvings(n: int) -> int:
-    """The largest power of two, up to 16, in `n`: sums by halves want a large one."""
+    """The largest power of two, up to 16, in `n`: sums by blocks of eight want a large one."""
     return math.gcd(n, 16)
 
 
