@@ -1,6 +1,6 @@
 """Losses on a batch: every class is projected over the examples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -257,7 +257,9 @@ def _squared_errors(
 
 
 @partial(_squared_errors.defjvp, symbolic_zeros=True)
-def _squared_errors_jvp(groups, regularizer, implementation, primals, tangents):
+def _squared_errors_jvp(
+    groups: Groups, regularizer: Regularizer, implementation: str | None, primals: tuple, tangents: tuple
+) -> tuple[Any, Any]:
     scores, k, temperature, weights, targets = primals
     dscores, dk, dtemperature, dweights, dtargets = tangents
     others = (dk, dtemperature, dtargets) if weights is None else (dk, dtemperature, dtargets, dweights)
@@ -299,8 +301,19 @@ def _values_and_gradient(
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(5, 6, 7))
-def _value_and_gradient_on_chip(scores, k, temperature, weights, targets, groups, regularizer, run):
-    def compute(group_arrays, entries, reductions):
+def _value_and_gradient_on_chip(
+    scores: Float[Array, "*shape"],
+    k: Float[Array, "*group"],
+    temperature: Float[Array, "*group"],
+    weights: Float[Array, "*shape"] | None,
+    targets: Float[Array, "*shape"],
+    groups: Groups,
+    regularizer: Regularizer,
+    run: Callable[..., Any],
+) -> tuple[Array, Array]:
+    def compute(
+        group_arrays: Sequence[Array], entries: Sequence[Any], reductions: Reductions
+    ) -> tuple[Sequence[Array], Sequence[Array]]:
         k, temperature = group_arrays
         scores, weights = entries[0][...], None if len(entries) < 3 else entries[2][...]
         found, _ = search.search(scores, k, temperature, weights, reductions, regularizer)
@@ -316,8 +329,12 @@ def _value_and_gradient_on_chip(scores, k, temperature, weights, targets, groups
 
 
 @_value_and_gradient_on_chip.defjvp
-def _value_and_gradient_on_chip_jvp(groups, regularizer, run, primals, tangents):
-    def by_xla(scores, k, temperature, weights, targets):
+def _value_and_gradient_on_chip_jvp(
+    groups: Groups, regularizer: Regularizer, run: Callable[..., Any], primals: tuple, tangents: tuple
+) -> tuple[Any, Any]:
+    def by_xla(
+        scores: Array, k: Array, temperature: Array, weights: Array | None, targets: Array
+    ) -> tuple[Array, Array]:
         return _values_and_gradient(scores, k, temperature, weights, targets, groups, regularizer, "xla")
 
     return jax.jvp(by_xla, primals, tangents)
@@ -483,7 +500,9 @@ def _fenchel_young_value(
 
 
 @_fenchel_young.defjvp
-def _fenchel_young_jvp(groups, regularizer, implementation, primals, tangents):
+def _fenchel_young_jvp(
+    groups: Groups, regularizer: Regularizer, implementation: str | None, primals: tuple, tangents: tuple
+) -> tuple[Any, Any]:
     scores, k, temperature, weights, targets = primals
     dscores, dk, dtemperature, _, _ = tangents
     arguments = scores, k, temperature, weights, targets, groups, regularizer, implementation

@@ -6,6 +6,7 @@ every array is a part of its type, and each operation must know that of its resu
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -41,6 +42,16 @@ def run_with_k(function: Callable[..., Any], out_spec: Callable[[Any], Any], k: 
     if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(k)):
         return run(lambda *arrays: function(*arrays[:-1], k=arrays[-1]), out_spec, *arrays, k)
     return run(function, out_spec, *arrays, k=k)
+
+
+def named() -> AbstractContextManager:
+    """The mesh in use, by its name: JAX traces a function again where none has been set after one without axes.
+
+    It sets that where it differentiates (JAX 0.10), and so would trace a search once for its value, and once more.
+    """
+    if not hasattr(jax.sharding, "use_abstract_mesh"):  # JAX 0.7
+        return nullcontext()
+    return jax.sharding.use_abstract_mesh(jax.sharding.get_abstract_mesh())
 
 
 def spec_of(array: ArrayLike) -> PartitionSpec:

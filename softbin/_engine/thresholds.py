@@ -5,7 +5,7 @@ an interval. Both work on any axis in place, without a sort and without a transp
 tangent of a threshold's `fine` is that of `τλ` itself, since no scale keeps all derivatives in the range of floats.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,11 +15,11 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
+from softbin._engine import meshes, short_groups
 from softbin._engine import search as solver
-from softbin._engine import short_groups
 from softbin._engine.groups import Groups, is_symbolic, weighted
 from softbin._engine.kernels import Interpreted
-from softbin._engine.search import Equation, Threshold, search
+from softbin._engine.search import Equation, Reductions, Threshold, search
 from softbin.regularizers import Regularizer
 
 IMPLEMENTATIONS = (None, "xla", "pallas")
@@ -30,14 +30,16 @@ CHECKPOINT_NAME = "softbin_threshold"
 
 
 @jax.custom_jvp
-def excess(scores, threshold: Threshold, temperature) -> Float[Array, "*shape"]:
+def excess(
+    scores: Float[Array, "*shape"], threshold: Threshold, temperature: Float[Array, "*group"]
+) -> Float[Array, "*shape"]:
     """`u = x/τ - λ`; an infinite one has zero derivatives, and not NaN."""
     del temperature  # whose derivative it has
     return solver.excess(scores, threshold)
 
 
 @excess.defjvp
-def _excess_jvp(primals, tangents):
+def _excess_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     scores, threshold, temperature = primals
     dscores, dthreshold, dtemperature = tangents
     u = excess(scores, threshold, temperature)
@@ -47,7 +49,7 @@ def _excess_jvp(primals, tangents):
 
 
 @jax.custom_jvp
-def multiplier(threshold: Threshold, temperature) -> Float[Array, "*group"]:
+def multiplier(threshold: Threshold, temperature: Float[Array, "*group"]) -> Float[Array, "*group"]:
     """`λ`; infinite where none are chosen, or all."""
     centre = threshold.centre / threshold.scale / temperature
     end = jnp.abs(threshold.fine) >= jnp.finfo(threshold.fine.dtype).max
@@ -55,7 +57,7 @@ def multiplier(threshold: Threshold, temperature) -> Float[Array, "*group"]:
 
 
 @multiplier.defjvp
-def _multiplier_jvp(primals, tangents):
+def _multiplier_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     threshold, temperature = primals
     dthreshold, dtemperature = tangents
     value = multiplier(threshold, temperature)
@@ -88,12 +90,23 @@ def solve(
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(4, 5, 6))
-def _solve(scores, k, temperature, weights, groups, regularizer, implementation, k_rest):
+def _solve(
+    scores: Float[Array, "*shape"],
+    k: Float[Array, "*group"],
+    temperature: Float[Array, "*group"],
+    weights: Float[Array, "*shape"] | None,
+    groups: Groups,
+    regularizer: Regularizer,
+    implementation: str | None,
+    k_rest: Float[Array, "*group"] | None,
+) -> Threshold:
     run = chosen_kernels(implementation, scores, groups)
     if run is None:
         return find(Equation(scores, k, temperature, weights, groups, regularizer, k_rest), groups)[0]
 
-    def compute(group_arrays, entries, reductions):
+    def compute(
+        group_arrays: Sequence[Array], entries: Sequence[Any], reductions: Reductions
+    ) -> tuple[Sequence[Array], Sequence[Array]]:
         scores, weights = [entry[...] for entry in entries] if len(entries) > 1 else (entries[0][...], None)
         return search(scores, *group_arrays, weights, reductions, regularizer)[0], ()
 
@@ -121,11 +134,14 @@ def find(equation: Equation, groups: Groups) -> tuple[Threshold, Int[Array, ""]]
 def _found(equation: Equation, groups: Groups) -> tuple[Threshold, Int[Array, ""]]:
     if short_groups.fits(equation.scores.shape, groups, equation.regularizer):
         return short_groups.solve(equation), jnp.zeros((), jnp.int32)
-    return search(*equation)
+    with meshes.named():
+        return search(*equation)
 
 
 @_solve.defjvp
-def _solve_jvp(groups, regularizer, implementation, primals, tangents):
+def _solve_jvp(
+    groups: Groups, regularizer: Regularizer, implementation: str | None, primals: tuple, tangents: tuple
+) -> tuple[Threshold, Threshold]:
     scores, k, temperature, weights, k_rest = primals
     dscores, dk, dtemperature, dweights, _ = tangents
     threshold = solve(scores, k, temperature, weights, groups, regularizer, implementation, k_rest)
@@ -162,7 +178,7 @@ def check_implementation(implementation: Any) -> None:
         raise ValueError(f'implementation must be None, {names} or "{IMPLEMENTATIONS[-1]}", got {implementation!r}')
 
 
-def safe_ratio(numerator, slope):
+def safe_ratio(numerator: Float[Array, "*group"], slope: Float[Array, "*group"]) -> Float[Array, "*group"]:
     """`numerator / slope`, and zero with zero derivative where the slope is zero: at a vertex."""
     return jnp.where(slope > 0, numerator / jnp.where(slope > 0, slope, 1), 0)
 
