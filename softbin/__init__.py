@@ -4,7 +4,7 @@
 Flax, projections for Optax, and objectives for LightGBM and XGBoost.
 """
 
-from softbin import budgets, large_batch, routing
+from softbin import budgets, large_batch, routing, sampling
 from softbin.decisions import Diagnosis, decision_thresholds, diagnose, predict, zero_one_loss
 from softbin.hard_choices import Largest, binary_argmax, cutoff, kth_largest, top_k
 from softbin.losses import fenchel_young_loss, loss, per_example_loss
@@ -39,6 +39,7 @@ __all__ = [
     "project_hypersimplex",
     "recall_at_k",
     "routing",
+    "sampling",
     "soft_binary_argmax",
     "threshold",
     "top_k",

@@ -107,6 +107,14 @@ def test_a_known_number_chooses_as_a_traced_one(k):
         np.testing.assert_array_equal(known, traced)
 
 
+def test_as_many_are_chosen_of_scores_that_are_nearly_equal():
+    """Where two pivots are expected within a rounding of one another."""
+    random = np.random.default_rng(1)
+    scores = (3 + 1e-6 * random.standard_normal((200, 500))).astype(np.float32)
+    k = random.integers(5, 20, 200)
+    np.testing.assert_array_equal(jax.jit(binary_argmax)(scores, k).sum(1), k)
+
+
 def test_subnormal_numbers_and_negative_zero_equal_zero():
     zeros = np.float32([0.0, -0.0, SUBNORMAL, -SUBNORMAL])
     scores = np.stack([np.concatenate([[-TINY], np.roll(zeros, shift), [TINY]]) for shift in range(4)])

@@ -21,9 +21,10 @@ from softbin._engine.counting import COUNT, LARGEST, LEAST, SUM, Layout, statist
 from softbin._engine.ranks import Ranked, keys, value_of
 
 _MARGIN = 1.5  # standard deviations to both sides of where a value is expected
-_OF_WEIGHTS = 1 / 16  # of the weight in between, to both sides: what single entries weigh is not known
+_UNEVEN = 1 / 16  # of what is in between, to both sides: where entries were not spread evenly, or weigh what is unknown
 _PERIOD = 7  # every eighth round, by its bits, halves the keys in between
 _SAMPLE = 512  # entries of a group, for the first two pivots
+_TRIMMED = 4  # deviations from the mean, beyond which entries of the sample do not count for its spread
 _MODERATE = 2.0**-14  # of the root of the largest float: squares of what is smaller, times their number, stay finite
 
 
@@ -85,12 +86,16 @@ def _look(search: Search, pivots: Int[Array, "2 ..."], inside: Bool[Array, ""]) 
     entries = ranked.keys(inside)
     left, right = (entries >= pivot for pivot in layout.spread(pivots))
     counts = [(COUNT, left), (COUNT, right)]
-    if ranked.weights is not None:
+    if ranked.weights is not None and ranked.masses is None:
         counts = [(SUM, jnp.where(reach, ranked.weights, 0)) for reach in (left, right)]
     after, before = jnp.where(left, entries, limits.max), jnp.where(right, limits.min, entries)
     others = [(COUNT, entries == limits.max), (LEAST, after), (LARGEST, before)]
-    of_left, of_right, *found = (each[None] for each in statistics([*counts, *others], layout))
-    return _Look(of_left.astype(search.k.dtype), of_right.astype(search.k.dtype), *found)
+    if ranked.masses is not None:
+        counts = ranked.masses.sums(left, right)
+    *reached, nan, least, largest = statistics([*counts, *others], layout)
+    if ranked.masses is not None:
+        reached = ranked.masses.excess(reached, search.k.dtype)
+    return _Look(*(each[None] for each in (*(each.astype(search.k.dtype) for each in reached), nan, least, largest)))
 
 
 def _round(search: Search, bracket: Bracket, inside: Bool[Array, ""]) -> Bracket:
@@ -124,11 +129,14 @@ def _pivots(search: Search, bracket: Bracket) -> Int[Array, "2 ..."]:
     (low, high), (rounds, misses) = jnp.split(bracket.ends, 2), jnp.split(bracket.tries, 2)
     guesses = _expected(search, bracket)
     middle = (low & high) + ((low ^ high) >> 1)  # twice, and so with the entries beside it as ends
-    halve = (misses & 1 == 0) & (misses > 0) | (rounds & _PERIOD == _PERIOD) | ~jnp.isfinite(guesses)
+    halve = (rounds & _PERIOD == _PERIOD) | ~jnp.isfinite(guesses)
     pivots = keys(guesses)
     if search.placing is not None:
         pivots = jnp.where(search.placing, guesses.astype(low.dtype), pivots)
-    pivots = jnp.clip(jnp.where(halve, middle, pivots), low + 1, high)
+    both = jnp.concatenate([jnp.minimum(pivots[:1], middle), jnp.maximum(pivots[1:], middle)])
+    pivots = jnp.clip(jnp.where(halve, middle, jnp.where(misses > 0, both, pivots)), low + 1, high)
+    left, right = jnp.split(pivots, 2)
+    pivots = jnp.concatenate([left, jnp.maximum(left, right)])  # which roundings may cross
     return pivots if search.ranked.weights is not None else _or_ends(pivots, bracket, search.k)
 
 
@@ -148,17 +156,26 @@ def _expected(search: Search, bracket: Bracket) -> Float[Array, "2 ..."]:
     (rises, falls), (bottom, top) = jnp.split(known, 2), jnp.split(jnp.where(known, values, 0), 2)
     m, rank = ((count - above).astype(top.dtype) for count in (reached, search.k))
     m = jnp.where(m > 0, m, 1)
-    if search.ranked.weights is None:
-        rank = rank - 0.5
-        margin = _MARGIN * jnp.sqrt(jnp.maximum(rank * (m - rank) / m, 0))
-    else:
-        margin = _OF_WEIGHTS * m
+    one, uneven = _weight_of_one(search, top), misses > 0
+    if one is not None:
+        rank = rank - 0.5 * one
+        by_chance = _MARGIN * jnp.sqrt(jnp.maximum(rank * (m - rank) / m * one, 0))
+        uneven = uneven if search.placing is None else uneven | search.placing
+    margin = _UNEVEN * m if one is None else jnp.where(uneven, jnp.maximum(by_chance, _UNEVEN * m), by_chance)
     sides, growth = _sides(top), jnp.square(rounds * rounds).astype(top.dtype)
     shift = jnp.where(misses > 0, jnp.where(2 * rank < m, 1, -1), sides) * margin
     share = jnp.clip((rank + shift) / m, 0, 1)
     step = search.step * growth
     outside = jnp.where(rises, bottom + step * (1.25 - 0.75 * sides), top - step * (1.25 + 0.75 * sides))
     return jnp.where(rises & falls, top * (1 - share) + bottom * share, outside)
+
+
+def _weight_of_one(search: Search, value: Float[Array, "..."]) -> Float[Array, "..."] | float | None:
+    """What an entry of that value weighs; None where each has a weight of its own."""
+    masses = search.ranked.masses
+    if masses is None:
+        return 1.0 if search.ranked.weights is None else None
+    return masses.of_one(jnp.minimum(value - value_of(masses.ends[1], search.ranked.dtype), 0))
 
 
 def _value_in(search: Search, key: Int[Array, "..."]) -> Float[Array, "..."]:
@@ -176,11 +193,12 @@ def _sides(like: Float[Array, "..."]) -> Float[Array, "2 ..."]:
 
 def start(ranked: Ranked, k: Num[Array, "1 ..."]) -> tuple[Float[Array, "1 ..."], Bracket]:
     """The bracket of all floats, and the distance of its pivots."""
-    guesses = _guesses(ranked, k)
+    guesses = _guesses(ranked, k) if ranked.masses is None else ranked.masses.guesses
     infinity = jnp.full(k.shape, keys(jnp.asarray(jnp.inf, ranked.dtype)))
-    ends = jnp.concatenate([-infinity - 1, infinity])
+    ends = jnp.concatenate([-infinity - 1, infinity]) if ranked.masses is None else ranked.masses.ends
     counts = jnp.concatenate([jnp.zeros_like(k) + jnp.asarray(ranked.size, k.dtype), jnp.zeros_like(k)])
-    bracket = Bracket(ends, counts, jnp.zeros_like(ends), jnp.clip(keys(guesses), -infinity, infinity))
+    counts = counts if ranked.masses is None else counts - k
+    bracket = Bracket(ends, counts, jnp.zeros_like(ends), jnp.clip(keys(guesses), ends[:1] + 1, ends[1:]))
     if ranked.weights is None:
         bracket = bracket._replace(pivots=_or_ends(bracket.pivots, bracket, k))
     return guesses[1:] - guesses[:1], bracket
@@ -197,22 +215,32 @@ def _guesses(ranked: Ranked, k: Num[Array, "1 ..."]) -> Float[Array, "2 ..."]:
     if ranked.weights is not None:
         weights = jnp.where(known, layout.sample(ranked.weights, _SAMPLE), 0)
     values = jnp.where(known, values, 0)
-    sums = statistics([(SUM, weights), (SUM, weights * values), (SUM, weights * values * values)], layout)
-    n, total, squares = (each[None] for each in sums)
-    n = jnp.where(n > 0, n, 1)
-    slack = 64 * limits.eps * total * total
-    deviation = jnp.sqrt(jnp.maximum(n * squares - total * total, 0) + slack)  # times n
+    mean, deviation = _moments(values, weights, layout)
+    differences = values - layout.spread(mean)
+    near = jnp.abs(differences) <= _TRIMMED * layout.spread(deviation)
+    shift, deviation = _moments(jnp.where(near, differences, 0), jnp.where(near, weights, 0), layout)
+    mean, deviation = (mean + shift)[None], (deviation + 4 * limits.eps * jnp.abs(mean))[None]
     size = layout.groups.size(layout.shape)
     share = (k.astype(dtype) - (0 if weighted else 0.5)) / jnp.asarray(
         jnp.where(ranked.size > 0, ranked.size, 1), dtype
     )
-    quantile = _normal_quantile(jnp.clip(share, 0.5 / size, 1 - 0.5 / size))
+    quantile = normal_quantile(jnp.clip(share, 0.5 / size, 1 - 0.5 / size))
     known_size = size if isinstance(size, int) else _SAMPLE
     error = _MARGIN / min(known_size, _SAMPLE) ** 0.5 * (1 + jnp.abs(quantile) / 2)
-    return (total + deviation * (quantile - _sides(total) * error)) / n
+    return mean + deviation * (quantile - _sides(mean) * error)
 
 
-def _normal_quantile(above: Float[Array, "1 ..."]) -> Float[Array, "1 ..."]:
+def _moments(
+    values: Float[Array, "..."], weights: Float[Array, "..."], layout: Layout
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """The mean and the deviation of each group."""
+    n, first, second = statistics([(SUM, each) for each in (weights, weights * values, weights * values**2)], layout)
+    n = jnp.where(n > 0, n, 1)
+    mean = first / n
+    return mean, jnp.sqrt(jnp.maximum(second / n - mean * mean, 0) + 64 * jnp.finfo(mean.dtype).eps * mean * mean)
+
+
+def normal_quantile(above: Float[Array, "..."]) -> Float[Array, "..."]:
     """That a share is above, within 0.04 up to 3.5 (Tukey's lambda distribution, for an eighth)."""
     lower, upper = jnp.split(jnp.sqrt(jnp.sqrt(jnp.sqrt(jnp.concatenate([1 - above, above])))), 2)
     return 5.42 * (lower - upper)

@@ -51,7 +51,7 @@ class Groups(NamedTuple):
         """That of an array with one number per group, from that of the entries."""
         return PartitionSpec(*self.without(spec))
 
-    def spread(self, values: Num[Array, "..."]) -> Num[Array, "..."]:
+    def spread(self, values: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
         """A group array, from one number per group on the last axis."""
         return values if self.lanes == 1 else jnp.concatenate([values] * self.lanes, -1)
 

@@ -76,6 +76,7 @@ def find(
         return _find_few(ranked, ranked.layout.enter_groups(k), sought, conclude, like, few)
     axes, k = _group_axes(ranked, k), ranked.layout.enter_groups(k)
     step, bracket = brackets.start(ranked, k[None])
+    k = k if ranked.masses is None else jnp.zeros_like(k)
     search = Search(ranked, k[None], step, None, sought)
     bracket, true = _vary(bracket, axes), _vary(jnp.ones((), bool), axes)
     if sought.ties:
@@ -102,14 +103,18 @@ def _turn_with_ties(state: tuple, search: Search, conclude: Callable[[Found], An
     last = jnp.where(tie.placing, -low.astype(jnp.int32), _ALL)
     cut = ~tie.placing & (reached > k)
     result = conclude(Found(key, reached, above, last, ~more))
-    bracket = brackets.start_at_places(bracket, cut, ranked.layout)
-    return bracket, jnp.any(cut), result, _Tie(key, jnp.where(cut, k - above, tie.k), ~tie.placing)
+    start, rest = brackets.start_at_places(bracket, cut, ranked.layout), jnp.where(cut, k - above, tie.k)
+    if ranked.masses is not None:  # of which those above count too
+        start, rest = start._replace(counts=bracket.counts), tie.k
+    return start, jnp.any(cut), result, _Tie(key, rest, ~tie.placing)
 
 
 def _entries(ranked: Ranked, tie: _Tie) -> Int[Array, "..."]:
     """The keys; or the places of those that are equal to one, the first of them the largest."""
-    same, positions = ranked.entries == ranked.layout.spread(tie.key), ranked.layout.positions()
-    return jnp.where(tie.placing, jnp.where(same, -positions.astype(tie.key.dtype), ranked.none), ranked.entries)
+    key, positions = ranked.layout.spread(tie.key), ranked.layout.positions()
+    rest = ranked.none if ranked.masses is None else jnp.where(ranked.entries > key, 1, ranked.none)
+    places = jnp.where(ranked.entries == key, -positions.astype(tie.key.dtype), rest)
+    return jnp.where(tie.placing, places, ranked.entries)
 
 
 def _find_few(ranked: Ranked, k: Array, sought: Sought, conclude: Callable[[Found], Any], like: Any, few: int) -> Any:

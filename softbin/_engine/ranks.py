@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 from softbin._engine import meshes
 from softbin._engine.counting import Layout, arrange
 from softbin._engine.groups import Groups
+from softbin._engine.masses import Weighed
 from softbin._engine.search import ordered
 
 
@@ -22,6 +23,7 @@ class Ranked(NamedTuple):
       size: how many entries a group has, or what they weigh.
       layout: how they lie.
       dtype: of the scores.
+      masses: what weights are counted in, as an excess over a target, so that `k` is 0; None for in floats.
     """
 
     entries: Shaped[Array, "..."]
@@ -29,6 +31,7 @@ class Ranked(NamedTuple):
     size: Num[Array, "..."]  # scalar, or with an axis of length one in front
     layout: Layout
     dtype: Any
+    masses: Weighed | None = None
 
     @property
     def none(self) -> int:

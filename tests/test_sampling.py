@@ -1,0 +1,510 @@
+"""Masks, truncated distributions and draws, against sorts in float64; the same on every mesh."""
+
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from softbin.sampling import min_p_mask, sample, top_k_mask, top_p_mask, truncate
+from tests.compiling import AS_USERS_DO
+from tests.test_sharding import collectives
+
+RNG = np.random.default_rng(0)
+ROWS, SIZE = 64, 300
+CLOSE = 3e-7  # how near to the probability of a set p is either: what float32 rounds, of exponentials and their sum
+PROBABILITIES = np.float32([0.5, 0.3, 0.15, 0.05])
+LADDER = np.float32([0.1, 0.25, 0.5, 0.7, 0.9, 0.95, 0.99, 0.9999, 1.0])
+NORMAL = RNG.standard_normal((ROWS, SIZE))
+INPUTS = {
+    "normal": 2 * NORMAL,
+    "peaked": 10 * NORMAL,
+    "flat": 3 + 1e-3 * NORMAL,
+    "nearly equal": 3 + 1e-6 * NORMAL,
+    "bfloat16": np.asarray(jnp.asarray(2 * NORMAL, jnp.bfloat16)),
+    "many ties": np.round(NORMAL),
+    "equal": np.broadcast_to(RNG.integers(-3, 4, (ROWS, 1)), NORMAL.shape),
+    "far apart": NORMAL * 10.0 ** RNG.integers(-3, 31, (ROWS, 1)),
+    "some left out": np.where(RNG.random(NORMAL.shape) < 0.5, -np.inf, 2 * NORMAL),
+    "Zipf": -RNG.uniform(0.5, 2, (ROWS, 1)) * np.log(RNG.permuted(np.tile(np.arange(1, SIZE + 1), (ROWS, 1)), axis=1)),
+}
+each_input = pytest.mark.parametrize("logits", [np.float32(each) for each in INPUTS.values()], ids=INPUTS)
+properties = settings(max_examples=50, deadline=None, derandomize=True)
+small = partial(arrays, np.float32, (4, 9))
+
+
+@partial(jax.jit, compiler_options=AS_USERS_DO)
+def all_masks(logits, k, p, temperature, least):
+    both = [{"ties": ties} for ties in ("keep", "first")]
+    return (
+        [top_k_mask(logits, k, **ties) for ties in both],
+        [top_p_mask(logits, p, temperature, **ties) for ties in both],
+        min_p_mask(logits, least, temperature),
+    )
+
+
+@partial(jax.jit, static_argnames="last", compiler_options=AS_USERS_DO)
+def truncated(logits, k, p, temperature, least, last=False):
+    order = {"temperature": temperature, "temperature_last": last}
+    return truncate(logits, top_k=k, top_p=p, min_p=least, **order)
+
+
+def parameters(seed):
+    rng = np.random.default_rng(seed)
+    k = np.where(np.arange(ROWS) % 2, rng.integers(0, SIZE + 2, ROWS), rng.integers(1, 20, ROWS)).astype(np.int32)
+    p = np.where(np.arange(ROWS) % 3, rng.choice(LADDER, ROWS), rng.uniform(0.001, 0.999, ROWS)).astype(np.float32)
+    temperature = rng.choice(np.float32([1, 1, 0.5, 0.7, 1.3, 5, 1e-6, 0]), ROWS)
+    return k, p, temperature, rng.choice(np.float32([0, 0, 0.01, 0.1, 0.5, 1]), ROWS)
+
+
+def probabilities(logits):
+    top = logits.max(-1, keepdims=True)
+    weights = np.exp(np.where(logits == top, 0, logits - top))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def places(logits):
+    """Of each token, in falling order, equal ones in that of their indices."""
+    return np.argsort(np.argsort(-logits, -1, kind="stable"), -1)
+
+
+def of_rank(logits, k, ties):
+    n = logits.shape[-1]
+    k = np.where((k <= 0) | (k >= n), n, k)[:, None]
+    value = np.take_along_axis(-np.sort(-logits, -1), k - 1, -1)
+    return (logits >= value if ties == "keep" else places(logits) < k) & (logits > -np.inf)
+
+
+def above(logits, weights):
+    """What is strictly above each token."""
+    order = np.argsort(-logits, -1, kind="stable")
+    values, sums = (np.take_along_axis(each, order, -1) for each in (-logits, weights))
+    sums = np.concatenate([np.zeros((len(sums), 1)), np.cumsum(sums, -1)], -1)
+    return np.stack([s[np.searchsorted(v, -x)] for s, v, x in zip(sums, values, logits, strict=True)])
+
+
+def check_nucleus(kept, logits, p, ties):
+    """It weighs p, and would not without its last."""
+    weights, exists = probabilities(logits), logits > -np.inf
+    assert kept.any(-1).all()
+    np.testing.assert_array_equal(kept[p >= 1], exists[p >= 1])
+    kept, logits, weights, exists, p = (each[p < 1] for each in (kept, logits, weights, exists, p))
+    mass = (weights * kept).sum(-1)
+    assert np.all(mass >= p - CLOSE)
+    last = np.where(kept, logits, np.inf).min(-1, keepdims=True)
+    if ties == "keep":
+        np.testing.assert_array_equal(kept, (logits >= last) & exists)
+        assert np.all((weights * (logits > last)).sum(-1) < p + CLOSE)
+    else:
+        np.testing.assert_array_equal(kept, places(logits) < kept.sum(-1, keepdims=True))
+        one = np.where(logits == last, weights, 0).max(-1)
+        assert np.all(mass - one < p + CLOSE)
+
+
+def single(logits):
+    return places(logits) == 0
+
+
+# Masks
+
+
+@each_input
+def test_masks_are_those_of_sorts_in_double_precision(logits):
+    k, p, temperature, least = parameters(1)
+    ranked, nuclei, beside = jax.tree.map(np.asarray, all_masks(logits, k, p, temperature, least))
+    exact, greedy = logits.astype(np.float64), temperature < 1e-5
+    scaled = (logits / np.where(greedy, 1, temperature)[:, None]).astype(np.float64)
+    for ties, of_k, of_p in zip(("keep", "first"), ranked, nuclei, strict=True):
+        np.testing.assert_array_equal(of_k, of_rank(exact, k, ties))
+        check_nucleus(of_p[~greedy], scaled[~greedy], p[~greedy], ties)
+        np.testing.assert_array_equal(of_p[greedy], single(exact)[greedy])
+    shares, wanted = probabilities(scaled), least[:, None].astype(np.float64)
+    shares /= shares.max(-1, keepdims=True)
+    kept = np.where(greedy[:, None], single(exact), (shares >= wanted) & (exact > -np.inf))
+    unclear = (np.abs(shares - wanted) < CLOSE * wanted) & ~greedy[:, None]
+    np.testing.assert_array_equal(beside | unclear, kept | unclear)
+
+
+@each_input
+@pytest.mark.parametrize("last", [False, True], ids=["temperature first", "temperature last"])
+def test_a_truncation_is_by_rank_then_by_mass_of_the_rest_then_beside_the_largest(logits, last):
+    k, p, temperature, least = parameters(2)
+    kept, normalizer = (np.asarray(each, np.float64) for each in truncated(logits, k, p, temperature, least, last))
+    exact, greedy = logits.astype(np.float64), temperature < 1e-5
+    scaled = (logits / np.where(greedy, 1, temperature)[:, None]).astype(np.float64)
+    searched = exact if last else scaled
+    ranked = np.where(of_rank(searched, k, "keep"), searched, -np.inf)
+    weights = probabilities(ranked)
+    before, shares = above(ranked, weights), weights / weights.max(-1, keepdims=True)
+    wanted, off = least[:, None].astype(np.float64), p[:, None] >= 1
+    must, may = (
+        (ranked > -np.inf) & ((before < p[:, None] - slack) | off) & ((shares >= wanted * (1 + slack)) | (wanted == 0))
+        for slack in (CLOSE, -CLOSE)
+    )
+    must, may = (np.where(greedy[:, None], single(exact), each) for each in (must, may))
+    found = kept > -np.inf
+    assert not np.any(must & ~found)
+    assert not np.any(found & ~may)
+    top = np.where(found, scaled, -np.inf).max(-1, keepdims=True)
+    logarithms = scaled - top - np.log(np.where(found, np.exp(np.minimum(scaled - top, 0)), 0).sum(-1, keepdims=True))
+    error = np.where(found, kept, 0) - normalizer[:, None] - logarithms
+    np.testing.assert_array_less(np.abs(error[found]), np.broadcast_to(3e-6 + 3e-7 * np.abs(top), found.shape)[found])
+
+
+SMALL = st.sampled_from(np.float32([-np.inf, -1e30, -2, -1, -0.0, 0.0, 1e-6, 1, 2, 1e30]))
+NUMBERS = st.integers(0, 10), st.sampled_from(LADDER), st.sampled_from([0.5, 1, 2])
+
+
+@given(small(elements=SMALL), st.data())
+@properties
+def test_any_small_logits(logits, data):
+    k, p, temperature = (np.float32([data.draw(each) for _ in range(4)]) for each in NUMBERS)
+    logits[:, 3] = np.maximum(logits[:, 3], -3)
+    (keep, cut), nuclei = settle_small(logits, k.astype(np.int32), p, temperature)
+    exact = logits.astype(np.float64)
+    np.testing.assert_array_equal(keep, of_rank(exact, k.astype(int), "keep"))
+    np.testing.assert_array_equal(cut, of_rank(exact, k.astype(int), "first"))
+    for ties, nucleus in zip(("keep", "first"), nuclei, strict=True):
+        check_nucleus(np.asarray(nucleus), exact / temperature[:, None], p, ties)
+
+
+@jax.jit
+def settle_small(logits, k, p, temperature):
+    both = [{"ties": ties} for ties in ("keep", "first")]
+    return [top_k_mask(logits, k, **t) for t in both], [top_p_mask(logits, p, temperature, **t) for t in both]
+
+
+def test_a_vocabulary_of_32_000():
+    logits = np.random.default_rng(3).standard_normal((9, 32_000)).astype(np.float32) * 2
+    k = np.array([1, 2, 50, 1000, 4001, 16_000, 31_999, 32_000, 0])
+    found, nuclei = jax.jit(
+        lambda x, k, p: (top_k_mask(x, k), [top_p_mask(x, p, ties=t) for t in ("keep", "first")]),
+        compiler_options=AS_USERS_DO,
+    )(logits, k, LADDER)
+    np.testing.assert_array_equal(found, of_rank(logits, k, "keep"))
+    for ties, nucleus in zip(("keep", "first"), nuclei, strict=True):
+        check_nucleus(np.asarray(nucleus), logits.astype(np.float64), LADDER, ties)
+
+
+def test_a_set_that_has_exactly_p_ends_the_nucleus():
+    n = 8192
+    parts = np.array([1, 7, 1000, 4096, 8191])
+    found = jax.jit(partial(top_p_mask, ties="first"))(np.full((5, n), 0.3, np.float32), (parts / n).astype(np.float32))
+    np.testing.assert_array_equal(found, np.arange(n) < parts[:, None])
+    logits = np.repeat(np.float32([[2, 1, -np.inf, 0]]), 4, 1).T  # of each score one, and none of a score
+    assert top_p_mask(logits[:8, 0] * 0, 0.5, ties="first").sum() == 4
+    assert top_p_mask(logits[:8, 0] * 0, 0.5).sum() == 8
+
+
+def test_equal_probabilities_by_the_thousand_beside_a_few():
+    """Small ones are not lost in the sum: of one token with half of all, and of 100,000 that share the other half."""
+    n = 100_000
+    logits = np.zeros(n + 1, np.float32)
+    logits[7] = np.log(n)
+    kept = np.asarray(jax.jit(partial(top_p_mask, ties="first"))(logits, np.float32(0.75)))
+    weights = probabilities(logits.astype(np.float64))
+    assert abs(kept.sum() - 1 - np.ceil((0.75 - weights[7]) / weights[0])) <= 1
+    assert kept[: kept.sum()].all()
+    assert np.asarray(top_p_mask(logits, 0.75)).all()
+
+
+def test_numbers_of_any_kind_and_shape_mean_the_same():
+    logits = np.float32(INPUTS["normal"][:6]).reshape(2, 3, SIZE)
+    expected = top_k_mask(logits, 5)
+    for k in (np.int8(5), np.uint64(5), 5.0, jnp.float32(5.2), jnp.bfloat16(5), np.full(3, 5), jnp.full((2, 1), 5)):
+        np.testing.assert_array_equal(top_k_mask(logits, k), expected)
+    np.testing.assert_array_equal(top_p_mask(logits, np.full((2, 3), 0.5), 2), top_p_mask(logits, 0.5, jnp.int32(2)))
+    moved = np.moveaxis(logits, -1, 1)
+    for along, mask in ((1, expected), (-2, expected)):
+        np.testing.assert_array_equal(np.moveaxis(top_k_mask(moved, 5, axis=along), 1, -1), mask)
+    whole = np.asarray(top_p_mask(logits, 0.5))
+    np.testing.assert_array_equal(np.moveaxis(top_p_mask(moved, 0.5, axis=1), 1, -1), whole)
+    np.testing.assert_array_equal(top_p_mask(logits[0, 0], 0.5), whole[0, 0])
+
+
+def test_off_as_serving_engines_write_it_keeps_all():
+    logits = np.float32([[1, -np.inf, 3, 2, -1e30]])
+    exists = logits > -np.inf
+    for value in (0, 5, 99, 2**40):
+        np.testing.assert_array_equal(top_k_mask(logits, value), exists)
+    for k in (0, 5, 99):
+        np.testing.assert_array_equal(jax.jit(top_k_mask)(logits, k), exists)
+    for p in (1, 1.0, 1.5, jnp.float32(1), jnp.inf):
+        np.testing.assert_array_equal(top_p_mask(logits, p), exists)
+        np.testing.assert_array_equal(jax.jit(top_p_mask)(logits, p), exists)
+    for p in (0, 0.0):
+        np.testing.assert_array_equal(min_p_mask(logits, p), exists)
+        np.testing.assert_array_equal(jax.jit(min_p_mask)(logits, p), exists)
+
+
+def test_where_leaves_no_other_token_and_a_row_without_any_is_empty():
+    logits, where = np.float32(INPUTS["normal"][:8]), RNG.random((8, SIZE)) < 0.3
+    where[3], where[4] = False, np.arange(SIZE) == 9
+    logits[2, ~where[2]] = np.nan  # which do not exist
+    expected = np.where(where, logits, -np.inf)
+    for mask in (partial(top_k_mask, k=7), partial(top_p_mask, p=0.8), partial(min_p_mask, p=0.1)):
+        found = np.asarray(mask(logits, where=where))
+        np.testing.assert_array_equal(found, mask(expected))
+        assert not found[3].any()
+        assert found[4].sum() == found[4, 9] == 1
+    kept, normalizer = truncate(logits, top_p=0.8, where=where)
+    assert np.all(kept[3] == -np.inf)
+    assert normalizer[3] == 0
+    tokens, logarithms = sample(jax.random.key(0), logits, where=where)
+    assert tokens.tolist()[3:5] == [-1, 9]
+    assert logarithms.tolist()[3:5] == [-np.inf, 0]
+
+
+def test_zeros_are_equal_and_infinite_logits_share_all_of_it():
+    zeros = np.float32([-0.0, 0.0, -1, -0.0, 0.0])
+    np.testing.assert_array_equal(top_k_mask(zeros, 1), zeros == 0)
+    np.testing.assert_array_equal(top_k_mask(zeros, 2, ties="first"), [1, 1, 0, 0, 0])
+    infinite = np.float32([1, np.inf, 5, np.inf, -np.inf])
+    for settings_ in ({"top_p": 0.9}, {"top_k": 4}, {"min_p": 0.5}, {"top_k": 4, "temperature": 2.0}):
+        kept, normalizer = truncate(infinite, **settings_)
+        np.testing.assert_allclose(np.exp(kept - normalizer), [0, 0.5, 0, 0.5, 0], rtol=1e-6)
+    drawn = jax.vmap(lambda key: sample(key, jnp.asarray(infinite)).tokens)(jax.random.split(jax.random.key(0), 200))
+    counts = np.bincount(drawn, minlength=5)
+    assert counts[[0, 2, 4]].sum() == 0
+    assert min(counts[[1, 3]]) > 60
+
+
+def test_narrow_logits_are_those_of_single_precision():
+    for dtype in (jnp.bfloat16, jnp.float16):
+        logits = jnp.asarray(INPUTS["normal"], dtype)
+        found, expected = (truncated(each, *parameters(4)) for each in (logits, logits.astype(jnp.float32)))
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+        assert found.logits.dtype == jnp.float32
+
+
+def test_double_precision_tells_apart_what_single_does_not(x64):
+    logits = np.array([0.0, 1e-12, 2e-12, -1.0])
+    np.testing.assert_array_equal(top_p_mask(logits, 0.29), [0, 0, 1, 0])
+    np.testing.assert_array_equal(top_k_mask(logits, 2), [0, 1, 1, 0])
+    kept, normalizer = truncate(logits, top_k=3)
+    assert kept.dtype == normalizer.dtype == np.float64
+    assert sample(jax.random.key(0), logits, top_k=1).tokens == 2
+
+
+def test_orders_that_engines_differ_in():
+    """At T = 5 and p = 0.7 those that divide last draw from two tokens, and others from more."""
+    logits = np.log(PROBABILITIES)
+    default, last = (truncate(logits, temperature=5, top_p=0.7, temperature_last=each) for each in (False, True))
+    assert [int((each.logits > -np.inf).sum()) for each in (default, last)] == [3, 2]
+    expected = np.exp(logits[:2].astype(np.float64) / 5)
+    np.testing.assert_allclose(np.exp(last.logits - last.log_normalizer)[:2], expected / expected.sum(), rtol=1e-6)
+    kept = truncate(logits, top_k=3, where=top_p_mask(logits, 0.9)).logits > -np.inf  # where both see all of the mass
+    np.testing.assert_array_equal(kept, [True, True, True, False])
+    np.testing.assert_array_equal(truncate(logits, top_k=3, top_p=0.85).logits > -np.inf, [True, True, True, False])
+    np.testing.assert_array_equal(truncate(logits, top_k=3, top_p=0.84).logits > -np.inf, [True, True, False, False])
+
+
+# Draws
+
+
+@cache
+def drawn(dtype="float32", count=20_000):
+    logits = np.log(np.float64([0.4, 0.25, 0.15, 0.1, 0.06, 0.03, 0.01]))
+    rows = jnp.asarray(np.broadcast_to(logits, (count, 7)), dtype)
+    numbers = {"temperature": 1.5, "top_k": 6, "top_p": 0.97}
+    kept = truncate(rows[0], **numbers)
+    return np.exp(np.asarray(kept.logits - kept.log_normalizer, np.float64)), sample(jax.random.key(7), rows, **numbers)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_frequencies_are_the_probabilities(dtype):
+    expected, (tokens, logarithms) = drawn(dtype)
+    counts, possible = np.bincount(tokens, minlength=7), expected > 0
+    assert counts[~possible].sum() == 0
+    wanted = expected[possible] * len(tokens)
+    assert ((counts[possible] - wanted) ** 2 / wanted).sum() < 20.5  # 5 degrees of freedom: one in a thousand
+    np.testing.assert_allclose(np.exp(logarithms), expected[tokens], rtol=1e-5)
+
+
+def test_draws_of_equal_narrow_logits_reach_all_indices():
+    tokens = np.asarray(sample(jax.random.key(1), jnp.zeros((400, 32_000), jnp.bfloat16)).tokens)
+    assert tokens.max() > 31_000
+    assert abs(tokens.mean() / 32_000 - 0.5) < 0.06
+    assert len(np.unique(tokens)) > 390
+
+
+def test_cold_rows_take_the_most_likely_token_and_of_equal_ones_the_first():
+    logits = np.float32([[1, 5, 5, 2]] * 4)
+    tokens, logarithms = sample(jax.random.key(0), logits, temperature=np.float32([0, 1e-6, 0, 1]), top_k=1)
+    assert tokens.tolist()[:3] == [1, 1, 1]
+    assert logarithms.tolist()[:3] == [0, 0, 0]
+    assert tokens[3] in (1, 2)
+    np.testing.assert_allclose(logarithms[3], np.log(0.5), rtol=1e-6)
+    for others in ({}, {"top_p": 0.1}, {"temperature_last": True}):
+        tokens, logarithms = sample(jax.random.key(0), logits, temperature=0.0, **others)
+        assert tokens.tolist() == [1] * 4
+        assert logarithms.tolist() == [0] * 4
+
+
+def test_a_draw_does_not_depend_on_the_batch_or_on_padding():
+    logits = np.float32(INPUTS["normal"][:5])
+    key, keys = jax.random.key(3), jax.random.split(jax.random.key(4), 5)
+    numbers = {"top_k": 40}
+    tokens, logarithms = sample(key, logits, **numbers)
+    np.testing.assert_array_equal(sample(key, logits[:3], **numbers).tokens, tokens[:3])
+    padded = np.pad(logits, [(0, 0), (0, 45)], constant_values=-np.inf)
+    masked = {"where": padded > -np.inf, **numbers}
+    for each in (sample(key, padded, **numbers), sample(key, np.nan_to_num(padded), **masked)):
+        np.testing.assert_array_equal(each.tokens, tokens)
+        np.testing.assert_allclose(each.log_probabilities, logarithms, rtol=1e-6)
+    for row in (0, 4):
+        alone = sample(jax.random.fold_in(key, row), logits[row], **numbers)
+        assert alone.tokens == tokens[row]
+    one_each = sample(keys, logits, **numbers).tokens
+    np.testing.assert_array_equal(jax.vmap(lambda key, x: sample(key, x, **numbers).tokens)(keys, logits), one_each)
+    np.testing.assert_array_equal(sample(jax.random.key_data(keys), logits, **numbers).tokens, one_each)
+    np.testing.assert_array_equal(sample(jax.random.PRNGKey(3), logits, **numbers).tokens, tokens)
+    moved = sample(key, logits.T, axis=0, **numbers)
+    np.testing.assert_array_equal(moved.tokens, tokens)
+
+
+def test_one_program_serves_rows_that_differ():
+    logits = np.float32(INPUTS["normal"][:8])
+    key = jax.random.key(5)
+    numbers = {
+        "temperature": np.float32([1, 0, 0.7, 2, 1, 1, 1, 1]),
+        "top_k": np.array([0, 3, 5, 50, 300, 1, 0, 9]),
+        "top_p": np.float32([1, 0.5, 0.9, 0.99, 0.3, 0.9, 1, 1]),
+        "min_p": np.float32([0, 0, 0.1, 0, 0, 0, 0.3, 1]),
+    }
+    run = jax.jit(lambda key, x, numbers: (sample(key, x, **numbers), truncate(x, **numbers)))
+    (tokens, logarithms), (kept, normalizer) = run(key, logits, numbers)
+    for row in (1, 3, 6):
+        alone, _ = run(jax.random.fold_in(key, row), logits[row], {name: each[row] for name, each in numbers.items()})
+        assert alone.tokens == tokens[row]
+    chosen = np.take_along_axis(np.asarray(kept), np.asarray(tokens)[:, None], 1)[:, 0]
+    np.testing.assert_allclose(chosen - normalizer, logarithms, atol=1e-5)
+
+
+# What is wrong
+
+
+def test_nan_and_traced_numbers_out_of_range_mark_their_own_row_alone():
+    logits = np.float32(INPUTS["normal"][:8])
+    logits[1, 5] = np.nan
+    numbers = {
+        "temperature": np.float32([1, 1, -1, np.nan, np.inf, 1, 1, 1]),
+        "top_k": np.int32([5] * 5 + [-1, 5, 5]),
+        "top_p": np.float32([0.9] * 6 + [0, np.nan]),
+    }
+    run = jax.jit(lambda x, numbers: (sample(jax.random.key(0), x, **numbers), truncate(x, **numbers)))
+    (tokens, logarithms), (kept, normalizer) = run(logits, numbers)
+    wrong = np.arange(8) > 0
+    np.testing.assert_array_equal(np.isnan(logarithms), wrong)
+    np.testing.assert_array_equal(np.isnan(normalizer), wrong)
+    np.testing.assert_array_equal(np.isnan(kept).all(1), wrong)
+    np.testing.assert_array_equal(tokens == -1, wrong)
+    assert np.asarray(kept[0] > -np.inf).sum() <= 5
+    masks = jax.jit(lambda x, k, p: (top_k_mask(x, k), top_p_mask(x, p), min_p_mask(x, p)))
+    of_k, of_p, of_least = masks(logits, numbers["top_k"], np.float32([0.5, 0.5, -1, 2, np.nan, 1, 0.5, 0.5]))
+    np.testing.assert_array_equal(of_k.any(1), [1, 0, 1, 1, 1, 0, 1, 1])
+    np.testing.assert_array_equal(of_p.any(1), [1, 0, 0, 1, 0, 1, 1, 1])
+    np.testing.assert_array_equal(of_least.any(1), [1, 0, 0, 0, 0, 1, 1, 1])
+
+
+X = np.zeros((2, 6), np.float32)
+KEY = jax.random.key(0)
+MISTAKES = [
+    (lambda: top_k_mask(X, -1), ValueError, "k must not be negative, got -1: 0 keeps all tokens"),
+    (lambda: top_k_mask(X, 2.5), ValueError, "k is a number of tokens and must be whole, got 2.5"),
+    (lambda: top_k_mask(X, np.nan), ValueError, "k must not be negative, got nan"),
+    (lambda: top_k_mask(X, "two"), TypeError, "k must be an array or a number, got 'two'"),
+    (lambda: top_k_mask(X, True), TypeError, "k must be real, got bool"),
+    (lambda: top_k_mask(X, np.ones(3, int)), ValueError, r"k with shape \(3,\) does not broadcast to \(2,\)"),
+    (lambda: truncate(X, top_k=np.array([1, -2])), ValueError, r"top_k must not be negative, got \[ 1, -2\]"),
+    (lambda: top_p_mask(X, 0), ValueError, "p must be positive, got 0: 1 keeps all tokens"),
+    (lambda: top_p_mask(X, np.nan), ValueError, "p must be positive, got nan"),
+    (lambda: truncate(X, top_p=-0.5), ValueError, "top_p must be positive, got -0.5"),
+    (lambda: min_p_mask(X, 1.5), ValueError, r"p must be in \[0, 1\], got 1.5: 0 keeps all tokens"),
+    (lambda: truncate(X, min_p=-0.5), ValueError, r"min_p must be in \[0, 1\], got -0.5"),
+    (lambda: top_p_mask(X, 0.5, -1.0), ValueError, "temperature must be 0, or positive and finite, got -1."),
+    (lambda: sample(KEY, X, temperature=np.nan), ValueError, "temperature must be 0, or positive and finite, got nan"),
+    (lambda: truncate(X, axis=2), ValueError, r"axis 2 is not an axis of logits with shape \(2, 6\)"),
+    (lambda: truncate(X, axis=(0, 1)), TypeError, r"axis must be an integer, got \(0, 1\)"),
+    (lambda: truncate(X, axis=None), TypeError, "axis must be an integer, got None"),
+    (lambda: truncate(X, axis_name="shards"), ValueError, "axis_name must be the name of a mapped axis"),
+    (lambda: truncate(X, ties="both"), ValueError, "ties must be 'keep' or 'first', got 'both'"),
+    (lambda: truncate(X, where=np.ones(6)), TypeError, "where must be boolean, got float"),
+    (lambda: truncate(X, where=np.ones(5, bool)), ValueError, r"where with shape \(5,\) does not broadcast to logits"),
+    (lambda: truncate(X[:, :0]), ValueError, r"logits with shape \(2, 0\) are empty along \(1,\)"),
+    (lambda: truncate(np.arange(6)), TypeError, "logits must be floating point, got int"),
+    (lambda: sample(0, X), TypeError, r"key must be a key of random numbers, got 0: make one by jax.random.key\(0\)"),
+    (lambda: sample(np.zeros(2), X), TypeError, r"key must be a key of random numbers, got float64 of shape \(2,\)"),
+    (lambda: sample(jax.random.split(KEY, 3), X), ValueError, r"one for each row, of shape \(2,\), got shape \(3,\)"),
+]
+
+
+@pytest.mark.parametrize(("call", "kind", "message"), MISTAKES)
+def test_a_mistake_is_told_in_the_words_of_the_caller(call, kind, message, no_shape_checks):
+    with pytest.raises(kind, match=message):
+        call()
+
+
+# Shards
+
+
+DEVICES = 8
+WIDE, WHOLE = PartitionSpec(None, "v"), PartitionSpec()
+LONG = np.round(2 * np.random.default_rng(6).standard_normal((4, 8 * 192)), 2).astype(np.float32)
+REQUESTS = {
+    "temperature": np.float32([1, 0.7, 1.5, 0]),
+    "top_k": np.array([0, 50, 300, 9]),
+    "top_p": np.float32([0.9, 1, 0.5, 0.99]),
+}
+
+
+def serve(key, logits, requests, ties="first", axis_name=None):
+    options = {"ties": ties, "axis_name": axis_name}
+    kept, normalizer = truncate(logits, **requests, **options)
+    tokens, logarithms = sample(key, logits, **requests, **options)
+    return kept, (tokens, normalizer, logarithms)
+
+
+@cache
+def served(ties):
+    return jax.tree.map(np.asarray, jax.jit(partial(serve, ties=ties))(KEY, LONG, REQUESTS))
+
+
+def check_served(found, ties):
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(served(ties)), strict=True):
+        compare = partial(np.testing.assert_allclose, rtol=1e-6) if a.ndim == 1 else np.testing.assert_array_equal
+        compare(a, b, err_msg=jax.tree_util.keystr(path))
+    np.testing.assert_array_equal(found[1][0], served(ties)[1][0])
+
+
+def only_small_sums(program):
+    assert {kind for kind, _ in collectives(program.as_text())} == {"all-reduce"}
+    assert max(size for _, size in collectives(program.as_text())) <= 8 * len(LONG)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "ties"), [("Auto", 8, "first"), ("Explicit", 8, "keep"), ("Auto", 2, "keep")]
+)
+def test_a_sharded_vocabulary_has_the_same_tokens_and_only_sums_of_rows_travel(kind, count, ties):
+    mesh = jax.make_mesh((count,), ("v",), axis_types=(AxisType[kind],), devices=jax.devices()[:count])
+    logits = jax.device_put(LONG, NamedSharding(mesh, WIDE))
+    program = jax.jit(partial(serve, ties=ties)).lower(KEY, logits, REQUESTS).compile()
+    found = program(KEY, logits, REQUESTS)
+    check_served(found, ties)
+    assert found[0].sharding.is_equivalent_to(logits.sharding, 2)
+    only_small_sums(program)
+
+
+def test_shards_of_a_mapped_axis_have_the_same_tokens():
+    mesh = jax.make_mesh((DEVICES,), ("v",), axis_types=(AxisType.Auto,))
+    mapped = jax.shard_map(
+        partial(serve, axis_name="v"), mesh=mesh, in_specs=(WHOLE, WIDE, WHOLE), out_specs=(WIDE, WHOLE)
+    )
+    program = jax.jit(mapped).lower(KEY, LONG, REQUESTS).compile()
+    check_served(program(KEY, LONG, REQUESTS), "first")
+    only_small_sums(program)
