@@ -2,7 +2,8 @@
 
 With a separable, strictly convex penalty `φ` on [0, 1] the optimum is `y_i = ψ(x_i/τ - λ)`, where the
 link `ψ = (φ')⁻¹` increases from 0 to 1. The solver needs nothing of a regularizer but the link, in parts
-that can be summed without losing digits. Every continuous distribution has one: its distribution function.
+that can be summed without losing digits. A continuous distribution has one, its distribution function, if its tails end
+or fall at least exponentially: scores that floats can hardly tell apart are taken for saturated.
 
 Those that there are can be had from `softbin` itself; a :class:`Regularizer` of your own gives :class:`LinkParts`,
 which are here.
@@ -46,10 +47,11 @@ class Regularizer:
     There are `softbin.euclidean`, `softbin.binary_entropy`, `softbin.laplace`, `softbin.normal` and
     `softbin.tsallis(alpha)`. Another is made of functions of arrays, in float32 and in float64, which `jax.grad` can
     differentiate; where a module names them, it can be pickled. It must be strictly convex, so that the link is
-    continuous; `tests/test_regularizers.py` has the properties that it must have.
+    continuous, and the link must reach 0 and 1, or come near them at least exponentially. What else must hold is in
+    `tests/test_regularizers.py`, and of the search with it in `tests/_engine/test_search.py`.
 
     Attributes:
-      penalty: `φ`, on [0, 1].
+      penalty: `φ`, finite on [0, 1].
       inverse_link: `φ' = ψ⁻¹` as a function of `y` and of `1 - y`, which near one has the digits that `y`
         has lost; infinite at an end that the link never reaches.
       parts: from `u` to :class:`LinkParts`.
@@ -58,7 +60,7 @@ class Regularizer:
         Where it is not given it is worked out from the others; then the link must be smooth inside (0, 1).
       piecewise_linear: whether `parts` gives no slopes but 0 and 1, which are quicker to sum, and takes fewer rounds.
       smooth: whether the slope has no jumps, and changes by no more than itself where `u` changes by one, as in
-        exponential tails: the search ends a round earlier then.
+        exponential tails: the search ends a round earlier then. If in doubt leave it out: the result is the same.
       name: what `repr` shows.
 
     Example:
@@ -95,7 +97,10 @@ class Regularizer:
             if not callable(getattr(self, name)):
                 raise TypeError(f"{name} must be a function of arrays, got {getattr(self, name)!r}")
         for name in ("mean", "variance"):
-            object.__setattr__(self, name, _known_number(name, getattr(self, name)))
+            number = _known_number(name, getattr(self, name))
+            if not math.isfinite(number):
+                raise ValueError(f"{name} must be finite, got {number}: tails of a link fall at least exponentially")
+            object.__setattr__(self, name, number)
         if self.divergence is None:
             divergence = _With(_divergence_of, (self.penalty, self.inverse_link, self.parts))
             object.__setattr__(self, "divergence", divergence)

@@ -5,6 +5,7 @@ import pytest
 from scipy.special import expit
 
 import softbin
+from softbin.regularizers import Regularizer
 from tests import exact
 from tests.hard_cases import ALL_REGULARIZERS
 
@@ -101,3 +102,10 @@ def test_tsallis_keeps_its_digits_for_every_alpha(alpha):
 def test_binary_entropy_keeps_the_digits_of_a_small_complement():
     fraction = softbin.binary_entropy.parts(jnp.float32(40)).fraction
     np.testing.assert_allclose(fraction, -expit(-40.0), rtol=1e-5)
+
+
+def test_a_distribution_without_a_variance_is_refused():
+    with pytest.raises(
+        ValueError, match="variance must be finite, got inf: tails of a link fall at least exponentially"
+    ):
+        Regularizer(jnp.square, lambda y, complement: y, lambda u: u, mean=0.0, variance=jnp.inf)

@@ -37,7 +37,10 @@ class Sought(NamedTuple):
 
 
 class Bracket(NamedTuple):
-    """Where the value is, by pairs, of which compilers make one loop each. Where both ends are one, it is found."""
+    """Where the value is, by pairs and nothing else, of which compilers make a loop each.
+
+    Where both ends are one, it is found.
+    """
 
     ends: Int[Array, "2 ..."]  # keys: k or more reach the low one, and fewer are above the high one
     counts: Num[Array, "2 ..."]  # how many these are
@@ -82,6 +85,7 @@ class _Look(NamedTuple):
 
 
 def _look(search: Search, pivots: Int[Array, "2 ..."], inside: Bool[Array, ""]) -> _Look:
+    """In the order of the fields. Keys may be places, while ties are cut; that of NaN is the largest of all."""
     ranked, layout, limits = search.ranked, search.ranked.layout, jnp.iinfo(pivots.dtype)
     entries = ranked.keys(inside)
     left, right = (entries >= pivot for pivot in layout.spread(pivots))

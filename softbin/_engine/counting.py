@@ -22,7 +22,8 @@ from softbin._engine.sums import LARGEST, SUM, Statistic
 _BLOCK = 8  # so many are unrolled; 16 and more leave the registers
 _FEW = 64  # that are left to the last reduction
 _SHORT = 32  # rows up to this length are turned into columns, over which loops are vectors
-_FIELD = 10  # bits of an integer that count one of three conditions, in blocks of fewer entries than they hold
+_FIELDS = 3  # conditions that an integer counts
+_FIELD = 10  # bits of an integer that count one of them, in blocks of fewer entries than they hold
 _WIDE = 128  # entries side by side, for vectors and for few rounds of the outer loops
 
 
@@ -159,7 +160,10 @@ LEAST = Statistic(lax.min, lambda dtype: np.iinfo(dtype).max)
 
 
 def statistics(operands: Sequence[tuple[Statistic, Shaped[Array, "..."]]], layout: Layout) -> list[Num[Array, "..."]]:
-    """Statistics, a number for each group, in one pass: counts of up to three conditions, sums, extremes."""
+    """Statistics, a number for each group, in one pass: counts of conditions, sums, extremes.
+
+    Counts are of integers of their own where they are more than three, and share one where they are two or three.
+    """
     kinds, arrays = zip(*operands, strict=True)
     arrays = tuple(a.astype(jnp.int32) if kind is COUNT else a for kind, a in zip(kinds, arrays, strict=True))
     axis, groups, n = layout.axis, layout.laid_out, arrays[0].shape[layout.axis]
@@ -188,7 +192,7 @@ def _packed(kinds: Sequence[Statistic], arrays: tuple) -> tuple[Sequence[Statist
     """The counts as fields of one integer, in front."""
     counts = [array for kind, array in zip(kinds, arrays, strict=True) if kind is COUNT]
     rest = [(kind, array) for kind, array in zip(kinds, arrays, strict=True) if kind is not COUNT]
-    if len(counts) < 2:
+    if not 2 <= len(counts) <= _FIELDS:
         return kinds, arrays
     packed = functools.reduce(lax.bitwise_or, (count << _FIELD * place for place, count in enumerate(counts)))
     return (SUM, *(kind for kind, _ in rest)), (packed, *(array for _, array in rest))

@@ -27,8 +27,9 @@ class Found(NamedTuple):
 
     Attributes:
       key: its key; that of NaN in a group with NaN.
-      reached: how many entries are as large, or what they weigh; where the search was for it.
-      above: how many are larger; where the search was for it.
+      reached: how many entries are as large, or what they weigh; where the search was for it. In groups of which a tie
+        was cut, how many places are up to the last.
+      above: how many are larger; where the search was for it. Of places likewise.
       last: the position up to which those that are equal are chosen; where ties are cut.
       inside: true, as compilers do not know; for `Ranked.keys`.
     """

@@ -88,9 +88,11 @@ class Equation(NamedTuple):
 
 
 class _Sums(NamedTuple):
+    """What a round measures, before its step, of all groups: those that are done too."""
+
     residual: Float[Array, "*group"]  # F
-    slope: Float[Array, "*group"]  # -F', by u
     fraction: Float[Array, "*group"]  # of F, what entries that are not whole add
+    slope: Float[Array, "*group"]  # -F', by u
 
 
 class _State(NamedTuple):
@@ -241,9 +243,17 @@ def _start(equation: Equation) -> tuple[_State, Float[Array, "*group"]]:
     end = jnp.where(k <= 0, limits.most, jnp.where(is_all, -limits.most, 0)).astype(k.dtype)
     centre, fine = jnp.where(end == 0, centre, end), jnp.where(end == 0, fine, end)
     infinite = jnp.full_like(k, jnp.inf)
-    return _State(
-        centre, fine, -infinite, infinite, -infinite, infinite, reciprocal(centre, equation), infinite
-    ), spread
+    first = _State(
+        centre=centre,
+        fine=fine,
+        below=-infinite,
+        above=infinite,
+        fine_below=-infinite,
+        fine_above=infinite,
+        inverse=reciprocal(centre, equation),
+        residual=infinite,
+    )
+    return first, spread
 
 
 def _moments(equation: Equation) -> tuple[Array, Array, Array, Array]:
@@ -280,11 +290,14 @@ def _measure(state: _State, equation: Equation) -> _Sums:
     slope = parts.slope if equation.steepness is None else parts.slope * equation.steepness
     values = [weighted(part, weights) for part in (parts.whole, parts.fraction, slope)]
     in_parts = not groups.counts_fit(equation.scores.shape, equation.scores.dtype)
-    whole, *rest, fraction, slope = groups.totals(values, in_parts=in_parts)
+    totals = groups.totals(values, in_parts=in_parts)
+    others = len(values) - 1  # after the first, which may come as two terms
+    whole, *rest = totals[:-others]
+    fraction, slope = totals[-others:]
     residual = whole - equation.k
     for term in rest if equation.k_rest is None else [*rest, -equation.k_rest]:
         residual = residual + term
-    return _Sums(residual + fraction, slope, fraction)
+    return _Sums(residual + fraction, fraction, slope)
 
 
 def _step(
@@ -297,7 +310,7 @@ def _step(
 ) -> _State:
     """One round: the ends move by the sign of F; then Newton's step, or a bisection where it does not do."""
     limits = _Limits.of(equation.k.dtype)
-    residual, slope, _ = sums
+    residual, slope = sums.residual, sums.slope
     magnitude = jnp.abs(residual)
     tolerance = _tolerance(slope, equation)
     converged = ~(magnitude > tolerance)  # so for NaN

@@ -87,3 +87,10 @@ def test_what_a_group_has_on_every_lane_is_taken_together():
     np.testing.assert_array_equal(layout.leave_groups(largest), np.tile(values.max((0, 1)), 4)[None])
     place = np.broadcast_to((np.arange(50)[:, None] * 4 + np.arange(4))[..., None], (50, 4, 5))
     np.testing.assert_array_equal(layout.positions().reshape(50, 4, 5), place)
+
+
+def test_conditions_may_be_more_than_an_integer_counts():
+    entries = jnp.arange(2048)
+    layout = arrange(entries.shape, Groups((0,)), manual=False)
+    operands = [(COUNT, layout.enter(entries % divisor == 0, False)) for divisor in (1, 2, 3, 5, 7)]
+    assert [int(count[0, 0]) for count in statistics(operands, layout)] == [2048, 1024, 683, 410, 293]
