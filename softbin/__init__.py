@@ -11,6 +11,7 @@ from softbin.losses import fenchel_young_loss, loss, per_example_loss
 from softbin.means import bottom_k_mean, top_k_mean
 from softbin.metrics import precision_at_k, recall_at_k
 from softbin.operators import project_hypersimplex, soft_binary_argmax, threshold
+from softbin.quantiles import median, percentile, quantile
 from softbin.regularizers import Regularizer, binary_entropy, euclidean, laplace, normal, tsallis
 
 __version__ = "0.1.0"
@@ -32,11 +33,14 @@ __all__ = [
     "laplace",
     "large_batch",
     "loss",
+    "median",
     "normal",
     "per_example_loss",
+    "percentile",
     "precision_at_k",
     "predict",
     "project_hypersimplex",
+    "quantile",
     "recall_at_k",
     "routing",
     "sampling",

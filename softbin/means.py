@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
@@ -20,7 +19,7 @@ from softbin._engine.checks import (
     check_regularizer,
     check_taken,
     check_temperature,
-    known_value,
+    is_zero_temperature,
 )
 from softbin._engine.choices import expected_choice, known_few
 from softbin._engine.groups import Groups, weighted
@@ -108,7 +107,7 @@ def top_k_mean(
     check_taken(k, "values", values, groups, weights)
     check_temperature(temperature, zero=True)
     check_per_group("temperature", temperature, "values", values, groups)
-    if _is_zero_temperature(temperature):
+    if is_zero_temperature(temperature):
         mean = partial(_exact_mean, few=known_few(k, weights, jnp.shape(values), groups))
         return meshes.run(mean, groups.sharding, values, k, where, weights, groups=groups)
     mean = partial(_smooth_mean, regularizer=regularizer)
@@ -190,17 +189,6 @@ def bottom_k_mean(
     settings = {"axis": axis, "where": where, "weights": weights, "regularizer": regularizer, "axis_name": axis_name}
     check_floating("values", values)
     return -top_k_mean(-jnp.asarray(values), k, temperature, **settings)
-
-
-def _is_zero_temperature(temperature: Real[ArrayLike, "..."]) -> bool:
-    """Whether all temperatures are known to be 0."""
-    known = known_value(temperature)
-    if known is None:
-        return False
-    zero = known == 0
-    if np.any(zero) and not np.all(zero):
-        raise ValueError(f"temperature must be 0 for every group or positive for every group, got {temperature}")
-    return bool(np.all(zero))
 
 
 @partial(jax.jit, static_argnames=("groups", "few"))

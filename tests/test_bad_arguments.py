@@ -252,6 +252,29 @@ SCORES = {"scores": ENTRIES, "k": COUNT, "axis": AXIS, "where": MASK, "axis_name
 SOFT = {"temperature": TEMPERATURE, "weights": WEIGHTS, "regularizer": REGULARIZER}
 HARD = {**SCORES, "k": {**COUNTED, **NOT_WHOLE}}
 MEAN = {**SCORES, **SOFT, "values": ENTRIES, "k": {**COUNTED, **ZERO}, "temperature": TEMPERATURE_OR_ZERO}
+LEVEL = {
+    **NOT_REAL,
+    "list": Mistake([0.5, 0.9], "[0.5, 0.9]"),
+    "negative": Mistake(-0.1, "-0.1"),
+    "percentage": Mistake(95, "95"),
+    "one too large": Mistake(np.array([0.5, 1.5]), "[0.5, 1.5]"),
+    "NaN": Mistake(np.nan, "nan"),
+}
+PERCENTAGE = {**LEVEL, "percentage": Mistake(101, "101"), "one too large": Mistake(np.array([50, 150]), "[ 50, 150]")}
+QUANTILE = {
+    "values": {name: kind for name, kind in ENTRIES.items() if name not in ("integers", "truth values")},
+    "axis": AXIS,
+    "where": MASK,
+    "weights": {**WEIGHTS, "of another method": Mistake(np.ones(6, np.float32), "'linear'")},
+    "method": {
+        "unknown": Mistake("hazen", "'hazen'"),
+        "None": Mistake(None, "None"),
+        "list": Mistake(["lower"], "['lower']"),
+    },
+    "keepdims": {"number": Mistake(2, "2"), "None": Mistake(None, "None"), "string": Mistake("no", "'no'")},
+    "axis_name": AXIS_NAME,
+    "temperature": TEMPERATURE_OR_ZERO,
+}
 METRIC = {**SCORES, "k": {**COUNTED, **ZERO}, "labels": LABELS_OF_ENTRIES, "weights": WEIGHTS}
 BATCH = {
     "logits": LOGITS,
@@ -410,6 +433,14 @@ FUNCTIONS = {
     ),
     "top_k_mean": public(softbin.top_k_mean, VALUED, without(MEAN, "scores")),
     "bottom_k_mean": public(softbin.bottom_k_mean, VALUED, without(MEAN, "scores")),
+    "quantile": public(softbin.quantile, {"values": X, "q": 0.5, "axis": 1}, {**QUANTILE, "q": LEVEL}),
+    "quantile, weighted": public(
+        softbin.quantile,
+        {"values": X, "q": 0.5, "method": "inverted_cdf"},
+        {"weights": WEIGHTS, "temperature": {"of this method": Mistake(0.5, "'inverted_cdf'")}},
+    ),
+    "percentile": public(softbin.percentile, {"values": X, "q": 50, "axis": 1}, {**QUANTILE, "q": PERCENTAGE}),
+    "median": public(softbin.median, {"values": X, "axis": 1}, QUANTILE),
     "precision_at_k": public(softbin.precision_at_k, {**SCORED, "labels": X > 0}, METRIC),
     "recall_at_k": public(softbin.recall_at_k, {**SCORED, "labels": X > 0}, METRIC),
     "loss": public(softbin.loss, CLASSIFIED, {**BATCH, "implementation": IMPLEMENTATION}),

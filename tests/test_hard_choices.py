@@ -212,6 +212,12 @@ def test_real_weights_are_summed_from_the_top():
     np.testing.assert_array_equal(np.float32(found), np.float32([3, 3, 2, 2, 1.3, 1.3, 1, 0]))
 
 
+def test_all_of_the_weight_reaches_the_least_though_sums_differ_by_a_rounding():
+    random = np.random.default_rng(0)
+    scores, weights = np.float32(random.standard_normal((200, 50))), np.float32(random.random((200, 50)))
+    np.testing.assert_array_equal(kth_largest(scores, fraction(1.0), weights=weights), scores.min(1))
+
+
 def test_binary_argmax_is_the_limit_of_a_small_temperature():
     for k in (0, 1, 3, 6):
         np.testing.assert_array_equal(binary_argmax(GROUPS, k), soft_binary_argmax(GROUPS, k, 1e-6))

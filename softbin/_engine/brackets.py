@@ -108,6 +108,8 @@ def _round(search: Search, bracket: Bracket, inside: Bool[Array, ""]) -> Bracket
     (bottom, top), (reached, above), (rounds, misses), (left, right) = (jnp.split(pair, 2) for pair in bracket)
     seen = _look(search, bracket.pivots, inside)
     none_below = seen.before == limits.min  # then all that there is reaches k, if it is less by a rounding too
+    if search.ranked.weights is not None:  # of which pivots before, between entries, may have missed it
+        top = jnp.where(none_below & (seen.after < limits.max), jnp.maximum(top, seen.after), top)
     over, under = (seen.of_right >= search.k) | none_below, (seen.of_left < search.k) & ~none_below
     low = jnp.where(under, bottom, jnp.where(over, jnp.maximum(seen.after, right), seen.after))
     high = jnp.where(over, top, jnp.where(under, jnp.minimum(seen.before, left - 1), seen.before))

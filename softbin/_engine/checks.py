@@ -162,6 +162,17 @@ def check_temperature(temperature: Any, *, zero: bool = False, remedy: str = "")
         raise ValueError(f"temperature must be {allowed}, got {show(temperature)}{remedy}")
 
 
+def is_zero_temperature(temperature: Any) -> bool:
+    """Whether all temperatures are known to be 0."""
+    known = known_value(temperature)
+    if known is None:
+        return False
+    zero = known == 0
+    if np.any(zero) and not np.all(zero):
+        raise ValueError(f"temperature must be 0 for every group or positive for every group, got {temperature}")
+    return bool(np.all(zero))
+
+
 def check_weights(weights: Any) -> None:
     """Refuse weights that are known to be negative."""
     if weights is None:

@@ -1,6 +1,7 @@
 """Hard choices, of prepared arguments: the value that ranks k-th, what is chosen by it, and their derivatives."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -8,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, Num
 
-from softbin._engine import order_statistics, ranks
+from softbin._engine import meshes, order_statistics, ranks
 from softbin._engine.arguments import Choice
 from softbin._engine.brackets import Sought
-from softbin._engine.counting import LARGEST, statistics
+from softbin._engine.counting import COUNT, LARGEST, LEAST, SUM, arrange, statistics
 from softbin._engine.groups import Groups, is_symbolic
 from softbin._engine.order_statistics import Found
 from softbin._engine.ranks import Ranked
@@ -33,13 +35,13 @@ def known_few(k: Any, weights: Any, shape: tuple[Any, ...], groups: Groups) -> i
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def kth_value(choice: Choice, groups: Groups, few: int | None) -> Float[Array, "*group"]:
     """The k-th largest value; NaN in a group with NaN."""
-    ranked, k = _ranked(choice, groups)
 
-    def value(found: Found) -> Array:
-        return _value(ranked, found)
+    def search(choice: Choice) -> Array:
+        ranked, k = _ranked(choice, groups)
+        like = order_statistics.blank_group(ranked, k, ranked.dtype)
+        return order_statistics.find(ranked, k, Sought(), partial(_value, ranked), like, few)
 
-    like = order_statistics.blank_group(ranked, k, ranked.dtype)
-    return order_statistics.find(ranked, k, Sought(), value, like, few)
+    return _one_by_one(search, choice, groups)
 
 
 @kth_value.defjvp
@@ -89,12 +91,55 @@ def value_and_next(
 
     def both(found: Found) -> tuple[Array, Array]:
         keys = ranked.keys(found.inside)
-        (after,) = statistics([(LARGEST, jnp.where(keys < layout.spread(found.key), keys, ranked.none))], layout)
-        after = _value(ranked, found._replace(key=jnp.where(found.reached <= rank, after, found.key)))
+        reach = keys >= layout.spread(found.key)
+        counted = (COUNT, reach) if ranked.weights is None else (SUM, jnp.where(reach, ranked.weights, 0))
+        after, reached = statistics([(LARGEST, jnp.where(reach, ranked.none, keys)), counted], layout)
+        after = _value(ranked, found._replace(key=jnp.where(reached <= rank, after, found.key)))
         return _value(ranked, found), after
 
     like = (order_statistics.blank_group(ranked, k, ranked.dtype),) * 2
-    return order_statistics.find(ranked, k, Sought(reached=True), both, like, few)
+    return order_statistics.find(ranked, k, Sought(), both, like, few)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def neighbours(choice: Choice, groups: Groups) -> tuple[Float[Array, "*group"], Float[Array, "*group"]]:
+    """The next value after the k-th largest, and that one; a derivative goes to one entry that holds it."""
+    value, after = _one_by_one(lambda choice: value_and_next(choice, groups, None), choice, groups)
+    return after, value
+
+
+@neighbours.defjvp
+def _neighbours_jvp(groups: Groups, primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
+    (choice,), (change,) = primals, tangents
+    values, held = _located_neighbours(lax.stop_gradient(choice), groups)
+
+    def of(entries: Array) -> list[Array]:
+        return [groups.plain_total(jnp.where(here, entries, 0)) for here in held]
+
+    again = tuple(map(_with_derivative_of, of(choice.scores), values))
+    return again, tuple(of(change.scores))
+
+
+def _located_neighbours(choice: Choice, groups: Groups) -> tuple[tuple, tuple]:
+    """The two values, and the entry that holds each: of equal ones, two that follow one another."""
+    ranked, k = _ranked(choice, groups, ties=True)
+
+    def place(found: Found) -> tuple[tuple, tuple]:
+        layout, positions = ranked.layout, ranked.layout.positions()
+        keys, key, last = ranked.keys(found.inside), layout.spread(found.key), layout.spread(found.last)
+        below, cut = jnp.where(keys < key, keys, ranked.none), (keys == key) & (positions > last)
+        (after, left) = statistics([(LARGEST, below), (COUNT, cut)], layout)
+        after = jnp.where(left > 0, found.key, after)
+        high = (keys == key) & (positions <= last)
+        low = (keys == layout.spread(after)) & ~high
+        ends = jnp.where(high, positions, -1), jnp.where(low, positions, jnp.iinfo(jnp.int32).max)
+        places = statistics([(LARGEST, ends[0]), (LEAST, ends[1])], layout)
+        held = (here & (positions == layout.spread(at)) for here, at in zip((high, low), places, strict=True))
+        high, low = map(layout.leave, held)
+        return (_value(ranked, found._replace(key=after)), _value(ranked, found)), (low, high)
+
+    group, entry = order_statistics.blank_group(ranked, k, ranked.dtype), order_statistics.blank_entry(ranked, k, bool)
+    return order_statistics.find(ranked, k, Sought(reached=True, ties=True), place, ((group,) * 2, (entry,) * 2))
 
 
 def expected_choice(
@@ -128,6 +173,30 @@ def expected_choice(
         of_above, of_equal = (groups.total(jnp.where(side == place, weights, 0)) for place in (2, 1))
     share = jnp.clip((k - of_above) / jnp.where(of_equal > 0, of_equal, 1), 0, 1)
     return value, jnp.where(side == 2, 1, jnp.where(side == 1, share, 0))
+
+
+def _one_by_one(search: Callable[[Choice], Any], choice: Choice, groups: Groups) -> Any:
+    """What a search finds; of several `k` for the same entries, by `jax.vmap`, one after the other on one CPU device.
+
+    There one search is kept busy by going through the entries, and several together go through them once for each, and
+    wait for the last. Elsewhere they share each pass, and each all-reduce.
+    """
+    manual = meshes.is_manual(choice.scores)
+    if jax.default_backend() != "cpu" or not arrange(choice.scores.shape, groups, manual=manual).local:
+        return search(choice)
+    several = custom_vmap(search)
+
+    @several.def_vmap
+    def of_several(size: int, batched: list[Choice], choice: Choice) -> tuple[Any, Any]:
+        (axes,) = batched
+        if any(jax.tree.leaves((axes.scores, axes.weights, axes.mask, axes.size))) or not axes.k:
+            axes = jax.tree.map(lambda each: 0 if each else None, axes)
+            found = jax.vmap(search, (axes,), axis_size=size)(choice)
+        else:
+            found = lax.map(lambda k: search(choice._replace(k=k)), choice.k)
+        return found, jax.tree.map(lambda _: True, found)
+
+    return several(choice)
 
 
 def _ranked(choice: Choice, groups: Groups, *, ties: bool = False) -> tuple[Ranked, Num[Array, "*group"]]:
