@@ -1,7 +1,9 @@
-"""`softbin-bench`: what the losses cost, beside cross-entropy, other projections and a copy of the same bytes.
+"""`softbin-bench`: what losses and choices cost, beside cross-entropy, other projections, sorts and bisections.
 
 Times are medians over rounds. A round times one warm call of every implementation, in a random order, and a ratio is
-the median of the rounds' ratios: a machine that slows down slows all of them. A pass forward and backward is
+the median of the rounds' ratios: a machine that slows down slows all of them. Beside the clock stands the time of the
+processor in all threads of the process, with a ratio of its own: what else runs on the machine changes it less, and on
+several cores it is the work and not the wait. On an accelerator it is that of the host. A pass forward and backward is
 `jax.value_and_grad` by the logits. `copy` reads the logits and writes as many bytes, as any such pass must.
 
 What it takes to compile comes first, while no program holds the device: medians of five fresh processes, each of which
@@ -9,7 +11,15 @@ compiles every program once, in an order of its own and without a cache. Seconds
 threads, which more cores or other work on the machine change little. Fusions are the loops for which a backend makes
 code, one by one. Twelve calls of one shape take less than twelve times one: JAX and XLA do once what they share. A
 first call is one outside `jax.jit`. Each total stands over that of Optax' cross-entropy of 8,192 x 10 logits with its
-gradient, and that of a choice over as many `lax.top_k`.
+gradient, that of a choice over as many `lax.top_k`, and that of a mask or quantile of long rows over the same by a
+bisection of bits.
+
+Long rows are those of a vocabulary: masks for top-p (0.9), top-k (50) and both, with parameters for each row that are
+traced, beside a sort and the bisection of the 32 bits of a float that serving engines use, which reads the vocabulary
+once for each bit. It is the benchmark's own, along the first axis of the transpose, as theirs; ratios of masks are over
+it. `lax.top_k` finds values, not a mask, and its k is static. Ratios of quantiles are over `jax.numpy.quantile`, which
+sorts; where one call takes more than four seconds it is called once. Logits are normal unless the title says what else:
+peaked, flat about 3, rounded to bfloat16, of Zipf's law, with outliers of a million; those are left to what is fast.
 
 Scale on paper
 --------------

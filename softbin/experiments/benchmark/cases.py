@@ -5,7 +5,7 @@ import time
 import timeit
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,8 @@ from scipy.special import expit
 
 import softbin
 from softbin._engine.kernels.on_chip import LONGEST
-from softbin.experiments.benchmark import peers
+from softbin.experiments.benchmark import long_rows, peers
+from softbin.experiments.benchmark.inputs import INPUTS
 from softbin.experiments.benchmark.lapsum import lapsum
 from softbin.experiments.benchmark.numpy_projections import (
     exact_choice,
@@ -23,6 +24,7 @@ from softbin.experiments.benchmark.numpy_projections import (
     isotonic_projection,
     laplace_link,
 )
+from softbin.experiments.benchmark.problems import Batch, Errors, Implementation, Program, Size, without_gradient
 
 TEMPERATURE = 1.5  # of the squared losses; the default of softbin.loss
 SELECTION_TEMPERATURE = 0.1
@@ -34,57 +36,10 @@ Exact = Callable[[np.ndarray, float], np.ndarray]
 """`(point, k) -> y` in float64."""
 
 
-class Size(NamedTuple):
-    """The problem and its shape.
-
-    A `loss` projects each class over the examples, a `selection` each example; a `hard choice` takes some entries of
-    each example, and a `hard choice by columns` a sixteenth of the examples for each class. A `trimmed mean` is that of
-    the smaller half of all logits.
-    """
-
-    case: str
-    n: int  # even
-    classes: int
-
-
-class Batch(NamedTuple):
-    """Standard normal logits and uniform labels: class numbers (n,), or zeros and ones (n, 1) for a single class."""
-
-    logits: jax.Array
-    labels: jax.Array
-
-
-class Errors(NamedTuple):
-    """Of a projection: the largest."""
-
-    entry: float | None  # None where the exact solution is another function
-    total: float  # |Σ y - k|
-
-
-class Program(NamedTuple):
-    """An implementation made ready for one batch: calls that return when the result is there."""
-
-    forward: Callable[[], Any] | None
-    forward_backward: Callable[[], Any]
-    errors: Callable[[], Errors] | None = None  # of the projection; None where there is none
-    compile_s: float | None = None  # tracing and compiling the forward and backward program
-    temporary_bytes: int | None = None  # that this program needs besides its arguments and results
-    device: str | None = None  # where it runs, if not where JAX does
-
-
-class Implementation(NamedTuple):
-    """How to make a program, and what it takes."""
-
-    build: Callable[[Batch], Program]
-    needs: tuple[str, ...] = ()  # optional packages
-    on_chip: bool = False  # by kernels for accelerators, as far as groups fit
-    may_be_slow: bool = False  # then it is left out where one call takes too long
-
-
 def make_batch(size: Size) -> Batch:
     """The same batch for every implementation and every run."""
     rng = np.random.default_rng(0)
-    logits = rng.standard_normal((size.n, size.classes), np.float32)
+    logits = INPUTS[size.inputs](rng, (size.n, size.classes))
     labels = rng.integers(2, size=(size.n, 1)) if size.classes == 1 else rng.integers(size.classes, size=size.n)
     return Batch(jnp.asarray(logits), jnp.asarray(labels, jnp.int32))
 
@@ -335,19 +290,7 @@ def _hard_by_columns(choose) -> Callable[[Batch], Program]:
 
 
 def _chosen(function) -> Callable[[Batch], Program]:
-    def build(batch: Batch) -> Program:
-        start = time.perf_counter()
-        compiled = jax.jit(function).lower(batch.logits).compile()
-        compile_s = time.perf_counter() - start
-        memory = compiled.memory_analysis()
-        return Program(
-            forward=None,
-            forward_backward=lambda: jax.block_until_ready(compiled(batch.logits)),
-            compile_s=compile_s,
-            temporary_bytes=memory.temp_size_in_bytes if memory else None,
-        )
-
-    return build
+    return lambda batch: without_gradient(function, batch.logits)
 
 
 def _trimmed(mean) -> Callable[[Batch], Program]:
@@ -420,6 +363,7 @@ IMPLEMENTATIONS: Mapping[str, Mapping[str, Implementation]] = {
             _trimmed(lambda values, k: -jnp.mean(jax.lax.top_k(-values, k)[0])), may_be_slow=True
         ),
     },
+    **long_rows.IMPLEMENTATIONS,
 }
 BASELINES: Mapping[str, str] = {
     "loss": "optax cross-entropy",
@@ -427,16 +371,19 @@ BASELINES: Mapping[str, str] = {
     "hard choice": "jax.lax.top_k",
     "hard choice by columns": "jax.lax.top_k",
     "trimmed mean": "jax.numpy.mean of all",
+    **long_rows.BASELINES,
 }
 """What each ratio is over."""
 
 
 def runnable(size: Size) -> dict[str, Implementation]:
-    """The implementations that can run here, and at this size."""
+    """The implementations that can run here, and at this size; on other logits than normal ones only the fast ones."""
     longest = LONGEST if jax.default_backend() != "cpu" else 0
     length = size.n if size.case == "loss" else size.classes
     return {
         name: implementation
         for name, implementation in IMPLEMENTATIONS[size.case].items()
-        if not missing_packages(implementation) and (length <= longest or not implementation.on_chip)
+        if not missing_packages(implementation)
+        and (length <= longest or not implementation.on_chip)
+        and (size.inputs == "normal" or not implementation.may_be_slow)
     }

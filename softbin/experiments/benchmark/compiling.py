@@ -79,14 +79,19 @@ def cost(program: Compiled) -> Cost:
 def record(name: str, device: str, costs: Sequence[Mapping[str, Cost]]) -> CompileRecord:
     """Of a program, from what each process found; a ratio is the median of the ratios of the processes."""
 
-    def over(other: str) -> float | None:
-        return _median([each[name].total_s / each[other].total_s for each in costs if other in each])
+    def over(other: str | None) -> float | None:
+        return _median([each[name].total_s / each[other].total_s for each in costs if other and other in each])
 
     own, program = [each[name] for each in costs], PROGRAMS[name]
     medians: dict[str, Any] = {field: _median([getattr(each, field) for each in own]) for field in Cost._fields}
-    over_top_k = over(program.top_k) if program.top_k else None
     return CompileRecord(
-        name, device, len(costs), **medians, over_cross_entropy=over(program.cross_entropy), over_top_k=over_top_k
+        name,
+        device,
+        len(costs),
+        **medians,
+        over_cross_entropy=over(program.cross_entropy),
+        over_top_k=over(program.top_k),
+        over_bisection=over(program.bisection),
     )
 
 

@@ -1,7 +1,7 @@
 """Times, memory and errors of implementations, measured side by side."""
 
+import itertools
 import json
-import operator
 import random
 import statistics
 import time
@@ -12,16 +12,11 @@ from typing import Any, NamedTuple
 import jax
 from rich.console import Console
 
-from softbin.experiments.benchmark import peers, programs, report
-from softbin.experiments.benchmark.cases import (
-    BASELINES,
-    IMPLEMENTATIONS,
-    Program,
-    Size,
-    make_batch,
-    runnable,
-)
+from softbin.experiments.benchmark import long_rows, peers, programs, report
+from softbin.experiments.benchmark.cases import BASELINES, IMPLEMENTATIONS, make_batch, runnable
 from softbin.experiments.benchmark.compiling import compile_times
+from softbin.experiments.benchmark.inputs import INPUTS
+from softbin.experiments.benchmark.problems import Program, Size
 from softbin.experiments.benchmark.report import Record
 from softbin.experiments.common import workdir as folder
 
@@ -29,11 +24,15 @@ _FEWEST_ROUNDS = 5
 _MEMORY_PER_LOGIT = 64  # bytes: the logits, their gradient, and what the implementations keep in between
 
 
+_MASKS = ("top-p", "top-k", "top-k and top-p")
+
+
 class Plan(NamedTuple):
     """What to measure, and for how long."""
 
     sizes: Sequence[Size]
     seconds: float  # of rounds at each size
+    long_rows_seconds: float  # the same for masks and quantiles of long rows
     most_rounds: int
     slow_seconds: float  # of one call, beyond which an implementation that may be slow is left out
     compiled: Sequence[str]  # programs, by name
@@ -57,8 +56,12 @@ FULL = Plan(
         Size("hard choice by columns", 65_536, 64),
         Size("hard choice by columns", 16_777_216, 1),
         *(Size("trimmed mean", n, 1) for n in (65_536, 1_048_576, 16_777_216)),
+        *(Size(case, *shape) for case in _MASKS for shape in ((8, 151_936), (32, 32_000), (1, 151_936))),
+        *(Size(case, 8, 151_936, kind) for case in _MASKS[:2] for kind in INPUTS if kind != "normal"),
+        *(Size("quantile", n, 1) for n in (2**22, 2**24)),
     ),
     seconds=20.0,
+    long_rows_seconds=4.0,
     most_rounds=300,
     slow_seconds=4.0,
     compiled=tuple(programs.PROGRAMS),
@@ -70,8 +73,10 @@ QUICK = Plan(
         Size("selection", 2048, 64),
         Size("hard choice", 8192, 256),
         Size("trimmed mean", 65_536, 1),
+        Size("top-p", 8, 32_000),
     ),
     seconds=4.0,
+    long_rows_seconds=4.0,
     most_rounds=50,
     slow_seconds=1.0,
     compiled=(
@@ -81,14 +86,23 @@ QUICK = Plan(
         "softbin.soft_binary_argmax, rows of 10",
         programs.TOP_K,
         "softbin.kth_largest, columns",
+        programs.BISECTION_P,
+        "softbin.sampling.top_p_mask",
     ),
     compile_processes=1,
 )
 
 
+class Seconds(NamedTuple):
+    """How long something takes, and how long the processor works for it in all threads of this process."""
+
+    clock: float
+    cpu: float
+
+
 class _Times(NamedTuple):
-    forward: list[float]
-    forward_backward: list[float]
+    forward: list[Seconds]
+    forward_backward: list[Seconds]
 
 
 def bench(plan: Plan, workdir: Path, console: Console) -> dict[str, Any]:
@@ -128,26 +142,32 @@ def _missing(plan: Plan) -> list[str]:
 
 def measure(size: Size, plan: Plan) -> list[Record]:
     """A record for each implementation whose packages are installed; where it was not measured, with the reason."""
-    implementations = runnable(size)
-    records = {name: Record(*size, name, jax.devices()[0].device_kind) for name in implementations}
+    implementations, baseline = runnable(size), BASELINES[size.case]
+    device = jax.devices()[0].device_kind
+    records = {name: Record(*size[:3], name, device, inputs=size.inputs) for name in implementations}
     if reason := _too_large(size.n * size.classes * _MEMORY_PER_LOGIT):
         return [record._replace(skipped=reason) for record in records.values()]
 
     batch = make_batch(size)
     programs: dict[str, Program] = {}
+    once: dict[str, _Times] = {}
     for name, implementation in implementations.items():
         program = implementation.build(batch)
-        if reason := _too_large(program.temporary_bytes or 0):
-            records[name] = records[name]._replace(skipped=reason)
-            continue
-        seconds = _seconds(program.forward_backward)
-        if implementation.may_be_slow and seconds > plan.slow_seconds:
-            reason = f"one call took {seconds:.1f} s, more than {plan.slow_seconds:g} s"
+        reason = _too_large(program.temporary_bytes or 0)
+        if not reason:
+            seconds = _seconds(program.forward_backward)
+            slow = implementation.may_be_slow and seconds.clock > plan.slow_seconds
+            if slow and name == baseline:
+                once[name] = _Times([], [seconds])
+            elif slow:
+                reason = f"one call took {seconds.clock:.1f} s, more than {plan.slow_seconds:g} s"
+        if reason:
             records[name] = records[name]._replace(skipped=reason)
         else:
             programs[name] = program
-    times = interleave(programs, plan.seconds, plan.most_rounds)
-    baseline = BASELINES[size.case]
+    many = {name: program for name, program in programs.items() if name not in once}
+    available = plan.long_rows_seconds if size.case in long_rows.IMPLEMENTATIONS else plan.seconds
+    times = interleave(many, available, plan.most_rounds) | once
     for name, program in programs.items():
         records[name] = _record(records[name], program, times[name], baseline, times[baseline])
     return list(records.values())
@@ -162,18 +182,35 @@ def _too_large(needed: int) -> str | None:
 
 def _record(blank: Record, program: Program, times: _Times, baseline: str, baseline_times: _Times) -> Record:
     errors = program.errors and program.errors()
-    ratios = map(operator.truediv, times.forward_backward, baseline_times.forward_backward)
+    forward, both = _median_ms(times.forward), _median_ms(times.forward_backward)
+    ratios = _ratios(times.forward_backward, baseline_times.forward_backward)
     return blank._replace(
         device=program.device or blank.device,
         compile_s=program.compile_s,
-        forward_ms=1e3 * statistics.median(times.forward) if times.forward else None,
-        forward_backward_ms=1e3 * statistics.median(times.forward_backward),
-        ratio=statistics.median(ratios),
+        forward_ms=forward and forward.clock,
+        forward_backward_ms=both and both.clock,
+        ratio=ratios.clock,
         baseline=baseline,
         rounds=len(times.forward_backward),
         temporary_bytes=program.temporary_bytes,
         max_error=errors and errors.entry,
         sum_error=errors and errors.total,
+        forward_cpu_ms=forward and forward.cpu,
+        forward_backward_cpu_ms=both and both.cpu,
+        cpu_ratio=ratios.cpu,
+    )
+
+
+def _median_ms(times: Sequence[Seconds]) -> Seconds | None:
+    return Seconds(*(1e3 * statistics.median(each) for each in zip(*times, strict=True))) if times else None
+
+
+def _ratios(times: Sequence[Seconds], baseline: Sequence[Seconds]) -> Seconds:
+    """The medians of the rounds' ratios; to a baseline that was timed once, of each round to that."""
+    rounds = list(zip(times, itertools.cycle(baseline)))
+    return Seconds(
+        statistics.median(own.clock / base.clock for own, base in rounds),
+        statistics.median(own.cpu / base.cpu for own, base in rounds),
     )
 
 
@@ -192,16 +229,17 @@ def interleave(programs: Mapping[str, Program], seconds: float, most_rounds: int
     return times
 
 
-def _seconds_when_warm(call: Callable[[], Any]) -> float:
+def _seconds_when_warm(call: Callable[[], Any]) -> Seconds:
     """The first call in a turn finds caches and threads as another program left them, and does not count."""
     call()
     return _seconds(call)
 
 
-def _seconds(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+def _seconds(call: Callable[[], Any]) -> Seconds:
+    start, cpu_start = time.perf_counter(), time.process_time()
     call()
-    return time.perf_counter() - start
+    cpu_end, end = time.process_time(), time.perf_counter()
+    return Seconds(end - start, cpu_end - cpu_start)
 
 
 def available_bytes() -> int | None:

@@ -1,4 +1,4 @@
-"""Programs whose compilation `softbin-bench` measures: by softbin, by Optax, by `lax.top_k` and by others."""
+"""Programs whose compilation `softbin-bench` measures: by softbin, Optax, `lax.top_k`, a bisection and others."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -10,13 +10,18 @@ import optax
 from jaxtyping import Array, Float, Int
 
 import softbin
-from softbin.experiments.benchmark import peers
+from softbin import sampling
+from softbin.experiments.benchmark import bisection, long_rows, peers, sorting
 
 CROSS_ENTROPY = "optax cross-entropy"
 TOP_K = "jax.lax.top_k"
 TOP_K_SOFTMAX = "jax.lax.top_k, softmax, gradient"
 TWELVE_TOP_K = "12 x jax.lax.top_k, softmax, gradient"
 TWELVE_SHAPES_TOP_K = f"{TWELVE_TOP_K}, 12 shapes"
+BISECTION = "bisection of bits"
+BISECTION_K, BISECTION_P = f"{BISECTION}, top-k", f"{BISECTION}, top-p"
+BISECTION_BOTH, BISECTION_SAMPLE = f"{BISECTION}, top-k and top-p", f"{BISECTION}, sample"
+BISECTION_QUANTILE = f"{BISECTION}, quantile of 2^22"
 FIRST_CROSS_ENTROPY = "first call of optax cross-entropy, gradient"
 
 _EXAMPLES, _CLASSES = 8192, 10
@@ -33,6 +38,7 @@ class Compiled(NamedTuple):
     cross_entropy: str = CROSS_ENTROPY
     first_call: bool = False  # outside `jax.jit`, of arrays of zeros
     needs: tuple[str, ...] = ()  # optional packages
+    bisection: str | None = None  # that of bits beside it
 
 
 def _floats(*shape: int) -> jax.ShapeDtypeStruct:
@@ -46,6 +52,8 @@ _VALUES = _floats(_EXAMPLES * _CLASSES)
 _VOCABULARY = _floats(8, 151_936)
 _HALF = _EXAMPLES // 2
 _K = jax.ShapeDtypeStruct((), jnp.int32)
+_K_OF_ROWS, _P_OF_ROWS = jax.ShapeDtypeStruct(_VOCABULARY.shape[:1], jnp.int32), _floats(_VOCABULARY.shape[0])
+_MANY_VALUES, _LEVEL = _floats(2**22), _floats()
 
 
 def _cross_entropy(logits: Float[Array, "n c"], labels: Int[Array, " n"]) -> Float[Array, ""]:
@@ -93,6 +101,41 @@ def _choice(function: Callable[..., Any], *arguments: jax.ShapeDtypeStruct) -> C
     return Compiled(function, arguments, TOP_K)
 
 
+def _by_rows(function: Callable[..., Any], beside: str, *parameters: jax.ShapeDtypeStruct) -> Compiled:
+    """A mask or its like of eight rows of a vocabulary, with traced parameters for each."""
+    return Compiled(function, (_VOCABULARY, *parameters), TOP_K, bisection=beside)
+
+
+def _sampled(sample: Callable[..., Any]) -> Compiled:
+    """A token of each row, `(key, logits, k, p) -> tokens and log-probabilities`."""
+    return _by_rows(
+        lambda logits, k, p, seed: sample(jax.random.key(seed), logits, k, p),
+        BISECTION_SAMPLE,
+        _K_OF_ROWS,
+        _P_OF_ROWS,
+        _K,
+    )
+
+
+def _quantile(quantile: Callable[..., Any], level: jax.ShapeDtypeStruct = _LEVEL) -> Compiled:
+    return Compiled(quantile, (_MANY_VALUES, level), TOP_K, bisection=BISECTION_QUANTILE)
+
+
+def _by_softbin(key: Array, logits: Float[Array, "n c"], k: Int[Array, " n"], p: Float[Array, " n"]) -> Any:
+    return sampling.sample(key, logits, top_k=k, top_p=p)
+
+
+def _by_categorical(truncate: Callable[..., Any]) -> Callable[..., Any]:
+    """A token of what is left of the logits, and its log-probability among that."""
+
+    def sample(key: Array, logits: Float[Array, "n c"], k: Int[Array, " n"], p: Float[Array, " n"]) -> Any:
+        left = truncate(logits, k, p)
+        tokens = jax.random.categorical(key, left)
+        return tokens, jnp.take_along_axis(left, tokens[:, None], 1)[:, 0] - jax.nn.logsumexp(left, 1)
+
+    return sample
+
+
 def _first_call(function: Callable[..., Any]) -> Compiled:
     return Compiled(function, (_LOGITS, _LABELS), cross_entropy=FIRST_CROSS_ENTROPY, first_call=True)
 
@@ -133,6 +176,24 @@ PROGRAMS: Mapping[str, Compiled] = {
     "softbin.routing.quantile_bias, 10 experts": _choice(
         partial(softbin.routing.quantile_bias, k=_SELECTED), _LOGITS, _floats(_CLASSES)
     ),
+    BISECTION_K: _by_rows(bisection.top_k_mask, BISECTION_K, _K_OF_ROWS),
+    "jax.numpy.sort, top-k": _by_rows(sorting.top_k_mask, BISECTION_K, _K_OF_ROWS),
+    "softbin.sampling.top_k_mask": _by_rows(sampling.top_k_mask, BISECTION_K, _K_OF_ROWS),
+    BISECTION_P: _by_rows(bisection.top_p_mask, BISECTION_P, _P_OF_ROWS),
+    "sort and cumulative sum, top-p": _by_rows(sorting.top_p_mask, BISECTION_P, _P_OF_ROWS),
+    "softbin.sampling.top_p_mask": _by_rows(sampling.top_p_mask, BISECTION_P, _P_OF_ROWS),
+    BISECTION_BOTH: _by_rows(bisection.truncate, BISECTION_BOTH, _K_OF_ROWS, _P_OF_ROWS),
+    "sort and cumulative sum, top-k and top-p": _by_rows(sorting.truncate, BISECTION_BOTH, _K_OF_ROWS, _P_OF_ROWS),
+    "softbin.sampling.truncate, top-k and top-p": _by_rows(
+        long_rows.softbin_truncate, BISECTION_BOTH, _K_OF_ROWS, _P_OF_ROWS
+    ),
+    BISECTION_SAMPLE: _sampled(_by_categorical(bisection.truncate)),
+    "sort and cumulative sum, sample": _sampled(_by_categorical(sorting.truncate)),
+    "softbin.sampling.sample": _sampled(_by_softbin),
+    BISECTION_QUANTILE: _quantile(bisection.quantile),
+    "jax.numpy.quantile of 2^22": _quantile(jnp.quantile),
+    "softbin.quantile of 2^22": _quantile(softbin.quantile),
+    "softbin.quantile of 2^22, three levels": _quantile(softbin.quantile, _floats(3)),
     TWELVE_TOP_K: _twelve(_top_k_softmax),
     "12 x softbin.soft_binary_argmax": _twelve(_soft),
     "12 x softbin.soft_binary_argmax, straight-through": _twelve(_straight_through),

@@ -44,6 +44,10 @@ class Record(NamedTuple):
     max_error: float | None = None
     sum_error: float | None = None
     skipped: str | None = None  # the reason
+    inputs: str = "normal"  # of what kind the logits are
+    forward_cpu_ms: float | None = None  # of the processor, in all threads of the process
+    forward_backward_cpu_ms: float | None = None
+    cpu_ratio: float | None = None
 
 
 class CompileRecord(NamedTuple):
@@ -60,6 +64,7 @@ class CompileRecord(NamedTuple):
     temporary_bytes: int | None = None
     over_cross_entropy: float | None = None  # of the total; a first call over the first call
     over_top_k: float | None = None  # over as many hard choices, with a softmax where there is a gradient
+    over_bisection: float | None = None  # over the same mask or quantile by a bisection of bits
 
 
 def environment() -> dict[str, Any]:
@@ -109,17 +114,17 @@ def show(records: Sequence[Record], console: Console) -> None:
 
 
 def _title(record: Record) -> str:
-    if record.case == "selection":
-        return f"selection: {record.n:,} rows of {record.classes:,} entries"
-    if record.case == "trimmed mean":
-        return f"trimmed mean: of {record.n * record.classes:,} values"
-    if record.case.startswith("hard choice"):
-        return f"{record.case}: {record.n:,} rows of {record.classes:,} {'entry' if record.classes == 1 else 'entries'}"
-    return f"loss: {record.n:,} examples, {record.classes:,} {'class' if record.classes == 1 else 'classes'}"
+    case = record.case if record.inputs == "normal" else f"{record.case} ({record.inputs})"
+    if record.case in ("trimmed mean", "quantile"):
+        return f"{case}: of {record.n * record.classes:,} values"
+    if record.case == "loss":
+        return f"{case}: {record.n:,} examples, {record.classes:,} {'class' if record.classes == 1 else 'classes'}"
+    rows, entries = "row" if record.n == 1 else "rows", "entry" if record.classes == 1 else "entries"
+    return f"{case}: {record.n:,} {rows} of {record.classes:,} {entries}"
 
 
 def _table(records: Sequence[Record], title: str) -> Table:
-    headings = ("compile s", "fwd ms", "fwd + bwd ms", "ratio", "temporary MiB", "max error", "sum error")
+    headings = ("compile", "fwd ms", "+ bwd ms", "ratio", "CPU ms", "ratio", "MiB", "error", "of sum")
     result = _empty_table(title, headings)
     for record in records:
         result.add_row(
@@ -127,7 +132,9 @@ def _table(records: Sequence[Record], title: str) -> Table:
             _shown(record.compile_s, ".2f"),
             _shown(record.forward_ms, ".3f"),
             _shown(record.forward_backward_ms, ".3f"),
-            _shown(record.ratio, ".2f"),
+            _ratio(record.ratio),
+            _shown(record.forward_backward_cpu_ms, ".3f"),
+            _ratio(record.cpu_ratio),
             _mebibytes(record.temporary_bytes),
             _shown(record.max_error, ".0e"),
             _shown(record.sum_error, ".0e"),
@@ -140,7 +147,7 @@ def show_compile_times(records: Sequence[CompileRecord], console: Console) -> No
     processes = f"{records[0].processes} {'process' if records[0].processes == 1 else 'processes'}"
     result = _empty_table(
         f"compilation: seconds of the processor, HLO instructions, temporary MiB; medians of {processes}",
-        ("trace", "compile", "total", "HLO", "fusions", "MiB", "/ Optax", "/ top_k"),
+        ("trace", "compile", "total", "HLO", "fusions", "MiB", "/Optax", "/top_k", "/bits"),
         "program",
     )
     for record in records:
@@ -154,13 +161,16 @@ def show_compile_times(records: Sequence[CompileRecord], console: Console) -> No
             _mebibytes(record.temporary_bytes),
             _shown(record.over_cross_entropy, ".2f"),
             _shown(record.over_top_k, ".2f"),
+            _shown(record.over_bisection, ".2f"),
         )
     console.print(result)
     console.print()
 
 
 def _empty_table(title: str, headings: Sequence[str], first: str = "implementation") -> Table:
-    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
+    result = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, show_edge=False, pad_edge=False
+    )
     result.add_column(first, no_wrap=True)
     for heading in headings:
         result.add_column(heading, justify="right", no_wrap=True)
@@ -168,7 +178,11 @@ def _empty_table(title: str, headings: Sequence[str], first: str = "implementati
 
 
 def _mebibytes(count: float | int | None) -> str:
-    return "" if count is None else format(count / 2**20, ",.2f")
+    return "" if count is None else format(count / 2**20, ",.2f" if count < 1000 * 2**20 else ",.0f")
+
+
+def _ratio(value: float | None) -> str:
+    return _shown(value, ".2f" if value is None or value >= 0.1 else ".4f")
 
 
 def _shown(value: float | int | None, form: str) -> str:

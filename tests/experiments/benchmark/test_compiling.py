@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import pytest
 
 from softbin.experiments.benchmark.compiling import Cost, cost, record
-from softbin.experiments.benchmark.programs import CROSS_ENTROPY, TOP_K, Compiled
+from softbin.experiments.benchmark.programs import BISECTION_P, CROSS_ENTROPY, TOP_K, Compiled
 
 FEW = (jax.ShapeDtypeStruct((8,), jnp.float32),)
 
@@ -44,10 +44,16 @@ def test_a_record_has_medians_of_processes_and_of_their_ratios():
         for total, entropy in [(2.0, 1.0), (3.0, 1.0), (8.0, 2.0)]
     ]
     found = record(name, "cpu", costs)
-    assert found == (name, "cpu", 3, 3.0, 1.0, 2.0, 300, 20, 64, 3.0, 6.0)
+    assert found == (name, "cpu", 3, 3.0, 1.0, 2.0, 300, 20, 64, 3.0, 6.0, None)
     assert isinstance(found.fusions, int)
 
 
 def test_a_record_has_no_ratio_to_what_was_left_out():
     assert record(TOP_K, "cpu", [{TOP_K: Cost(0.5)}]).over_cross_entropy is None
     assert record(CROSS_ENTROPY, "cpu", [{CROSS_ENTROPY: Cost(0.5)}]).over_top_k is None
+
+
+def test_masks_stand_over_the_bisection_of_bits():
+    name = "softbin.sampling.top_p_mask"
+    assert record(name, "cpu", [{name: Cost(1.5), BISECTION_P: Cost(0.5)}]).over_bisection == 3
+    assert record(BISECTION_P, "cpu", [{BISECTION_P: Cost(0.5)}]).over_bisection == 1

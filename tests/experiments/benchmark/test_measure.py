@@ -9,8 +9,10 @@ from rich.console import Console
 import softbin
 from softbin.experiments.benchmark import cases, programs
 from softbin.experiments.benchmark import measure as measuring
-from softbin.experiments.benchmark.cases import IMPLEMENTATIONS, Implementation, Program, Size, make_batch
-from softbin.experiments.benchmark.measure import Plan, bench, interleave, measure
+from softbin.experiments.benchmark.cases import IMPLEMENTATIONS, make_batch
+from softbin.experiments.benchmark.inputs import INPUTS
+from softbin.experiments.benchmark.measure import Plan, Seconds, bench, interleave, measure
+from softbin.experiments.benchmark.problems import Implementation, Program, Size
 from softbin.experiments.benchmark.report import CompileRecord, Record
 from softbin.experiments.common.errors import UserError
 
@@ -21,8 +23,10 @@ TINY = Plan(
         Size("hard choice", 6, 64),
         Size("hard choice by columns", 32, 3),
         Size("trimmed mean", 32, 1),
+        Size("top-p", 1, 64, "Zipf"),
     ),
     seconds=0.0,
+    long_rows_seconds=0.0,
     most_rounds=5,
     slow_seconds=60.0,
     compiled=(programs.CROSS_ENTROPY, programs.TOP_K, "jax.numpy.sort", "jaxopt projection_box_section, loss"),
@@ -103,12 +107,14 @@ def test_the_results_are_written(run):
 def test_every_installed_implementation_has_a_record_at_every_size(run):
     result, _, text = run
     records = [Record(**record) for record in result["records"]]
-    assert [record[:4] for record in records] == [(*size, name) for size in TINY.sizes for name in cases.runnable(size)]
+    expected = [(*size[:3], name, size.inputs) for size in TINY.sizes for name in cases.runnable(size)]
+    assert [(*record[:4], record.inputs) for record in records] == expected
     for record in records:
         assert record.skipped is None
         assert record.rounds == 5
-        assert record.forward_backward_ms > 0
-        assert record.ratio == 1 or record.implementation != record.baseline
+        assert record.forward_backward_ms > 0 < record.forward_backward_cpu_ms
+        assert (record.forward_ms is None) == (record.forward_cpu_ms is None)
+        assert record.ratio == record.cpu_ratio == 1 or record.implementation != record.baseline
         assert record.implementation in text
         if record.implementation.startswith("softbin"):
             projects = record.case in ("loss", "selection")
@@ -119,6 +125,7 @@ def test_every_installed_implementation_has_a_record_at_every_size(run):
         if record.implementation == ISOTONIC:
             assert record.max_error < 1e-12
             assert record.compile_s is record.temporary_bytes is None
+    assert "top-p (Zipf): 1 row of 64 entries" in text
     assert max(map(len, text.splitlines())) <= 120
 
 
@@ -162,6 +169,23 @@ def test_a_slow_implementation_is_recorded_with_the_reason(two_implementations):
     assert baseline.skipped is None
 
 
+def test_a_slow_baseline_is_timed_once(monkeypatch):
+    others = {"fast": Implementation(lambda batch: Program(None, lambda: sum(range(10_000))))}
+    slow = Implementation(lambda batch: Program(None, lambda: sum(range(200_000))), may_be_slow=True)
+    monkeypatch.setitem(IMPLEMENTATIONS, "loss", {**others, BASELINE: slow})
+    fast, baseline = measure(TINY.sizes[0], TINY._replace(slow_seconds=0.0))
+    assert (fast.rounds, baseline.rounds, baseline.skipped) == (5, 1, None)
+    assert baseline.ratio == baseline.cpu_ratio == 1
+    assert fast.ratio == pytest.approx(fast.forward_backward_ms / baseline.forward_backward_ms)
+    assert fast.cpu_ratio == pytest.approx(fast.forward_backward_cpu_ms / baseline.forward_backward_cpu_ms)
+
+
+def test_ratios_are_medians_over_rounds_of_both_times():
+    own, baseline = [Seconds(2.0, 3.0), Seconds(4.0, 3.0), Seconds(9.0, 9.0)], [Seconds(1.0, 1.0), Seconds(2.0, 3.0)]
+    assert measuring._ratios(own[:2], baseline) == (2.0, 2.0)
+    assert measuring._ratios(own, baseline[:1]) == (4.0, 3.0)
+
+
 def test_a_size_that_does_not_fit_into_memory_is_recorded_with_the_reason(nothing_compiled, monkeypatch, tmp_path):
     monkeypatch.setattr(measuring, "available_bytes", lambda: 2**30)
     plan, text = TINY._replace(sizes=(Size("loss", 2**24, 10),)), io.StringIO()
@@ -203,8 +227,14 @@ def test_available_bytes_is_plausible():
     assert available is None or 2**20 < available < 2**50
 
 
-def test_sizes_are_even_for_the_whole_budget_of_isotonic_regression():
-    assert all(size.n % 2 == 0 for plan in (measuring.FULL, measuring.QUICK) for size in plan.sizes)
+def test_losses_have_even_sizes_for_the_whole_budget_of_isotonic_regression():
+    sizes = (*measuring.FULL.sizes, *measuring.QUICK.sizes)
+    assert all(size.n % 2 == 0 for size in sizes if size.case == "loss")
+
+
+def test_every_kind_of_logits_is_measured():
+    for case in ("top-k", "top-p"):
+        assert {size.inputs for size in measuring.FULL.sizes if size.case == case} == set(INPUTS)
 
 
 def test_a_workdir_that_is_a_file_is_refused(tmp_path):

@@ -17,7 +17,8 @@ def test_programs_can_be_traced(name):
 
 def test_a_plan_has_the_programs_that_its_others_are_compared_with():
     for plan in (measure.FULL, measure.QUICK):
-        compared = {each for name in plan.compiled for each in (PROGRAMS[name].cross_entropy, PROGRAMS[name].top_k)}
+        programs = [PROGRAMS[name] for name in plan.compiled]
+        compared = {each for program in programs for each in (program.cross_entropy, program.top_k, program.bisection)}
         assert compared - {None} <= set(plan.compiled) <= set(PROGRAMS)
 
 

@@ -1,4 +1,6 @@
 import io
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,32 +57,42 @@ def test_the_picture_says_what_is_copied(picture):
     assert {text.get_text() for text in picture().texts} == {"softbin.loss", "copy: the logits read and written once"}
 
 
-def test_the_widest_numbers_fit_into_the_table():
+@pytest.mark.parametrize("case", IMPLEMENTATIONS)
+def test_the_widest_numbers_fit_into_the_table(case):
     wide = {"compile_s": 12.345, "ratio": 1234.567, "temporary_bytes": 2**40, "max_error": 1e-7, "sum_error": 2e-7}
-    names = IMPLEMENTATIONS["selection"]
-    records = [
-        Record("selection", 2, 8, name, "cpu", forward_ms=1234.567, forward_backward_ms=4321.0, **wide)
-        for name in names
-    ]
+    times = {"forward_ms": 1234.567, "forward_backward_ms": 4321.0, "forward_backward_cpu_ms": 8765.0}
+    names = IMPLEMENTATIONS[case]
+    records = [Record(case, 2, 8, name, "cpu", **times, **wide, cpu_ratio=7654.321) for name in names]
     text = io.StringIO()
     report.show(records, Console(file=text, width=120))
-    shown = {*names, "1234.567", "4321.000", "1234.57", "1,048,576.00", "1e-07", "2e-07", "sum error"}
-    assert all(each in text.getvalue() for each in shown)
+    numbers = {"1234.567", "4321.000", "1234.57", "8765.000", "7654.32", "1,048,576", "1e-07", "2e-07"}
+    assert not [each for each in {*names, *numbers, "CPU ms", "of sum"} if each not in text.getvalue()]
+    assert "…" not in text.getvalue()
 
 
 def test_the_longest_names_of_programs_fit_into_the_table():
     wide = {"trace_s": 12.345, "compile_s": 12.345, "instructions": 99_999, "fusions": 9999, "temporary_bytes": 2**28}
-    records = [
-        CompileRecord(name, "cpu", 5, 12.345, **wide, over_cross_entropy=12.345, over_top_k=123.456)
-        for name in PROGRAMS
-    ]
+    over = {"over_cross_entropy": 12.345, "over_top_k": 123.456, "over_bisection": 9.876}
+    records = [CompileRecord(name, "cpu", 5, 12.345, **wide, **over) for name in PROGRAMS]
     text = io.StringIO()
     report.show_compile_times(records, Console(file=text, width=120))
-    shown = {*PROGRAMS, "medians of 5 processes", "trace", "compile", "total", "HLO", "fusions", "/ Optax", "/ top_k"}
-    assert not [
-        each for each in {*shown, "99,999", "9,999", "256.00", "12.35", "123.46"} if each not in text.getvalue()
-    ]
+    headings = {"trace", "compile", "total", "HLO", "fusions", "/Optax", "/top_k", "/bits"}
+    shown = {*PROGRAMS, *headings, "medians of 5 processes", "99,999", "9,999", "256.00", "12.35", "123.46", "9.88"}
+    assert not [each for each in shown if each not in text.getvalue()]
     assert "…" not in text.getvalue()
+
+
+def test_small_ratios_keep_their_digits():
+    text = io.StringIO()
+    records = [Record("quantile", 2**22, 1, "softbin.median", "cpu", ratio=0.0083, cpu_ratio=0.25, inputs="peaked")]
+    report.show(records, Console(file=text, width=120))
+    assert all(each in text.getvalue() for each in ("quantile (peaked): of 4,194,304 values", " 0.0083", " 0.25"))
+
+
+def test_results_that_were_taken_before_can_be_read():
+    taken = json.loads((Path(report.__file__).parents[1] / "results" / "bench_cpu.json").read_text())
+    assert {Record(**record).device for record in taken["records"]} == {"cpu"}
+    assert all(CompileRecord(**record).total_s > 0 for record in taken.get("compilation", []))
 
 
 def test_labels_of_lines_are_spread():
