@@ -5,7 +5,11 @@ all rows. An objective returns numpy arrays and takes them; in between, the grad
 the precision of the scores (LightGBM's are float64). Neither library is imported here.
 """
 
+import sys
+import warnings
+import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple
@@ -28,6 +32,12 @@ from softbin.regularizers import Regularizer, euclidean
 
 _LOSSES = ("squared", "fenchel_young")
 _HESSIANS = ("unit", "gauss_newton")
+_WITHOUT_EFFECT: dict[str, Any] = {
+    **dict.fromkeys(("is_unbalance", "unbalance", "unbalanced_sets"), False),
+    **dict.fromkeys(("scale_pos_weight", "pos_bagging_fraction", "pos_sub_row", "pos_subsample", "pos_bagging"), 1),
+    **dict.fromkeys(("neg_bagging_fraction", "neg_sub_row", "neg_subsample", "neg_bagging"), 1),
+}
+"""Parameters of LightGBM's own objectives, with their aliases, and what they are where nothing is asked for."""
 
 
 class _Settings(NamedTuple):
@@ -44,9 +54,10 @@ class _TrainingSet(NamedTuple):
     given: tuple[np.ndarray, np.ndarray | None]
     labels: Real[np.ndarray, " n"]
     weights: Float[np.ndarray, " n"] | None
+    dataset: Callable[[], Any] = lambda: None  # a weak reference to the library's own, where it hands that over
 
-    def is_of(self, labels: Any, weights: Any) -> bool:
-        return all(
+    def is_of(self, labels: Any, weights: Any, dataset: Any) -> bool:
+        return self.dataset() is dataset and all(
             a is b or (a is not None and b is not None and np.array_equal(a, b))
             for a, b in zip(self.given, (labels, weights), strict=True)
         )
@@ -55,7 +66,9 @@ class _TrainingSet(NamedTuple):
 class Objective(ABC):
     """A loss as an objective: called by the library, once a round, with the scores of all training rows.
 
-    Make one with :func:`lightgbm_objective` or :func:`xgboost_objective`, and a new one for each training.
+    Make one with :func:`lightgbm_objective` or :func:`xgboost_objective`, and a new one for each training: it holds the
+    thresholds of one training set. The libraries' own `cv`, and threads that train with one objective side by side,
+    train on several at once; there the metric is refused, and the objective does what it should.
 
     Attributes:
       thresholds: of the training scores at the last call, as :func:`softbin.decision_thresholds`; None before.
@@ -64,6 +77,7 @@ class Objective(ABC):
     def __init__(self, settings: _Settings):
         self._settings = settings
         self._training_set: _TrainingSet | None = None
+        self._unmeasured = 0  # training sets since the metric was asked for, if each had one round
         self.thresholds: np.ndarray | None = None
 
     def __eq__(self, other: object) -> bool:
@@ -75,6 +89,10 @@ class Objective(ABC):
     def __deepcopy__(self, memo: Any) -> "Objective":
         """Itself: LightGBM trains with a copy of its parameters, and the metric needs the thresholds tracked there."""
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the training set: of a model that is saved, thresholds are wanted."""
+        return {**self.__dict__, "_training_set": None}
 
     @property
     def temperature(self) -> float:
@@ -88,11 +106,19 @@ class Objective(ABC):
         their scikit-learn interfaces do.
 
         Raises:
-          ValueError: labels or weights are not what the loss can take; at the first call, before any tree is grown.
+          ValueError: labels or weights are not what the loss can take, or the rows are a part of those of several
+            machines; at the first call, before any tree is grown.
         """
         labels, scores, weights = _arguments(first, second, sample_weight)
-        if self._training_set is None or not self._training_set.is_of(labels, weights):
+        dataset = second if hasattr(second, "get_label") else None
+        if self._training_set is not None and self._training_set.is_of(labels, weights, dataset):
+            self._unmeasured = 0
+        else:
+            _check_dataset(dataset)
             self._training_set = self._checked(labels, scores, weights)
+            if dataset is not None:
+                self._training_set = self._training_set._replace(dataset=weakref.ref(dataset))
+            self._unmeasured += 1
         with _precision_of(scores):
             gradient, hessian, self.thresholds = jax.device_get(
                 _derivatives(scores, self._training_set.labels, self._training_set.weights, self._settings)
@@ -104,7 +130,8 @@ class Objective(ABC):
 
         Args:
           scores: margins or raw scores, (n,) or (n, C), of rows that stand for those to decide: the training set, or
-            for honest probabilities rows that the model has not seen.
+            for honest probabilities rows that the model has not seen. An `init_score` is not in what LightGBM predicts:
+            add it, here and to what is decided; and pass a `base_margin` to XGBoost's `predict` again.
           labels, sample_weight: of these rows.
           calibrator: a scikit-learn classifier, such as `LogisticRegression()`; it is fitted to the scores less their
             thresholds, and gives the probabilities.
@@ -136,6 +163,13 @@ class Objective(ABC):
         labels, scores, weights = _arguments(first, second, sample_weight)
         if self.thresholds is None:
             raise ValueError("the metric decides with the thresholds of its objective: train with that objective")
+        several, self._unmeasured = self._unmeasured, 0
+        if several > 1:
+            raise ValueError(
+                f"the objective was called for {several} training sets, as of the folds of a cross-validation, and its "
+                "metric would decide with the thresholds of the last: train each fold with an objective of its own, "
+                "or leave the metric out and decide by objective.decide(...)"
+            )
         chosen = Decisions(self.thresholds, self.temperature, self._settings.regularizer).predict(scores)
         return float(np.average(chosen != labels, weights=weights))
 
@@ -218,6 +252,12 @@ def lightgbm_objective(
     error, in units of the temperature, whatever the number of rows; the temperature is the unit of the scores and
     nothing else, apart from the library's own penalties on leaves.
 
+    The predictions of `LGBMClassifier` are raw scores then: hand those of rows held out to :meth:`Objective.decide`,
+    and decide by what it returns. Give it `metric="None"`, since it logs a log-loss of raw scores else, and stops early
+    by that; and a patience above the first rounds, in which errors stay as they are. Watch validation sets alone where
+    trees are dropped (`boosting="dart"`): LightGBM 4.7.0 spoils the model where the training set is watched. Under
+    Dask the rows of each worker would be a batch of their own, without a word: train on one machine.
+
     Args:
       loss: "squared" or "fenchel_young".
       budget: `k` per class over the training set; as for :func:`softbin.loss`.
@@ -261,7 +301,9 @@ def xgboost_objective(
 ) -> Objective:
     """A loss as an objective for XGBoost, for `xgboost.train(..., obj=...)` and for `XGBClassifier`.
 
-    As :func:`lightgbm_objective`; its metric is for `custom_metric` or `eval_metric`.
+    As :func:`lightgbm_objective`; its metric is for `custom_metric` or `eval_metric`. `XGBClassifier` takes the scores
+    for those of its own losses, and its `predict` cuts them at another place: hand `predict(..., output_margin=True)`
+    to :meth:`Objective.decide`. Several machines are refused.
 
     Example:
       >>> objective = xgboost_objective(loss="fenchel_young", hessian="gauss_newton")
@@ -298,6 +340,23 @@ def _arguments(first: Any, second: Any, sample_weight: Any) -> tuple[np.ndarray,
         return np.asarray(first), np.asarray(second), sample_weight
     weights = second.get_weight()
     return np.asarray(second.get_label()), np.asarray(first), weights if np.size(weights) else None
+
+
+def _check_dataset(dataset: Any) -> None:
+    """Refuse a part of the rows, and warn of parameters that do not reach an objective, where either can be seen."""
+    parameters = getattr(dataset, "params", None) or {}
+    collective = getattr(sys.modules.get("xgboost"), "collective", None)
+    machines = max(parameters.get("num_machines", 1), collective.get_world_size() if collective else 1)
+    if machines > 1:
+        raise ValueError(
+            f"the rows are on {machines} machines, and the objective sees those of one: its batch is the training "
+            "set, so train on one machine"
+        )
+    if ignored := [name for name, default in _WITHOUT_EFFECT.items() if parameters.get(name, default) != default]:
+        warnings.warn(
+            f"{', '.join(ignored)}: without effect on an objective of one's own, so pass weights of the rows instead",
+            stacklevel=4,
+        )
 
 
 def _check(labels: np.ndarray, scores: np.ndarray, weights: Any) -> _TrainingSet:

@@ -1,3 +1,4 @@
+import pickle
 from functools import partial
 
 import jax
@@ -240,3 +241,57 @@ def test_an_unknown_setting_is_named(error, keywords, message, no_shape_checks):
 def test_the_metric_needs_its_objective():
     with pytest.raises(ValueError, match="train with that objective"):
         lightgbm_objective().zero_one_error(LABELS["binary"], SCORES["binary"])
+
+
+FOLDS = [(np.arange(N // 2), np.arange(N // 2, N)), (np.arange(N // 4, N), np.arange(N // 4))]
+
+
+def cross_validate(library, objective, metric):
+    features, labels = DATA["binary"]
+    if library == "lightgbm":
+        data, parameters = lightgbm.Dataset(features, labels), {"objective": objective, "metric": "none"}
+        return lightgbm.cv({**QUIET[library], **parameters}, data, 3, folds=FOLDS, feval=metric)
+    data, parameters = xgboost.DMatrix(features, labels), {**QUIET[library], "disable_default_eval_metric": True}
+    return xgboost.cv(parameters, data, 3, folds=FOLDS, obj=objective, custom_metric=metric)
+
+
+@each_training
+def test_the_metric_refuses_folds_that_share_an_objective(library):
+    objective = OBJECTIVES[library]()
+    with pytest.raises(ValueError, match="2 training sets, as of the folds of a cross-validation"):
+        cross_validate(library, objective, objective.zero_one_error)
+
+
+def test_one_objective_may_train_on_one_set_after_another():
+    objective = lightgbm_objective()
+    for labels in (LABELS["binary"], LABELS["binary"][::-1]):
+        for _ in range(3):
+            objective(labels, SCORES["binary"])
+        assert 0 <= objective.zero_one_error(labels, SCORES["binary"])[1] <= 1
+
+
+def test_folds_with_equal_labels_are_told_apart_by_their_data_sets():
+    objective, folds = lightgbm_objective(), [Data(LABELS["binary"]), Data(LABELS["binary"])]
+    for fold in folds:
+        objective(SCORES["binary"], fold)
+    with pytest.raises(ValueError, match="2 training sets"):
+        objective.zero_one_error(SCORES["binary"], folds[0])
+
+
+def test_a_model_that_is_saved_keeps_the_thresholds():
+    objective, data = lightgbm_objective(), Data(LABELS["binary"])
+    objective(SCORES["binary"], data)
+    loaded = pickle.loads(pickle.dumps(objective))
+    np.testing.assert_array_equal(loaded.thresholds, objective.thresholds)
+    loaded(SCORES["binary"], data)
+
+
+def test_parameters_without_effect_are_named_and_parts_of_the_rows_refused():
+    parameters = {"objective": lightgbm_objective(), "metric": "none", **QUIET["lightgbm"]}
+    data = lightgbm.Dataset(*DATA["binary"])
+    with pytest.warns(UserWarning, match="is_unbalance, neg_subsample: without effect .* pass weights of the rows"):
+        lightgbm.train({**parameters, "is_unbalance": True, "neg_subsample": 0.5}, data, 1)
+    data = Data(LABELS["binary"])
+    data.params = {"num_machines": 2}
+    with pytest.raises(ValueError, match="the rows are on 2 machines, and the objective sees those of one"):
+        lightgbm_objective()(SCORES["binary"], data)

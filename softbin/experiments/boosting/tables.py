@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from softbin.experiments.common import packages, tables
+from softbin.experiments.boosting import libsvm
+from softbin.experiments.common import damage, packages, tables
 from softbin.experiments.common.errors import UserError
 from softbin.experiments.common.tables import Table
 
@@ -78,10 +79,12 @@ def diamonds() -> Table:
     """53,940 diamonds: the quality of their cut, in five classes, from their size, color, clarity and price."""
     import pandas as pd
 
-    table = pd.read_csv(packages.folder("plotnine") / "data" / "diamonds.csv")
-    qualities = ["Fair", "Good", "Very Good", "Premium", "Ideal"]
-    labels = pd.Categorical(table.pop("cut"), qualities).codes.astype(np.int32)
-    return Table(table.astype({"color": "category", "clarity": "category"}), labels)
+    path = packages.folder("plotnine") / "data" / "diamonds.csv"
+    with damage.reported(path, "pip install --force-reinstall plotnine"):
+        table = pd.read_csv(path)
+        qualities = ["Fair", "Good", "Very Good", "Premium", "Ideal"]
+        labels = pd.Categorical(table.pop("cut"), qualities).codes.astype(np.int32)
+        return Table(table.astype({"color": "category", "clarity": "category"}), labels)
 
 
 TABLES: dict[str, Callable[[], Table]] = {
@@ -96,16 +99,9 @@ def read_libsvm(path: Path) -> Table:
     """Sparse features, and labels counted from 0 in the order of their values.
 
     Raises:
-      UserError: the file is missing, or is no libsvm file of at least two classes.
+      UserError: the file is missing, damaged, or no libsvm file of at least two classes.
     """
-    from sklearn.datasets import load_svmlight_file
-
-    try:
-        features, labels = load_svmlight_file(str(path))
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror}): name a libsvm file with --config.data") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not a libsvm file ({error}): name another with --config.data") from None
+    features, labels = libsvm.read(path)
     classes, labels = np.unique(labels, return_inverse=True)
     if len(classes) < 2 or len(classes) > len(labels) / 2:
         raise UserError(f"{path} has {len(classes)} different labels in {len(labels)} rows: classes are needed")

