@@ -18,6 +18,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
 from softbin._engine import draws, meshes, truncations
 from softbin._engine import logits as arguments
+from softbin._engine.choices import with_derivative_of
 from softbin._engine.groups import Groups
 from softbin._engine.logits import Settings
 
@@ -209,6 +210,8 @@ def truncate(
       Logits and their log-normalizer, NaN in a row with NaN, or with traced numbers out of range. In a row without
       tokens all logits are `-inf` and the normalizer is 0; where there are infinite logits, these are 0.
 
+    Logits that are kept have a gradient, and so has the normalizer; which are kept has none.
+
     Raises:
       TypeError, ValueError: as for the masks.
 
@@ -270,7 +273,8 @@ def sample(
 
     Returns:
       Tokens and their log-probabilities, 0 where a token is the only one. In a row without tokens -1 and `-inf`; -1 and
-      NaN in a row with NaN, or with traced numbers out of range.
+      NaN in a row with NaN, or with traced numbers out of range. Without a gradient: that of a log-probability is that
+      of :func:`truncate`.
 
     Raises:
       TypeError, ValueError: as for :func:`truncate`; for a key that is none, or of another shape.
@@ -326,9 +330,13 @@ def _truncate(
     scores, limits, temperature = arguments.prepare(
         logits, where, settings, groups, greedy=greedy, temperature_last=temperature_last
     )
-    finish = partial(truncations.distribution, temperature=temperature)
+    finish = partial(truncations.distribution, temperature=jax.lax.stop_gradient(temperature))
     kinds = [scores.dtype], [scores.dtype]
     (kept,), (normalizer,) = truncations.truncate(scores, limits, groups, finish, kinds, first=first)
+    if temperature is not None:
+        scores = truncations.divided(scores, temperature)
+    others = truncations.again(scores, kept, normalizer, groups)
+    kept, normalizer = map(with_derivative_of, others, (kept, normalizer))
     return kept, jnp.squeeze(normalizer, groups.axes)
 
 
@@ -349,7 +357,7 @@ def _sample(
         logits, where, settings, groups, greedy=greedy, temperature_last=temperature_last
     )
     noise = draws.gumbel(words, impl, scores.shape, groups, scores.dtype)
-    finish = partial(truncations.draw, temperature=temperature, noise=noise)
+    finish = partial(truncations.draw, temperature=jax.lax.stop_gradient(temperature), noise=noise)
     kinds: tuple = [], [jnp.int32, scores.dtype]
     _, drawn = truncations.truncate(scores, limits, groups, finish, kinds, first=first)
     tokens, log_probabilities = (jnp.squeeze(each, groups.axes) for each in drawn)

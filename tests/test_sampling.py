@@ -304,6 +304,28 @@ def test_orders_that_engines_differ_in():
     np.testing.assert_array_equal(truncate(logits, top_k=3, top_p=0.84).logits > -np.inf, [True, True, False, False])
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_gradients_are_those_of_the_kept(last):
+    logits, temperature = np.float32(INPUTS["normal"][0, :40]), np.float32(1.7)
+    order = {"top_k": 20, "top_p": 0.9, "temperature_last": last}
+    best = np.argmax(logits)
+
+    def logarithm(logits, temperature):
+        kept, normalizer = truncate(logits, temperature=temperature, **order)
+        return kept[best] - normalizer
+
+    is_kept = truncate(logits, temperature=temperature, **order).logits > -np.inf
+
+    def plain(logits, temperature):
+        scaled = logits / temperature
+        return scaled[best] - jax.nn.logsumexp(jnp.where(is_kept, scaled, -jnp.inf))
+
+    for a, b in zip(*(jax.grad(each, (0, 1))(logits, temperature) for each in (logarithm, plain)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    assert not jax.grad(lambda x: sample(jax.random.key(0), x).log_probabilities)(logits).any()
+    np.testing.assert_array_equal(jax.grad(lambda x: jnp.where(top_k_mask(x, 5), x, 0).sum())(logits).sum(), 5)
+
+
 # Draws
 
 

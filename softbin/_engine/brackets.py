@@ -93,12 +93,12 @@ def _look(search: Search, pivots: Int[Array, "2 ..."], inside: Bool[Array, ""]) 
     if ranked.weights is not None and ranked.masses is None:
         counts = [(SUM, jnp.where(reach, ranked.weights, 0)) for reach in (left, right)]
     after, before = jnp.where(left, entries, limits.max), jnp.where(right, limits.min, entries)
-    others = [(COUNT, entries == limits.max), (LEAST, after), (LARGEST, before)]
-    if ranked.masses is not None:
-        counts = ranked.masses.sums(left, right)
-    *reached, nan, least, largest = statistics([*counts, *others], layout)
-    if ranked.masses is not None:
-        reached = ranked.masses.excess(reached, search.k.dtype)
+    others = [(LEAST, after), (LARGEST, before)]
+    if ranked.masses is not None:  # of which it is known whether there is NaN
+        *sums, least, largest = statistics([*ranked.masses.sums(left, right), *others], layout)
+        reached, nan = ranked.masses.excess(sums, search.k.dtype), jnp.zeros(least.shape, jnp.int32)
+    else:
+        *reached, nan, least, largest = statistics([*counts, (COUNT, entries == limits.max), *others], layout)
     return _Look(*(each[None] for each in (*(each.astype(search.k.dtype) for each in reached), nan, least, largest)))
 
 

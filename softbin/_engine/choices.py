@@ -49,16 +49,16 @@ def _kth_value_jvp(groups: Groups, few: int | None, primals: tuple, tangents: tu
     (choice,), (change,) = primals, tangents
     value, held = located(lax.stop_gradient(choice), groups, few, last_only=True)
     again, change = (groups.plain_total(jnp.where(held, scores, 0)) for scores in (choice.scores, change.scores))
-    return _with_derivative_of(again, value), change
+    return with_derivative_of(again, value), change
 
 
 @jax.custom_jvp
-def _with_derivative_of(other: Array, value: Array) -> Array:
+def with_derivative_of(other: Array, value: Array) -> Array:
     """The value, with the derivative of another expression of it, which is not worked out where none is asked for."""
     return jnp.where(False, other, value)  # of the mesh of the other, as JAX 0.7 wants it of what has a derivative
 
 
-_with_derivative_of.defjvps(lambda tangent, *_: tangent, None)
+with_derivative_of.defjvps(lambda tangent, *_: tangent, None)
 
 
 def located(
@@ -116,7 +116,7 @@ def _neighbours_jvp(groups: Groups, primals: tuple, tangents: tuple) -> tuple[tu
     def of(entries: Array) -> list[Array]:
         return [groups.plain_total(jnp.where(here, entries, 0)) for here in held]
 
-    again = tuple(map(_with_derivative_of, of(choice.scores), values))
+    again = tuple(map(with_derivative_of, of(choice.scores), values))
     return again, tuple(of(change.scores))
 
 

@@ -69,7 +69,7 @@ def _closed_form(centre: Float[Array, "*group"], fine: Float[Array, "*group"], e
     is_active = (u > first) & (u <= first + 1)
     whole, fraction = jnp.where(is_active, 0, parts.whole), jnp.where(is_active, u - first, parts.fraction)
     terms = [weighted(term, equation.weights) for term in (whole, fraction, is_active.astype(u.dtype))]
-    whole, fraction, slope = sums.reduce(terms, 0)
+    whole, fraction, slope = (total[None] for total in sums.reduce(terms, 0))
     residual = (whole - equation.k) + fraction
     step = residual / jnp.where(slope > 0, slope, jnp.inf)  # NaN for NaN
     return bend._replace(fine=bend.fine + step)

@@ -94,6 +94,7 @@ def truncate(
       first: whether of equal entries the first are left, as many as are needed; otherwise all.
     """
     names = groups.axis_name if isinstance(groups.axis_name, tuple) else (groups.axis_name,)
+    scores, limits = lax.stop_gradient((scores, limits))
     axes = frozenset().union(*map(meshes.varying_axes, jax.tree.leaves((scores, limits))))
     rows = tuple(1 if axis in groups.axes else n for axis, n in enumerate(scores.shape))
     like = tuple(
@@ -193,9 +194,10 @@ def _of_mass(
     units, moments = units_for(weights, jnp.maximum(distances, _FARTHEST), layout)
     words, is_off = units.words(weights, layout), ~((p > 0) & (p < 1))
     p, like = jnp.where(is_off, 0.5, p), _blank(ranked, p)
-    least = jnp.full_like(top, ranks.keys(jnp.asarray(-jnp.inf, dtype)) - 1)
-    ends = jnp.stack([functools.reduce(jnp.maximum, [cut.key for cut in cuts], least), top])
-    guesses = ranks.value_of(top, dtype) + _expected(p, *moments)
+    nan, least = jnp.iinfo(top.dtype).max, jnp.full_like(top, ranks.keys(jnp.asarray(-jnp.inf, dtype)) - 1)
+    bottom = functools.reduce(jnp.maximum, [cut.key for cut in cuts], least)
+    ends = jnp.stack([jnp.where(top == nan, top, bottom), top])  # one where it is NaN, for which no round looks
+    guesses = _expected(p, ranks.value_of(top, dtype), *moments)
 
     def turn(state: tuple) -> tuple:
         total = units.total(words, layout)
@@ -214,17 +216,18 @@ def _of_mass(
 
 def _expected(
     p: Float[Array, "*group"],
+    top: Float[Array, "*group"],
     total: Float[Array, "*group"],
     first: Float[Array, "*group"],
     second: Float[Array, "*group"],
     squares: Float[Array, "*group"],
 ) -> Float[Array, "2 ..."]:
     """Where so much is above of a normal distribution of the same moments, from both sides."""
-    mean = first / total
-    deviation = jnp.sqrt(jnp.maximum(second / total - mean * mean, 0))
+    below = first / total
+    mean, deviation = top + below, jnp.sqrt(jnp.maximum(second / total - below * below, 0))
     quantile = normal_quantile(jnp.clip(p, 1e-6, 1 - 1e-6))
     error = jnp.sqrt(squares) / total * (1 + jnp.abs(quantile) / 2) + _ERROR
-    return mean + deviation * jnp.stack([quantile - error, quantile + error])
+    return jnp.stack([mean + deviation * each for each in (quantile - error, quantile + error)])
 
 
 def _find(ranked: Ranked, k: Num[Array, "*group"], first: bool, like: tuple) -> tuple[Array, Array, Array]:
@@ -301,6 +304,17 @@ def draw(
     like = (meshes.vary(jnp.zeros(some.shape, kind), meshes.varying_axes(some)) for kind in (jnp.int32, sums.dtype))
     _, place, logarithm = lax.while_loop(lambda state: state[0], turn, (left.inside, *like))
     return [], [layout.leave_groups(place), layout.leave_groups(logarithm)]
+
+
+def again(
+    scores: Float[Array, "*shape"], kept: Float[Array, "*shape"], normalizer: Float[Array, "*group"], groups: Groups
+) -> tuple[Array, Array]:
+    """What :func:`distribution` gives, as a plain expression, for its derivative."""
+    is_kept = kept > -jnp.inf
+    normalizer = lax.stop_gradient(normalizer)
+    weights = jnp.where(is_kept, jnp.exp(jnp.where(is_kept, scores, 0) - normalizer), 0)
+    total = groups.plain_total(weights)
+    return jnp.where(is_kept, scores, -jnp.inf), normalizer + jnp.log(jnp.where(total > 0, total, 1))
 
 
 def divided(values: Float[Array, "..."], by: Float[Array, "..."]) -> Float[Array, "..."]:
