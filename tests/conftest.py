@@ -9,6 +9,7 @@ from jaxtyping import install_import_hook
 from tests import compiling
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # boosters' threads would wait for cores that other tests keep busy
+os.environ.setdefault("KERAS_BACKEND", "jax")  # for examples in docstrings
 # The threads of XLA's CPU devices. With one for each of eight, JAX 0.7 may start all-reduces that do not depend on one
 # another in another order on each, and then all wait, until it aborts after ten seconds.
 os.environ.setdefault("NPROC", "32")

@@ -1,4 +1,4 @@
-"""LightGBM, for tests that train with it, and the mark of such tests: it does not load on every system."""
+"""Libraries that not every system has, for tests that need them, and the marks of such tests."""
 
 import pytest
 
@@ -9,6 +9,11 @@ try:
     lightgbm, missing = library("lightgbm"), ""
 except UserError as error:
     lightgbm, missing = None, str(error)
+
+try:
+    import keras  # on JAX, by tests/conftest.py
+except ModuleNotFoundError:
+    keras = None
 
 needs_lightgbm = pytest.mark.skipif(lightgbm is None, reason=missing)
 BOOSTERS = [pytest.param("lightgbm", marks=needs_lightgbm), "xgboost"]

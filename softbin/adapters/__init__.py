@@ -1,1 +1,3 @@
-"""Adapters to other libraries, each a module: `flax_nnx`, `flax_linen` and `optax`, which import theirs, and `gbdt`."""
+"""Adapters to other libraries, each a module: `flax_nnx`, `flax_linen`, `optax`, `keras` and `sklearn`, which import
+theirs, and `gbdt`.
+"""

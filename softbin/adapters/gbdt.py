@@ -9,7 +9,7 @@ import sys
 import warnings
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple
@@ -352,10 +352,16 @@ def _check_dataset(dataset: Any) -> None:
             f"the rows are on {machines} machines, and the objective sees those of one: its batch is the training "
             "set, so train on one machine"
         )
-    if ignored := [name for name, default in _WITHOUT_EFFECT.items() if parameters.get(name, default) != default]:
+    warn_of_parameters_without_effect(parameters, stacklevel=5)
+
+
+def warn_of_parameters_without_effect(parameters: Mapping[str, Any], stacklevel: int) -> None:
+    """Name the parameters of a library that are set and do not reach an objective."""
+    set_ones = {name: parameters.get(name) for name in _WITHOUT_EFFECT}
+    if ignored := [name for name, value in set_ones.items() if value not in (None, _WITHOUT_EFFECT[name])]:
         warnings.warn(
             f"{', '.join(ignored)}: without effect on an objective of one's own, so pass weights of the rows instead",
-            stacklevel=4,
+            stacklevel=stacklevel,
         )
 
 
