@@ -22,8 +22,8 @@ def outputs(notebook):
     return [output for cell in code_cells(notebook) for output in cell["outputs"]]
 
 
-def test_there_are_seven():
-    assert [path.name[0] for path in NOTEBOOKS] == list("1234567")
+def test_there_are_eight():
+    assert [path.name[0] for path in NOTEBOOKS] == list("12345678")
 
 
 def test_every_cell_was_run_once_and_in_order(notebook):

@@ -178,7 +178,7 @@ def check_implementation(implementation: Any) -> None:
         raise ValueError(f'implementation must be None, {names} or "{IMPLEMENTATIONS[-1]}", got {implementation!r}')
 
 
-def safe_ratio(numerator: Float[Array, "*group"], slope: Float[Array, "*group"]) -> Float[Array, "*group"]:
+def safe_ratio(numerator: Float[Array, "..."], slope: Float[Array, "..."]) -> Float[Array, "..."]:
     """`numerator / slope`, and zero with zero derivative where the slope is zero: at a vertex."""
     return jnp.where(slope > 0, numerator / jnp.where(slope > 0, slope, 1), 0)
 

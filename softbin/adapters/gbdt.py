@@ -117,7 +117,7 @@ class Objective(ABC):
             _check_dataset(dataset)
             self._training_set = self._checked(labels, scores, weights)
             if dataset is not None:
-                self._training_set = self._training_set._replace(dataset=weakref.ref(dataset))
+                self._training_set = self._training_set._replace(dataset=_reference(dataset))
             self._unmeasured += 1
         with _precision_of(scores):
             gradient, hessian, self.thresholds = jax.device_get(
@@ -340,6 +340,14 @@ def _arguments(first: Any, second: Any, sample_weight: Any) -> tuple[np.ndarray,
         return np.asarray(first), np.asarray(second), sample_weight
     weights = second.get_weight()
     return np.asarray(second.get_label()), np.asarray(first), weights if np.size(weights) else None
+
+
+def _reference(dataset: Any) -> Callable[[], Any]:
+    """To a data set that may go, if its kind allows that."""
+    try:
+        return weakref.ref(dataset)
+    except TypeError:
+        return lambda: dataset
 
 
 def _check_dataset(dataset: Any) -> None:

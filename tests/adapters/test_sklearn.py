@@ -214,5 +214,6 @@ def test_estimator_checks(library, no_shape_checks):
     results = check_estimator(classifier(library), expected_failed_checks=expected, on_fail=None, on_skip=None)
     assert {result["check_name"] for result in results if result["status"] == "xfail"} == set(expected)
     failed = {result["check_name"]: str(result["exception"]) for result in results if result["status"] == "failed"}
-    too_few = "cannot be held out (The least populated class"  # data are rounded for XGBoost 3.4: a class has one row
+    too_few = "cannot be held out"  # data are rounded for XGBoost 3.4, so that a class has one row in some checks
     assert all(too_few in message for message in failed.values()), failed
+    assert len(failed) < 10
