@@ -1,7 +1,8 @@
 """Soft-Binary-Argmax: choosing k of n, differentiably, and losses that track the zero-one error.
 
-`softbin.regularizers` describes `euclidean`, `binary_entropy` and other regularizers; `softbin.adapters` has layers for
-Flax, projections for Optax, and objectives for LightGBM and XGBoost.
+`softbin.regularizers` describes `euclidean`, `binary_entropy` and other regularizers, `softbin.sampling` draws from
+long rows, and `softbin.adapters` has layers for Flax, projections for Optax, objectives for LightGBM and XGBoost with a
+classifier for scikit-learn, and a loss for Keras.
 """
 
 from softbin import budgets, large_batch, routing, sampling

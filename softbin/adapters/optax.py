@@ -503,7 +503,7 @@ def _search_box_section(
     copies = jnp.where(used, weights * width, 0)
     most = _ALL.total(copies)
     tiny = x.size * float(jnp.finfo(x.dtype).tiny)  # products below count as 0
-    slack = tiny + _SLACK * (most + jnp.abs(total) + jnp.abs(total - k))
+    slack = tiny + _SLACK * (most + jnp.abs(total) + _ALL.total(jnp.abs(least)))
     feasible = jnp.all(lower <= upper) & jnp.isfinite(k) & (k >= -slack) & (k <= most + slack)
 
     free = used & (width > 0)

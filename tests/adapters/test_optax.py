@@ -175,6 +175,12 @@ class TestProjectionBoxSection:
         expected = exact_box_section(x, lower, upper, weights, total)
         np.testing.assert_allclose(point, expected, atol=max(2e-4, 2 * rounding))
 
+    def test_a_box_of_one_point_whose_terms_cancel_is_met(self):
+        lower, weights = np.float32([0.7268104, 0.7268104]), np.float32([-0.7268104, 0.75])
+        total = float(np.sum(lower.astype(float) * weights))
+        point = projection_box_section(jnp.zeros(2), lower.astype(float), lower.astype(float), weights, total)
+        np.testing.assert_allclose(point, lower, rtol=1e-6)
+
     def test_contains_the_hypersimplex_and_the_simplex(self):
         x = jax.random.normal(jax.random.key(1), (50,))
         np.testing.assert_allclose(
