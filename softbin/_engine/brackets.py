@@ -3,10 +3,10 @@
 Each round counts, in one pass, what is at and above two pivots, and finds the entries next to these: an end becomes an
 entry wherever nothing is known to lie in between. The pivots lie about the place where the value would be if the
 entries in the bracket were spread evenly, as far apart as chance would have it (Floyd and Rivest, `Expected time bounds
-for selection`, Comm. ACM 18, 1975). If that leaves more than half of them, on one side, the next pivot is a single one,
-which has the entries next to it as ends, nearer to the other side, and then the middle of the keys. That comes in any
-case every few rounds, and so bounds their number by the bits of a float. The first two lie about the quantile of a
-normal sample of the same moments, which a few hundred of the entries have.
+for selection`, Comm. ACM 18, 1975). If that leaves more than half of them, on one side, the next two are a guess nearer
+to the other side and the middle of the keys. That comes in any case every few rounds, twice and so with the entries
+beside it as ends, and bounds the number of rounds by the bits of a float. The first two lie about the quantile of a
+normal sample of the same moments, which a few hundred of the entries have, without those that lie far from the rest.
 """
 
 from functools import partial
@@ -131,7 +131,7 @@ def _round(search: Search, bracket: Bracket, inside: Bool[Array, ""]) -> Bracket
 
 
 def _pivots(search: Search, bracket: Bracket) -> Int[Array, "2 ..."]:
-    """Where the value is expected, from one side and from the other; or the middle of the keys, where that fails."""
+    """Where the value is expected, from both sides; after a miss, there and at the middle of the keys."""
     (low, high), (rounds, misses) = jnp.split(bracket.ends, 2), jnp.split(bracket.tries, 2)
     guesses = _expected(search, bracket)
     middle = (low & high) + ((low ^ high) >> 1)  # twice, and so with the entries beside it as ends
