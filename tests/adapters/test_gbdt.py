@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 import softbin
 from softbin import budgets
 from softbin.adapters.gbdt import lightgbm_objective, xgboost_objective
-from tests.libraries import BOOSTERS, lightgbm
+from tests.libraries import BOOSTERS, lightgbm, needs_lightgbm
 
 OBJECTIVES = {"lightgbm": lightgbm_objective, "xgboost": xgboost_objective}
 LOSSES = {"squared": softbin.loss, "fenchel_young": softbin.fenchel_young_loss}
@@ -286,11 +286,15 @@ def test_a_model_that_is_saved_keeps_the_thresholds():
     loaded(SCORES["binary"], data)
 
 
-def test_parameters_without_effect_are_named_and_parts_of_the_rows_refused():
+@needs_lightgbm
+def test_parameters_without_effect_are_named():
     parameters = {"objective": lightgbm_objective(), "metric": "none", **QUIET["lightgbm"]}
     data = lightgbm.Dataset(*DATA["binary"])
     with pytest.warns(UserWarning, match="is_unbalance, neg_subsample: without effect .* pass weights of the rows"):
         lightgbm.train({**parameters, "is_unbalance": True, "neg_subsample": 0.5}, data, 1)
+
+
+def test_parts_of_the_rows_are_refused():
     data = Data(LABELS["binary"])
     data.params = {"num_machines": 2}
     with pytest.raises(ValueError, match="the rows are on 2 machines, and the objective sees those of one"):
