@@ -3,7 +3,7 @@
 import pytest
 
 from softbin.experiments.boosting.boosters import library
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.runs.errors import UserError
 
 try:
     lightgbm, missing = library("lightgbm"), ""

@@ -74,11 +74,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-
-from softbin.experiments.benchmark.measure import FULL, QUICK, bench
-from softbin.experiments.common import command_line
-from softbin.experiments.common.errors import UserError, exit_on_user_error
+from softbin.experiments.runs import command_line
+from softbin.experiments.runs.errors import UserError, exit_on_user_error
 
 
 def _parser() -> command_line.Parser:
@@ -112,12 +109,16 @@ def _check(flags: argparse.Namespace) -> None:
 def _run(arguments: Sequence[str] | None) -> None:
     flags = _parser().parse_args(arguments)
     _check(flags)
+    from rich.console import Console
+
     console = Console() if sys.stdout.isatty() else Console(width=120)
     if flags.accelerator:
         from softbin.experiments.accelerator import kit  # loads all that trains
 
         kit.run(Path(flags.workdir), flags.interpret, flags.paper, console)
     else:
+        from softbin.experiments.benchmark.measure import FULL, QUICK, bench
+
         bench(QUICK if flags.quick else FULL, Path(flags.workdir), console)
     console.print(f"Results in {flags.workdir}.", highlight=False)
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
-from softbin.experiments.common import command_line
-from softbin.experiments.common import workdir as folder
-from softbin.experiments.common.errors import exit_on_user_error
-from softbin.experiments.reports import boosting, capacity, networks, regression, run_table, sparsity
+from softbin.experiments import kinds
+from softbin.experiments.reports import results
+from softbin.experiments.runs import command_line
+from softbin.experiments.runs import workdir as folder
+from softbin.experiments.runs.errors import exit_on_user_error
 
 
 def _parser() -> command_line.Parser:
@@ -23,7 +25,7 @@ def _parser() -> command_line.Parser:
         "--results",
         default="",
         help="report these instead of the runs in the folder: "
-        f"{', '.join(run_table.packaged())}, or the path of a CSV file; of several, with a comma between them, the "
+        f"{', '.join(results.names())}, or the path of a CSV file; of several, with a comma between them, the "
         "precision at the top together",
     )
     parser.add_argument(
@@ -36,23 +38,22 @@ def _parser() -> command_line.Parser:
 
 def _run(arguments: Sequence[str] | None) -> None:
     flags = _parser().parse_args(arguments)
-    place = Path(flags.workdir)
-    if flags.results:
-        names = flags.results.split(",")
-        several, source = [run_table.read_results(name) for name in names], " and ".join(names)
-    else:
-        several, source = [run_table.read_workdir(place)], place.name
-    runs = several[0]
+    place, names = Path(flags.workdir), flags.results.split(",") if flags.results else []
+    for name in names:
+        results.path(name)
+    if not names:
+        folder.runs(place)
+    from softbin.experiments.reports import capacity, run_table  # loads all that draws, once there is what to draw
+
+    several = [run_table.read_results(name) for name in names] or [run_table.read_workdir(place)]
+    source = " and ".join(names) or place.name
     if len(several) > 1:
         sentences = capacity.report(several, source, place)
-    elif runs.kind == "boosting":
-        sentences = boosting.report(runs, source, place)
-    elif runs.kind == "regression":
-        sentences = regression.report(runs, source, place)
-    elif runs.kind == "sparsity":
-        sentences = sparsity.report(runs, source, place)
     else:
-        sentences = networks.report(runs, source, place, flags.reference)
+        (runs,) = several
+        room = import_module(f"softbin.experiments.reports.{runs.kind.name}")
+        chosen = {"reference": flags.reference} if runs.kind is kinds.NETWORKS else {}
+        sentences = room.report(runs, source, place, **chosen)
     for sentence in sentences:
         print(sentence)
     print(f"{sum(len(each.table) for each in several)} runs; results in {place / folder.REPORT_FILE}")

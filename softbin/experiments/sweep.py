@@ -11,14 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
-from jax.experimental.compilation_cache import compilation_cache
-from tqdm import tqdm
 
-from softbin.experiments.common import command_line, grids
-from softbin.experiments.common import workdir as folder
-from softbin.experiments.common.errors import exit_on_user_error
+from softbin.experiments.runs import command_line, grids
+from softbin.experiments.runs import workdir as folder
+from softbin.experiments.runs.errors import exit_on_user_error
 from softbin.experiments.train import train
 
 
@@ -28,7 +25,7 @@ def sweep(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
     Runs that differ in the seed alone are one program, which is compiled once for the whole sweep.
 
     Args:
-      config: with a `run` and a `grid`, as :func:`softbin.experiments.common.grids.expand` describes.
+      config: with a `run` and a `grid`, as :func:`softbin.experiments.runs.grids.expand` describes.
       workdir: a folder for the results; it must not hold runs of the same names with other configs.
 
     Returns:
@@ -39,17 +36,19 @@ def sweep(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
     """
     workdir = Path(workdir)
     runs = _folders(config, workdir)
+    remaining = {path: settings for path, settings in runs.items() if not _is_finished(path)}
     for path, settings in runs.items():
         folder.check(path, settings.to_dict())
     folder.make(workdir)
     (workdir / folder.FAILED_FILE).unlink(missing_ok=True)
     failed: list[dict[str, str]] = []
-    bar = tqdm(runs.items(), desc="sweep", unit="run", smoothing=0)
+    from tqdm import tqdm
+
+    begun = {"initial": len(runs) - len(remaining), "total": len(runs)}
+    bar = tqdm(remaining.items(), desc="sweep", unit="run", smoothing=0, **begun)
     with _compiled_once(), bar as progress:
         for path, settings in progress:
             progress.set_postfix_str(path.name)
-            if _is_finished(path):
-                continue
             try:
                 train(settings, path)
             except Exception as error:
@@ -70,6 +69,8 @@ def _is_finished(path: Path) -> bool:
 @contextmanager
 def _compiled_once() -> Iterator[None]:
     """Let JAX keep compiled programs in a temporary folder, and find them there."""
+    import jax
+
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}
     with tempfile.TemporaryDirectory(prefix="softbin-sweep-") as path:
@@ -81,6 +82,9 @@ def _compiled_once() -> Iterator[None]:
 
 
 def _configure(settings: Mapping[str, Any]) -> None:
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
     for name, value in settings.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()  # JAX looks at these settings once
@@ -93,7 +97,7 @@ def _parser() -> command_line.Parser:
         "skipped, and one that was cut off goes on from its last checkpoint.",
         "--config=large_batch_cpu --workdir=runs/large_batch",
     )
-    parser.add_config("--config.run.epochs=20")
+    parser.add_config("--config.run.epochs=20", described="large_batch_cpu")
     parser.add_argument("--workdir", required=True, help="the folder for the results, with one in it for each run")
     return parser
 

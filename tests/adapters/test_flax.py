@@ -16,8 +16,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import softbin
 from softbin.adapters import flax_linen, flax_nnx
-from softbin.experiments.common import data
-from softbin.experiments.common.mlp import mlp
+from softbin.experiments.datasets import data
+from softbin.experiments.training.mlp import mlp
 from tests.compiling import AS_USERS_DO
 
 SCORES = jax.random.normal(jax.random.key(0), (4, 7))

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from softbin.experiments import bench, commands, report, sweep, train
+from softbin.experiments import bench, commands, kinds, report, sweep, train
+from softbin.experiments.runs import config_files
 
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = {"train": train, "sweep": sweep, "report": report, "bench": bench}
@@ -21,6 +22,14 @@ from softbin.experiments.configs.digits import get_config as run
 def get_config():
     grid = {"block": {"loss": ("cross_entropy", "poly", "mse")}}
     return ml_collections.ConfigDict({"run": run(), "grid": grid})
+"""
+
+OWN = """
+from softbin.experiments.configs.digits import get_config as digits
+def get_config():
+    config = digits()
+    config.seed = 7  # chosen by dice
+    return config
 """
 
 
@@ -62,6 +71,68 @@ def test_help_describes_every_flag_and_shows_an_example(name, described, flag, c
     assert re.findall(r"^  --(\w+) (?:[A-Z_]+)?\s+\w", output, re.M) == described
     assert ("--config.FIELD=VALUE changes" in " ".join(output.split())) == ("config" in described)
     assert re.search(rf"^example:\n  softbin-{name} --\w+=\S+", output, re.M)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "lines"),
+    [
+        ("train", [], ["fields of the config digits:", r"  --config.model=mlp +or cnn, the paper's"]),
+        (
+            "sweep",
+            [],
+            ["fields of the config large_batch_cpu:", "  --config.run.epochs=80 +passes over the training set"],
+        ),
+        (
+            "train",
+            ["--config=boosting_breast_cancer"],
+            ["fields of the config boosting_breast_cancer:", "  --config.booster=lightgbm +or xgboost"],
+        ),
+        ("train", ["--config={}/own.py"], ["fields of the config .*own.py:", "  --config.seed=7 +chosen by dice"]),
+    ],
+)
+def test_help_describes_every_field_of_the_config(name, arguments, lines, command, tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    status, output, errors = command(name, "--help", *(argument.format(tmp_path) for argument in arguments))
+    assert (status, errors) == (0, "")
+    for line in lines:
+        assert re.search(rf"^{line}$", output, re.M)
+
+
+@pytest.mark.parametrize("kind", kinds.KINDS, ids=lambda kind: kind.name)
+def test_the_example_of_each_kind_has_its_fields_and_says_what_they_mean(kind):
+    assert set(config_files.load(kind.example, [])) == set(kind.fields)
+    *_, described = config_files.describe(kind.example).partition("\n")
+    lines = described.splitlines()
+    assert len(lines) == len(kind.fields)
+    assert all(re.match(r"  --config\.\w+=(\S+|'.*')  +\w", line) for line in lines)
+
+
+def test_help_and_mistakes_do_without_jax():
+    calls = [
+        *((name, ["--help"]) for name in COMMANDS),
+        *((name, []) for name in COMMANDS),
+        ("train", ["--workdir=none", "--config=digit"]),
+        ("train", ["--workdir=none", "--config=digits", "--config.los=mse"]),
+        ("train", ["--workdir=none", "--config=digits", "--config.epochs=0"]),
+        ("train", ["--workdir=none", "--config=noise"]),
+        ("sweep", ["--workdir=none", "--config=digits"]),
+        ("report", ["--workdir=none"]),
+        ("report", ["--workdir=none", "--results=papers"]),
+        ("bench", ["--workdir=none", "--paper"]),
+    ]
+    code = f"""
+import sys
+from importlib import import_module
+for name, arguments in {calls}:
+    try:
+        import_module(f"softbin.experiments.{{name}}").main(arguments)
+    except SystemExit as stop:
+        print(stop.code, file=sys.stderr)
+print({{"jax", "pandas", "matplotlib", "numpy", "scipy"}} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+    assert [line for line in done.stderr.splitlines() if line.isdigit()] == ["0"] * 4 + ["2"] * (len(calls) - 4)
 
 
 @pytest.mark.parametrize(

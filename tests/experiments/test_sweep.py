@@ -6,10 +6,10 @@ import ml_collections
 import pytest
 
 from softbin.experiments import sweep as module
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.runs.checkpoints import Checkpoints
+from softbin.experiments.runs.errors import UserError
 from softbin.experiments.sweep import sweep
 from softbin.experiments.train import train
-from softbin.experiments.training.checkpoints import Checkpoints
 from tests.experiments.training.test_run import config, metrics, without_times
 
 RUN = {"epochs": 4, "hidden": (8,), "train_examples": 512, "checkpoint_every": 1}

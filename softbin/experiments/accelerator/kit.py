@@ -16,8 +16,8 @@ import softbin
 from softbin.experiments.accelerator import checks, networks, page, programs, timing
 from softbin.experiments.accelerator.plan import FULL, SMALL, Plan
 from softbin.experiments.benchmark.report import environment
-from softbin.experiments.common import workdir as folder
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.runs import workdir as folder
+from softbin.experiments.runs.errors import UserError
 
 PARTS_FOLDER, RESULT_FILE, PAGE_FILE = "accelerator", "accelerator.json", "accelerator.md"
 _ATTEMPTS = 3  # a part that ends the process each time is given up

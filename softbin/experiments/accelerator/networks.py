@@ -8,19 +8,18 @@ from typing import Any
 import numpy as np
 
 from softbin.experiments.accelerator.plan import Plan
-from softbin.experiments.common import data, readers
-from softbin.experiments.common import workdir as folder
-from softbin.experiments.common.errors import UserError
-from softbin.experiments.configs.paper import cifar10, fashion_mnist
+from softbin.experiments.datasets import data, readers
 from softbin.experiments.reports import paper as published
-from softbin.experiments.training import run as training
+from softbin.experiments.runs import config_files, life
+from softbin.experiments.runs import workdir as folder
+from softbin.experiments.runs.errors import UserError
 
 RANDOM = "random images"
 """Of the shape of Fashion-MNIST's, for timing."""
 _CONFIGS = {
-    "fashion_mnist": fashion_mnist.get_config,
-    "cifar10": cifar10.get_config,
-    RANDOM: fashion_mnist.get_config,
+    "fashion_mnist": "paper/fashion_mnist",
+    "cifar10": "paper/cifar10",
+    RANDOM: "paper/fashion_mnist",
 }
 
 
@@ -39,7 +38,7 @@ def found() -> tuple[list[str], str]:
 
 def train(plan: Plan, dataset: str, loss: str, workdir: Path, to_the_end: bool) -> dict[str, Any]:
     """A run in a folder, of a few epochs or of all: the time of a step, and accuracies beside the published ones."""
-    config = _CONFIGS[dataset]().run
+    config = config_files.load(_CONFIGS[dataset], []).run
     config.loss = loss
     config.batch_size = plan.batch_size
     if not to_the_end:
@@ -47,7 +46,7 @@ def train(plan: Plan, dataset: str, loss: str, workdir: Path, to_the_end: bool) 
     if dataset == RANDOM:
         config.data_dir = str(_random_images(workdir / "images", plan.random_images))
     runs = workdir / f"{dataset} {loss} {config.epochs}".replace(" ", "_")
-    summary = training.train(config, runs)
+    summary = life.run(config, runs)
     seconds = [record["train_seconds"] for record in folder.read_history(runs, config.epochs)]
     steps = summary["train_examples"] // config.batch_size
     result = {

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from softbin.experiments.common.errors import one_line
+from softbin.experiments.runs.errors import one_line
 
 _FEW, _MOST = 4, 10_000  # calls inside a program
 _ROUNDS = 5

@@ -18,7 +18,7 @@ from softbin.experiments.benchmark.compiling import compile_times
 from softbin.experiments.benchmark.inputs import INPUTS
 from softbin.experiments.benchmark.problems import Program, Size
 from softbin.experiments.benchmark.report import Record
-from softbin.experiments.common import workdir as folder
+from softbin.experiments.runs import workdir as folder
 
 _FEWEST_ROUNDS = 5
 _MEMORY_PER_LOGIT = 64  # bytes: the logits, their gradient, and what the implementations keep in between

@@ -18,7 +18,7 @@ from rich.table import Table
 from scipy.optimize import isotonic_regression
 
 import softbin
-from softbin.experiments.common import workdir as folder
+from softbin.experiments.runs.curves import write_figure
 
 _PACKAGES = ("jax", "jaxlib", "optax", "numpy", "scipy", "jaxopt", "torch", "entmax", "ott-jax", "softjax")
 _SHOWN_CLASSES = 10
@@ -206,7 +206,7 @@ def save_plot(records: Sequence[Record], environment: Mapping[str, Any], path: P
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(which="major", alpha=0.3)
     _label_ends(axes, lines)
-    folder.write_figure(path, figure)
+    write_figure(path, figure)
 
 
 def _where_and_when(environment: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from softbin.adapters.gbdt import lightgbm_objective, xgboost_objective
 from softbin.experiments.boosting.tables import Split
-from softbin.experiments.common.errors import UserError, one_line
+from softbin.experiments.runs.errors import UserError, one_line
 
 Gradient = Callable[..., tuple[np.ndarray, np.ndarray]]
 """An objective as the libraries call it, `(scores, dataset) -> (gradient, hessian)`."""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from softbin.experiments.common import workdir
-from softbin.experiments.common.errors import one_line
-from softbin.experiments.common.newest_whole import newest_whole
+from softbin.experiments.runs import workdir
+from softbin.experiments.runs.errors import one_line
+from softbin.experiments.runs.newest_whole import newest_whole
 
 _KEPT = 2
 _PARTS = ("train", "validation", "test")

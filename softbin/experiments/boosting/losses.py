@@ -9,7 +9,7 @@ from scipy import special
 from softbin import budgets
 from softbin.experiments.boosting import boosters
 from softbin.experiments.boosting.tables import Rows
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.runs.errors import UserError
 
 LOGISTIC, CENTRED = "logistic", "centred_squared_error"
 PROJECTED = {"hypersimplex": "squared", "fenchel_young": "fenchel_young"}

@@ -1,40 +1,18 @@
-"""One run of gradient boosting, from a config to a folder of results."""
+"""One run of gradient boosting."""
 
-import json
-import math
-import os
-import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
-from tqdm import tqdm
 
-import softbin
 from softbin.experiments.boosting import boosters, checkpoints, losses, tables
-from softbin.experiments.common import settings
-from softbin.experiments.common import workdir as folder
-from softbin.experiments.common.curves import save_curves
-from softbin.experiments.common.errors import UserError
-from softbin.experiments.common.precision import at_best, precisions
+from softbin.experiments.kinds import BOOSTING_MEASURES, PARTS, STOPS
+from softbin.experiments.runs import life
+from softbin.experiments.runs.errors import UserError
+from softbin.experiments.training.precision import at_best, precisions
 
-MEASURES = ("auc", "log_loss", "error", "error_thresholded")
-STOPS = ("fixed", "best")
-_LEAST = {"rounds": 1, "fixed_rounds": 1, "evaluate_every": 1, "checkpoint_every": 0, "seed": 0}
-FIELDS = frozenset(_LEAST) | {
-    "booster",
-    "dataset",
-    "data",
-    "train_examples",
-    "loss",
-    "budget",
-    "hessian",
-    "learning_rate",
-}
 _PANELS = {
     name: {f"test_{measure}": "test", f"validation_{measure}": "validation"}
     for name, measure in (
@@ -46,63 +24,72 @@ _PANELS = {
 }
 
 
-def boost(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
-    """Grow one model and write `metrics.jsonl`, `summary.json` and `curves.png`.
+def prepare(config: ml_collections.ConfigDict) -> life.Work:
+    """A model that grows, as that of the config `boosting_breast_cancer`.
 
-    A run that was cut off goes on from its last whole checkpoint and ends with the same results; a finished one is not
-    run again. At a checkpoint the library starts anew from the margins so far, whether the run is cut off there or not.
-
-    Args:
-      config: as that of `softbin/experiments/configs/boosting_breast_cancer.py`.
-      workdir: a folder for the results; it must not hold those of another config.
-
-    Returns:
-      The summary. `best_...` is measured after `best_round`, where the validation AUC is highest, and `fixed_...` after
-      `fixed_rounds`; `at_max_...` after the round where that precision at the top is highest on the validation rows.
+    At a checkpoint the library starts anew from the margins so far, whether the run is cut off there or not. Its
+    results: `best_...` is measured after `best_round`, where the validation AUC is highest, and `fixed_...` after
+    `fixed_rounds`; `at_max_...` after the round where that precision at the top is highest on the validation rows.
 
     Raises:
-      UserError: the config is not right, the data are missing or damaged, or the folder is taken. Nothing has been
-        written then.
+      UserError: the config is not right, or the data are missing or damaged.
     """
-    workdir = Path(workdir)
-    finished = folder.finished(workdir, config.to_dict())
-    if finished is not None:
-        return finished
-    _check(config)
+    if config.fixed_rounds > config.rounds:
+        raise UserError(f"fixed_rounds {config.fixed_rounds} is more than rounds {config.rounds}: lower it")
     loss = losses.loss(config.loss, config.booster, config.hessian, config.budget)
-    split = tables.load(config.dataset, config.data, config.train_examples, config.seed)
-    booster = boosters.BOOSTERS[config.booster](split, loss.objective, config.learning_rate)
-    folder.start(workdir, config.to_dict())
+    return _Boosting(config, loss, tables.load(config.dataset, config.data, config.train_examples, config.seed))
 
-    def is_evaluated(done: int) -> bool:
-        return done % config.evaluate_every == 0 or done in (config.fixed_rounds, config.rounds)
 
-    before, margins = checkpoints.restore(workdir / folder.CHECKPOINTS_FOLDER)
-    if before:
-        booster.go_on_from(margins)
-    history = folder.read_history(workdir, sum(map(is_evaluated, range(1, before + 1))))
-    train_seconds = history[-1]["train_seconds"] if history else 0.0
-    rounds = range(before + 1, config.rounds + 1)
-    with tqdm(rounds, desc=config.loss, unit="round", initial=before, total=config.rounds, leave=None) as progress:
-        for done in progress:
-            start = time.perf_counter()
-            booster.grow()
-            train_seconds += time.perf_counter() - start
-            if is_evaluated(done):
-                measured = measures(booster.margins(), split, loss)
-                history.append({"round": done, **measured, "train_seconds": train_seconds})
-                with open(workdir / folder.METRICS_FILE, "a") as log:
-                    log.write(json.dumps(history[-1]) + "\n")
-                progress.set_postfix(auc=f"{measured['test_auc']:.4f}", refresh=False)
-            if config.checkpoint_every and done % config.checkpoint_every == 0 and done < config.rounds:
-                checkpoints.save(workdir / folder.CHECKPOINTS_FOLDER, done, booster.margins())
-                booster.go_on_from(booster.margins())
+class _Boosting(life.Work):
+    shown = ("test_auc",)
+    panels = _PANELS
 
-    summary = _summary(config, split, history, booster.version)
-    title = f"{config.dataset}, {config.booster}, {config.loss}"
-    save_curves(history, _PANELS, title, workdir / folder.CURVES_FILE, step="round")
-    folder.write(workdir / folder.SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
-    return summary
+    def __init__(self, config: ml_collections.ConfigDict, loss: losses.Loss, split: tables.Split):
+        title = f"{config.dataset}, {config.booster}, {config.loss}"
+        super().__init__(config.loss, title, "round", config.rounds, config.evaluate_every)
+        self._config, self._loss, self._split = config, loss, split
+        self._booster = boosters.BOOSTERS[config.booster](split, loss.objective, config.learning_rate)
+        self.versions = {config.booster: self._booster.version}
+
+    def restore(self, folder: Path) -> int:
+        done, margins = checkpoints.restore(folder)
+        if done:
+            self._booster.go_on_from(margins)
+        return done
+
+    def advance(self) -> int:
+        self._booster.grow()
+        return 1
+
+    def is_evaluated(self, done: int) -> bool:
+        return super().is_evaluated(done) or done == self._config.fixed_rounds
+
+    def evaluate(self, done: int) -> list[life.Record]:
+        return [{"round": done, **measures(self._booster.margins(), self._split, self._loss)}]
+
+    def save(self, folder: Path, done: int) -> None:
+        every = self._config.checkpoint_every
+        if every and done % every == 0 and done < self.steps:
+            checkpoints.save(folder, done, self._booster.margins())
+            self._booster.go_on_from(self._booster.margins())
+
+    def results(self, history: Sequence[life.Record]) -> life.Record:
+        best = max(history, key=lambda record: record["validation_auc"])
+        (fixed,) = (record for record in history if record["round"] == self._config.fixed_rounds)
+        split, file = self._split, self._config.data
+        return {
+            **({"dataset": Path(file).stem} if file else {}),
+            **{f"{name}_examples": len(rows.labels) for name, rows in zip(split._fields[:3], split[:3], strict=True)},
+            "classes": split.classes,
+            "best_round": best["round"],
+            **{
+                f"{stop}_{part}_{measure}": record[f"{part}_{measure}"]
+                for stop, record in zip(STOPS, (fixed, best), strict=True)
+                for part in PARTS
+                for measure in BOOSTING_MEASURES
+            },
+            **(at_best(history) if split.classes == 2 else {}),
+        }
 
 
 def measures(margins: Sequence[np.ndarray], split: tables.Split, loss: losses.Loss) -> dict[str, float]:
@@ -139,35 +126,3 @@ def sentence(summary: Mapping[str, Any]) -> str:
         f"{summary['dataset']}, {summary['booster']}, {summary['loss']}: test AUC {summary['best_test_auc']:.4f}, "
         f"error by thresholds {summary['best_test_error_thresholded']:.4f} after {summary['best_round']} rounds"
     )
-
-
-def _check(config: ml_collections.ConfigDict) -> None:
-    settings.check(config, FIELDS, _LEAST, "boosting_breast_cancer")
-    if config.fixed_rounds > config.rounds:
-        raise UserError(f"fixed_rounds {config.fixed_rounds} is more than rounds {config.rounds}: lower it")
-    if not 0 < config.learning_rate < math.inf:
-        raise UserError(f"learning_rate must be positive and finite, got {config.learning_rate}")
-
-
-def _summary(config, split: tables.Split, history: Sequence[Mapping[str, Any]], version: str) -> dict[str, Any]:
-    best = max(history, key=lambda record: record["validation_auc"])
-    (fixed,) = (record for record in history if record["round"] == config.fixed_rounds)
-    fields = {name: value for name, value in config.to_dict().items() if name != "data"}
-    if config.data:
-        fields["dataset"] = Path(config.data).stem
-    return {
-        **fields,
-        **{f"{name}_examples": len(rows.labels) for name, rows in zip(split._fields[:3], split[:3], strict=True)},
-        "classes": split.classes,
-        "best_round": best["round"],
-        **{
-            f"{stop}_{part}_{measure}": record[f"{part}_{measure}"]
-            for stop, record in zip(STOPS, (fixed, best), strict=True)
-            for part in ("validation", "test")
-            for measure in MEASURES
-        },
-        **(at_best(history) if split.classes == 2 else {}),
-        "train_seconds": history[-1]["train_seconds"],
-        "versions": {"softbin": softbin.__version__, "jax": jax.__version__, config.booster: version},
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }

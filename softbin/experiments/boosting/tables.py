@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from softbin.experiments.boosting import libsvm
-from softbin.experiments.common import damage, packages, tables
-from softbin.experiments.common.errors import UserError
-from softbin.experiments.common.tables import Table
+from softbin.experiments.datasets import damage, libsvm, packages, tables
+from softbin.experiments.datasets.tables import Table
+from softbin.experiments.runs.errors import UserError
 
 
 class Rows(NamedTuple):

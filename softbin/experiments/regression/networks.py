@@ -11,10 +11,10 @@ from flax import nnx
 from jaxtyping import Array, ArrayLike, Float, Int, Real
 
 import softbin
-from softbin.experiments.common.epochs import train_in_epochs
-from softbin.experiments.common.mlp import mlp
 from softbin.experiments.regression.measures import measures
 from softbin.experiments.regression.targets import Split
+from softbin.experiments.training.epochs import train_in_epochs
+from softbin.experiments.training.mlp import mlp
 
 WARM_UP = 0.2
 """The share of the steps over which the kept share of a batch falls from 1."""

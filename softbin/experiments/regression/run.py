@@ -1,80 +1,90 @@
-"""One regression, from a config to a folder of results."""
+"""One regression."""
 
-import json
-import math
-import os
-import time
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
-import softbin
-from softbin.experiments.common import settings
-from softbin.experiments.common import workdir as folder
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.kinds import MEDIAN_ERROR, REGRESSION_MEASURES
 from softbin.experiments.regression import linear_models, networks
-from softbin.experiments.regression.measures import MEASURES, VALIDATION
 from softbin.experiments.regression.targets import Rows, Split, corrupted, interquartile_range, load
+from softbin.experiments.runs import life, settings
+from softbin.experiments.runs.errors import UserError
 
+_ERRORS = (MEDIAN_ERROR, *REGRESSION_MEASURES)
 ESTIMATORS = {"linear": (*networks.LOSSES, *linear_models.MODELS), "mlp": tuple(networks.LOSSES)}
 """The models and their losses."""
-_LEAST = {"train_examples": 1, "held_out_examples": 1, "epochs": 1, "batch_size": 1, "seed": 0}
-_POSITIVE = ("learning_rate", "delta", "keep")
-FIELDS = frozenset(_LEAST) | {*_POSITIVE, "estimator", "dataset", "corruption", "corrupted", "loss", "hidden"}
+_PANELS = {
+    "training loss": {"loss": "loss"},
+    "errors": {MEDIAN_ERROR: "validation, median", "test_mae": "test, mean", "test_rmse": "test, root mean square"},
+}
 
 
-def regress(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
-    """Fit one model and write `summary.json`, and `metrics.jsonl` where it is trained in epochs.
+def prepare(config: ml_collections.ConfigDict) -> life.Work:
+    """A fit as that of the config `regression_diamonds`, to targets less their median, over their interquartile range.
 
-    It is fitted to targets less their median, divided by their interquartile range. A finished run is not run again.
-
-    Args:
-      config: as that of `softbin/experiments/configs/regression_diamonds.py`.
-      workdir: a folder for the results; it must not hold those of another config.
-
-    Returns:
-      The summary: what is measured in the end, in the units of the table, and the seconds of the fit, in which a
-      network is measured after every epoch, and the first of its kind is compiled.
+    Its results are what is measured in the end, in the units of the table. All epochs of a network are one program, in
+    which it is measured after each; the seconds of the fit have that in them, and compiling for the first of its kind.
 
     Raises:
-      UserError: the config is not right, the data are missing, or the folder is taken. Nothing has been written then.
+      UserError: the config is not right, or the data are missing.
     """
-    workdir = Path(workdir)
-    finished = folder.finished(workdir, config.to_dict())
-    if finished is not None:
-        return finished
     _check(config)
     split = _with_wrong_targets(config)
     median, unit = np.median(split.train.targets), interquartile_range(split.train.targets)
     scaled = Split(*(Rows(features, (targets - median) / unit) for features, targets in split))
-    folder.start(workdir, config.to_dict())
+    return (_Network if config.loss in networks.LOSSES else _LinearModel)(config, scaled, unit)
 
-    start = time.perf_counter()
-    history = _history(config, scaled)
-    seconds = time.perf_counter() - start
-    for record in history:
-        record.update({name: unit * record[name] for name in (VALIDATION, *MEASURES)})
-    if config.loss in networks.LOSSES:
-        folder.write(workdir / folder.METRICS_FILE, "".join(json.dumps(record) + "\n" for record in history))
-    summary = {
-        **config.to_dict(),
-        **{name: history[-1][name] for name in (VALIDATION, *MEASURES)},
-        "train_seconds": seconds,
-        "versions": {
-            "softbin": softbin.__version__,
-            **{name: version(name) for name in ("jax", "flax", "optax", "scikit-learn")},
-        },
-        "device": jax.devices()[0].device_kind,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    folder.write(workdir / folder.SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
-    return summary
+
+class _Regression(life.Work):
+    """A fit that is done at once."""
+
+    def __init__(self, config: ml_collections.ConfigDict, split: Split, scale: float, unit: str, steps: int):
+        super().__init__(config.loss, f"{config.dataset}, {config.estimator}, {config.loss}", unit, steps, steps)
+        self._config, self._split, self._scale = config, split, scale
+        self._history: list[life.Record] = []
+
+    def evaluate(self, done: int) -> list[life.Record]:
+        return [record | {name: self._scale * record[name] for name in _ERRORS} for record in self._history]
+
+    def results(self, history: Sequence[life.Record]) -> life.Record:
+        return {name: history[-1][name] for name in _ERRORS}
+
+
+class _LinearModel(_Regression):
+    def __init__(self, config: ml_collections.ConfigDict, split: Split, scale: float):
+        super().__init__(config, split, scale, "fit", 1)
+
+    def advance(self) -> int:
+        config = self._config
+        self._history = [{"fit": 1, **linear_models.fit(config.loss, self._split, config.delta, config.seed)}]
+        return 1
+
+
+class _Network(_Regression):
+    shown = REGRESSION_MEASURES
+    panels = _PANELS
+
+    def __init__(self, config: ml_collections.ConfigDict, split: Split, scale: float):
+        super().__init__(config, split, scale, "epoch", config.epochs)
+
+    def advance(self) -> int:
+        config = self._config
+        trained = networks.train(
+            self._split,
+            config.seed,
+            config.learning_rate,
+            config.delta,
+            config.keep,
+            loss=config.loss,
+            hidden=tuple(config.hidden) if config.estimator == "mlp" else (),
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+        )
+        self._history = life.records(jax.device_get(trained))
+        return config.epochs
 
 
 def sentence(summary: Mapping[str, Any]) -> str:
@@ -96,26 +106,7 @@ def _with_wrong_targets(config) -> Split:
     return Split(train, validation, split.test)
 
 
-def _history(config, split: Split) -> list[dict[str, Any]]:
-    if config.loss in linear_models.MODELS:
-        return [linear_models.fit(config.loss, split, config.delta, config.seed)]
-    trained = networks.train(
-        split,
-        config.seed,
-        config.learning_rate,
-        config.delta,
-        config.keep,
-        loss=config.loss,
-        hidden=tuple(config.hidden) if config.estimator == "mlp" else (),
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-    )
-    values = {name: column.tolist() for name, column in jax.device_get(trained).items()}
-    return [{"epoch": epoch + 1, **{name: values[name][epoch] for name in values}} for epoch in range(config.epochs)]
-
-
 def _check(config: ml_collections.ConfigDict) -> None:
-    settings.check(config, FIELDS, _LEAST, "regression_diamonds")
     settings.check_hidden(config.hidden)
     if config.estimator not in ESTIMATORS:
         raise UserError(f"unknown estimator {config.estimator!r}: choose one of {', '.join(ESTIMATORS)}")
@@ -124,9 +115,6 @@ def _check(config: ml_collections.ConfigDict) -> None:
         raise UserError(
             f"the estimator {config.estimator} has no loss {config.loss!r}: choose one of {', '.join(losses)}"
         )
-    for name in _POSITIVE:
-        if not 0 < config[name] < math.inf:
-            raise UserError(f"{name} must be positive and finite, got {config[name]}")
     if config.loss == "huber_regressor" and config.delta < 1:
         raise UserError(f"the delta of huber_regressor must be at least 1, got {config.delta}")
     if config.keep > 1:

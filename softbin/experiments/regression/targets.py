@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from softbin.experiments.common import packages, tables
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.datasets import packages, tables
+from softbin.experiments.runs.errors import UserError
 
 SHIFT = 5.0
 """By how many robust standard deviations a wrong target of the kind `shifted` is too high."""

@@ -10,21 +10,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from softbin.experiments.boosting.losses import CENTRED, LOGISTIC, PROJECTED
-from softbin.experiments.boosting.run import MEASURES, STOPS
-from softbin.experiments.common import workdir as folder
-from softbin.experiments.reports import capacity, text
+from softbin.experiments.kinds import BOOSTING_MEASURES, STOPS
+from softbin.experiments.reports import capacity, frame, text
 from softbin.experiments.reports.comparisons import (
     ALPHA,
     BOOSTED_VARIANT,
-    best_rate,
+    best_settings,
     boosted_variant_name,
     holm,
     paired_test,
 )
 from softbin.experiments.reports.run_table import Runs
+from softbin.experiments.runs.curves import write_figure
 
 FIGURE_FILE = "differences.png"
-_NAMES = dict(zip(MEASURES, ("AUC", "log loss", "error at 1/2", "error by thresholds"), strict=True))
+_NAMES = dict(zip(BOOSTING_MEASURES, ("AUC", "log loss", "error at 1/2", "error by thresholds"), strict=True))
 _READING = f"""\
 All figures are of the test rows, mean ± standard deviation over the seeds; a seed is another random split of the rows.
 The learning rate of a loss, and of its hessian, is the one with the highest mean AUC on the validation rows; so is the
@@ -34,20 +34,7 @@ training rows; for `logistic` they are those at 1/2. `{CENTRED}` is `hypersimple
 
 Tests are t-tests paired by the seed, with the correction of Nadeau and Bengio (2003) for splits that overlap.
 p is corrected by Holm's method over all tests of the table it stands in, and bold below {ALPHA}."""
-_FIELDS = (
-    "booster",
-    "dataset",
-    "classes",
-    "train_examples",
-    "validation_examples",
-    "test_examples",
-    "loss",
-    "budget",
-    "hessian",
-)
-_SETTINGS = ("learning_rate", "rounds", "fixed_rounds", "evaluate_every", "seed")
 _RUN = ("booster", "dataset", "loss", "budget", "hessian", "learning_rate", "seed")  # what tells runs from each other
-_VERSIONS = ("softbin", "jax", "lightgbm", "xgboost")
 
 
 def report(runs: Runs, source: str, workdir: Path) -> list[str]:
@@ -64,8 +51,7 @@ def report(runs: Runs, source: str, workdir: Path) -> list[str]:
     Raises:
       UserError: the folder cannot be made.
     """
-    folder.make(workdir)
-    folder.write(workdir / folder.RUN_TABLE_FILE, runs.table.to_csv(index=False))
+    frame.write_runs(runs, workdir)
     repeats = runs.table.duplicated(list(_RUN))
     settings = dict(_settings(runs.table[~repeats]))
     chapters, findings = [], []
@@ -82,18 +68,14 @@ def report(runs: Runs, source: str, workdir: Path) -> list[str]:
     top = capacity.part([runs], workdir)
     findings += top.findings
     parts = [
-        f"# Report of {source}",
         _READING,
-        "## What the tests carry",
-        "\n".join(f"- {finding}" for finding in findings) or "There is nothing to compare.",
+        *frame.findings(findings),
         f"![Differences]({FIGURE_FILE})\n\nThe difference to `{LOGISTIC}` of each seed, and their mean (bar).",
-        "## What was run",
-        text.run_fields(runs.table, text.field_values(runs.table, (*_FIELDS, *_SETTINGS, *_VERSIONS))),
-        *text.left_out(runs, sorted(runs.table.loc[repeats, "run"])),
+        *frame.what_was_run(runs, sorted(runs.table.loc[repeats, "run"])),
         *chapters,
         *top.chapter,
     ]
-    folder.write(workdir / folder.REPORT_FILE, "\n\n".join(parts) + "\n")
+    frame.write(source, workdir, parts)
     return findings
 
 
@@ -107,12 +89,9 @@ def chosen_rates(rows: pd.DataFrame, stop: str) -> pd.DataFrame:
     rows = rows.assign(
         variant=[boosted_variant_name(*row) for row in rows[list(BOOSTED_VARIANT)].itertuples(index=False)],
         round=rows["fixed_rounds"] if stop == "fixed" else rows["best_round"],
-        **{measure: rows[f"{stop}_test_{measure}"] for measure in MEASURES},
+        **{measure: rows[f"{stop}_test_{measure}"] for measure in BOOSTING_MEASURES},
     )
-    parts = []
-    for _, part in rows.groupby("variant", sort=False):
-        parts.append(part[part["learning_rate"] == best_rate(part, f"{stop}_validation_auc")])
-    return pd.concat(parts)
+    return best_settings(rows, ["variant"], ["learning_rate"], f"{stop}_validation_auc")
 
 
 def comparison(chosen: pd.DataFrame, baseline: str) -> pd.DataFrame:
@@ -138,7 +117,7 @@ def comparison(chosen: pd.DataFrame, baseline: str) -> pd.DataFrame:
             ),
         }
         for variant, part in others.groupby("variant", sort=False)
-        for measure in MEASURES
+        for measure in BOOSTING_MEASURES
     ]
     table = pd.DataFrame(records)
     return table.assign(p_holm=holm(table["p"]))
@@ -158,7 +137,7 @@ def _stops(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def _reached(chosen: pd.DataFrame) -> str:
     cells = []
     for variant, part in chosen.groupby("variant", sort=False):
-        figures = [f"{part[measure].mean():.4f} ± {part[measure].std():.4f}" for measure in MEASURES]
+        figures = [f"{part[measure].mean():.4f} ± {part[measure].std():.4f}" for measure in BOOSTING_MEASURES]
         settings = [f"{part['learning_rate'].iloc[0]:g}", f"{part['round'].mean():.0f}", str(len(part))]
         cells.append([str(variant), *settings, *figures])
     return text.markdown(["loss", "learning rate", "rounds", "seeds", *_NAMES.values()], cells)
@@ -170,7 +149,7 @@ def _tests(tests: pd.DataFrame) -> str:
         for row in tests.itertuples()
     ]
     table = tests.assign(cell=cells).pivot(index="variant", columns="measure", values="cell")
-    rows = [[str(variant), *row[list(MEASURES)]] for variant, row in table.iterrows()]
+    rows = [[str(variant), *row[list(BOOSTING_MEASURES)]] for variant, row in table.iterrows()]
     return text.markdown(["Δ (t; corrected p)", *_NAMES.values()], rows)
 
 
@@ -188,8 +167,8 @@ def _finding(question: str, tests: pd.DataFrame) -> str:
 
 
 def _save_figure(settings: dict[str, pd.DataFrame], path: Path) -> None:
-    figure = Figure(figsize=(3.1 * len(MEASURES), 2.1 * len(settings) * len(STOPS)), layout="constrained")
-    panels = figure.subplots(len(settings) * len(STOPS), len(MEASURES), squeeze=False, sharey="row")
+    figure = Figure(figsize=(3.1 * len(BOOSTING_MEASURES), 2.1 * len(settings) * len(STOPS)), layout="constrained")
+    panels = figure.subplots(len(settings) * len(STOPS), len(BOOSTING_MEASURES), squeeze=False, sharey="row")
     stops = [(name, stop, chosen) for name, rows in settings.items() for stop, chosen in _stops(rows).items()]
     for row, (name, stop, chosen) in zip(panels, stops, strict=True):
         baseline = chosen[chosen["variant"] == LOGISTIC].set_index("seed")
@@ -197,7 +176,7 @@ def _save_figure(settings: dict[str, pd.DataFrame], path: Path) -> None:
         variants = list(others["variant"].unique())[::-1]
         row[0].set_yticks(range(len(variants)), variants, fontsize=8)
         row[0].set_ylabel(f"{name}\n{stop.lower()}", fontsize=8)
-        for axes, measure in zip(row, MEASURES, strict=True):
+        for axes, measure in zip(row, BOOSTING_MEASURES, strict=True):
             axes.axvline(0, color="#bbbbbb", linewidth=0.8)
             axes.set_title(_NAMES[measure], fontsize=9)
             axes.tick_params(axis="x", labelsize=7)
@@ -209,4 +188,4 @@ def _save_figure(settings: dict[str, pd.DataFrame], path: Path) -> None:
                 axes.plot(difference, np.full(len(difference), height), "o", color=color, markersize=3, alpha=0.6)
                 axes.plot(difference.mean(), height, "|", color=color, markersize=14, markeredgewidth=2)
             axes.set_ylim(-0.6, len(variants) - 0.4)
-    folder.write_figure(path, figure)
+    write_figure(path, figure)

@@ -9,20 +9,21 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from softbin.experiments.boosting.losses import LOGISTIC
-from softbin.experiments.common import workdir as folder
-from softbin.experiments.common.errors import UserError
-from softbin.experiments.common.precision import AT_BEST, PERCENTAGES
-from softbin.experiments.reports import style, text
+from softbin.experiments.kinds import AT_BEST, BOOSTING, PERCENTAGES
+from softbin.experiments.reports import frame, style, text
 from softbin.experiments.reports.comparisons import (
     ALPHA,
     BOOSTED_VARIANT,
-    best_rate,
+    best_settings,
     boosted_variant_name,
     holm,
     paired_test,
     variant_name,
 )
 from softbin.experiments.reports.run_table import VARIANT, Runs
+from softbin.experiments.runs import workdir as folder
+from softbin.experiments.runs.curves import write_figure
+from softbin.experiments.runs.errors import UserError
 from softbin.experiments.training.objectives import CHOOSING
 
 FIGURE_FILE = "capacity.png"
@@ -69,7 +70,7 @@ def report(several: Sequence[Runs], source: str, workdir: Path) -> list[str]:
         raise UserError(
             f"{source} have no precision at the top, which runs of two classes have: report them one by one"
         )
-    folder.write(workdir / folder.REPORT_FILE, "\n\n".join([f"# Report of {source}", *chapter]) + "\n")
+    frame.write(source, workdir, chapter)
     return findings
 
 
@@ -78,15 +79,14 @@ def part(several: Sequence[Runs], workdir: Path) -> Part:
     table = precisions_at_the_top(several)
     if table.empty:
         return Part([], [])
-    folder.write_figure(workdir / FIGURE_FILE, _figure(table))
+    write_figure(workdir / FIGURE_FILE, _figure(table))
     caption = (
         "The gain over the logistic loss by what the model can fit, mean over the seeds; filled where the loss was "
         "trained for the share."
     )
     findings = _findings(table)
-    bullets = "\n".join(f"- {finding}" for finding in findings)
     picture = f"![{caption}]({FIGURE_FILE})\n\n{caption}"
-    return Part(["## Precision at the top", _READING, bullets, _markdown(table), picture], findings)
+    return Part(["## Precision at the top", _READING, frame.bullets(findings), _markdown(table), picture], findings)
 
 
 def precisions_at_the_top(several: Sequence[Runs]) -> pd.DataFrame:
@@ -99,10 +99,8 @@ def precisions_at_the_top(several: Sequence[Runs]) -> pd.DataFrame:
     records: list[dict[str, Any]] = []
     for percentage in PERCENTAGES:
         for (dataset, model), cell in _measured(rows, percentage).groupby(["dataset", "model"], sort=False):
-            chosen = {
-                variant: of_variant[of_variant["learning_rate"] == best_rate(of_variant, "validation")]
-                for variant, of_variant in cell.groupby("variant", sort=False)
-            }
+            best = best_settings(cell, ["variant"], ["learning_rate"], "validation")
+            chosen = dict(iter(best.groupby("variant", sort=False)))
             baseline = next((chosen[name] for name in BASELINES if name in chosen), None)
             for variant, found in chosen.items():
                 test = found.set_index("seed")["test"]
@@ -123,7 +121,7 @@ def _rows(runs: Runs) -> pd.DataFrame:
     """The runs with a precision at the top; each setting counts as a data set of its own."""
     table = runs.table[runs.table[AT_BEST[0]].notna()]
     told = table["loss"].isin(CHOOSING) & (table["budget"] != "label_count")
-    if runs.kind == "boosting":
+    if runs.kind is BOOSTING:
         told = table["budget"] != ""
         names = table.assign(budget=table["budget"].mask(told, _ITS_SHARE))[list(BOOSTED_VARIANT)]
         variants = [boosted_variant_name(*row) for row in names.itertuples(index=False)]

@@ -287,14 +287,28 @@ def at_common_rates(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts).sort_index()
 
 
-def best_rate(rows: pd.DataFrame, measure: str) -> float:
-    """The learning rate of one variant with the highest mean of a measure of the validation rows.
+def best_settings(
+    rows: pd.DataFrame, of_each: list[str], tuned: list[str], measure: str, lowest: bool = False
+) -> pd.DataFrame:
+    """The rows of each variant with the settings whose mean of a measure of the validation rows is best.
 
-    The mean is over the seeds that all of its rates have, or over all seeds where there are none.
+    The mean is over the seeds that all of its settings have, or over all seeds where there are none.
+
+    Args:
+      rows: of all variants.
+      of_each: the columns that tell variants from each other.
+      tuned: the columns of the settings.
+      measure: the column by which they are chosen.
+      lowest: whether the lowest mean is best, and not the highest.
     """
-    validated = rows.pivot_table(index="seed", columns="learning_rate", values=measure)
-    common = validated.dropna()
-    return (validated if common.empty else common).mean().idxmax()
+    parts = []
+    for _, part in rows.groupby(of_each, sort=False):
+        validated = part.pivot_table(index="seed", columns=tuned, values=measure)
+        common = validated.dropna()
+        means = (validated if common.empty else common).mean()
+        best = means.idxmin() if lowest else means.idxmax()
+        parts.append(part[(part[tuned] == best).all(axis=1)])
+    return pd.concat(parts)
 
 
 def _common_rate(rows: pd.DataFrame) -> float:

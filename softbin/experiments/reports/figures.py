@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from softbin.experiments.common import workdir as folder
 from softbin.experiments.reports import comparisons, dots, paper, style
 from softbin.experiments.reports.comparisons import PROJECTED
 from softbin.experiments.reports.run_table import Runs
+from softbin.experiments.runs.curves import write_figure
 
 _FEW = 5  # lines, which one panel holds
 _WARM_UP = 0.1  # share of the epochs that may run out of the picture below
@@ -48,7 +48,7 @@ def save(
     if decided:
         figures["decisions.png"] = dots.decisions(decided)
     for file, (figure, _) in figures.items():
-        folder.write_figure(workdir / file, figure)
+        write_figure(workdir / file, figure)
     return {file: caption for file, (_, caption) in figures.items()}
 
 
@@ -107,8 +107,8 @@ def _panels(styles: style.Styles, rows: pd.DataFrame) -> dict[str, style.Styles]
 def _largest_batch(
     settings: Mapping[str, pd.DataFrame], curves: pd.DataFrame, published: Runs | None, styles: style.Styles
 ) -> tuple[Figure, str]:
-    """The paper's figure, and the same of the first setting."""
-    if published is None:
+    """The paper's figure, where its curves are at hand, and the same of the first setting."""
+    if published is None or published.curves is None:
         parts = [(name, rows, curves) for name, rows in settings.items()]
     else:
         of_datasets = comparisons.by_setting(comparisons.decisions(published.table))

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from softbin.experiments.common import workdir as folder
-from softbin.experiments.common.errors import UserError
-from softbin.experiments.reports import capacity, comparisons, figures, run_table, text
-from softbin.experiments.reports.run_table import PAPER, Runs
+from softbin.experiments.reports import capacity, comparisons, figures, frame, run_table, text
+from softbin.experiments.reports.results import IN_REPOSITORY, PAPER
+from softbin.experiments.reports.run_table import Runs
+from softbin.experiments.runs.errors import UserError
 
 _READING = f"""\
 Accuracies are on the test set. `mean` and `sd` are over the seeds, of each run's maximum over its epochs, as in the
@@ -81,8 +81,7 @@ def report(runs: Runs, source: str, workdir: Path, reference: str = "cross_entro
     if reference not in {"cross_entropy", *decisions["variant"]}:
         known = ", ".join(map(repr, sorted(decisions["variant"].unique())))
         raise UserError(f"no run is of the reference {reference!r}: choose one of {known}")
-    folder.make(workdir)
-    folder.write(workdir / folder.RUN_TABLE_FILE, runs.table.to_csv(index=False))
+    frame.write_runs(runs, workdir)
     rows, repeats = comparisons.without_repeats(decisions)
     settings = comparisons.by_setting(rows)
     names = text.setting_names(pd.DataFrame([setting.iloc[0] for setting in settings]))
@@ -103,25 +102,27 @@ def report(runs: Runs, source: str, workdir: Path, reference: str = "cross_entro
     published = None if source == PAPER else run_table.read_results(PAPER)
     pictures = figures.save({each.name: each.rows for each in common}, runs.curves, published, workdir)
     chapters = [
-        f"# Report of {source}",
         _READING,
-        "## What the tests carry",
-        _bullets(headlines),
+        *frame.findings(headlines),
         "One by one:",
-        _bullets(_findings([*common, *tuned])),
-        "## What was run",
-        text.what_was_run(runs.table),
-        *text.left_out(runs, repeats),
+        frame.bullets(_findings([*common, *tuned])),
+        *frame.what_was_run(runs, repeats, [["optimizer", "Adam, constant learning rate"]]),
         "## What differs from the paper's protocol",
         text.departures(runs.table),
         *chapters,
         *top.chapter,
         "## Figures",
-        "" if runs.curves is not None else "None over epochs: a table of runs has no curves.",
+        "" if runs.curves is not None else _no_curves(source),
         *(f"![{caption}]({file})\n\n{caption}" for file, caption in pictures.items()),
     ]
-    folder.write(workdir / folder.REPORT_FILE, "\n\n".join(filter(None, chapters)) + "\n")
+    frame.write(source, workdir, chapters)
     return headlines
+
+
+def _no_curves(source: str) -> str:
+    if source == PAPER:
+        return f"None over epochs: the curves are not in the package, but in its repository, in {IN_REPOSITORY}."
+    return "None over epochs: a table of runs has no curves."
 
 
 def _section(name: str, rows: pd.DataFrame, questions: dict[str, _Question]) -> _Section:
@@ -147,10 +148,6 @@ def _findings(sections: Sequence[_Section]) -> list[str]:
         for question, table in section.tables.items()
         for sentence in text.findings(table, section.name, question, section.questions[question].when)
     ]
-
-
-def _bullets(sentences: Sequence[str]) -> str:
-    return "\n".join(f"- {sentence}" for sentence in sentences) or "There is nothing to compare."
 
 
 def _chapter(section: _Section) -> str:

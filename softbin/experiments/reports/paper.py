@@ -1,11 +1,10 @@
 """The paper's protocol and its published runs, packaged (arXiv:2602.23336; results/README.md names the sources)."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
-RESULTS_FOLDER = Path(__file__).parents[1] / "results"
+from softbin.experiments.reports import results
+
 LOSSES = ("cross_entropy", "hypersimplex", "hinge", "mse")
 BATCH_SIZES = (128, 256, 512, 1024, 2048, 4096, 8192)
 SEEDS = (0, 42, 1337, 2025, 31415)
@@ -29,7 +28,7 @@ _ACCURACY_UNIT = 1e-4
 
 def runs() -> pd.DataFrame:
     """A row for each of the 280 runs, with the config fields that it had."""
-    table = pd.read_csv(RESULTS_FOLDER / "paper_runs.csv")
+    table = pd.read_csv(results.path(results.PAPER))
     hypersimplex = table["loss"] == "hypersimplex"
     return table.assign(
         run=[_key(row) for row in table.itertuples()],
@@ -41,9 +40,15 @@ def runs() -> pd.DataFrame:
     )
 
 
-def curves() -> pd.DataFrame:
-    """The test accuracy after every epoch of every run: columns run, epoch, test_accuracy."""
-    with np.load(RESULTS_FOLDER / "paper_curves.npz") as arrays:
+def curves() -> pd.DataFrame | None:
+    """The test accuracy after every epoch of every run: columns run, epoch, test_accuracy.
+
+    They are large, so that the package does not have them; then it is None.
+    """
+    path = results.FOLDER / "paper_curves.npz"
+    if not path.exists():
+        return None
+    with np.load(path) as arrays:
         parts = [
             pd.DataFrame({"run": run, "epoch": np.arange(1, len(values) + 1), "test_accuracy": values * _ACCURACY_UNIT})
             for run, values in arrays.items()

@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from softbin.experiments.common import workdir as folder
+from softbin.experiments.kinds import MEDIAN_ERROR, REGRESSION_MEASURES
 from softbin.experiments.regression import linear_models, networks
-from softbin.experiments.regression.measures import MEASURES, VALIDATION
-from softbin.experiments.reports import text
-from softbin.experiments.reports.comparisons import ALPHA, holm, paired_test
+from softbin.experiments.reports import frame, text
+from softbin.experiments.reports.comparisons import ALPHA, best_settings, holm, paired_test
 from softbin.experiments.reports.run_table import Runs
 
-_NAMES = dict(zip(MEASURES, ("MAE", "RMSE"), strict=True))
+_NAMES = dict(zip(REGRESSION_MEASURES, ("MAE", "RMSE"), strict=True))
 _TRIMMED = "trimmed"
 _SETTING = ["dataset", "corruption", "corrupted", "estimator"]
 _TUNED = {"delta": ("huber", *linear_models.MODELS), "learning_rate": tuple(networks.LOSSES)}
@@ -27,8 +26,6 @@ those with the lowest median error on the validation rows, in the mean over the 
 the model of scikit-learn, with the lowest mean error of the same estimator; that choice, by the test rows, favours the
 other. Tests are t-tests paired by the seed, with the correction of Nadeau and Bengio (2003) for splits that overlap.
 p is corrected by Holm's method over all tests of the report, and bold below {ALPHA}."""
-_FIELDS = (*_SETTING, "loss", "keep", *_TUNED, "train_examples", "held_out_examples", "hidden", "epochs", "batch_size")
-_VERSIONS = ("softbin", "jax", "flax", "optax", "scikit-learn", "device")
 
 
 def report(runs: Runs, source: str, workdir: Path) -> list[str]:
@@ -45,25 +42,16 @@ def report(runs: Runs, source: str, workdir: Path) -> list[str]:
     Raises:
       UserError: the folder cannot be made.
     """
-    folder.make(workdir)
-    folder.write(workdir / folder.RUN_TABLE_FILE, runs.table.to_csv(index=False))
+    frame.write_runs(runs, workdir)
     table = runs.table.assign(variant=[_variant(*row) for row in runs.table[["loss", "keep"]].itertuples(index=False)])
     repeats = table.duplicated([*_SETTING, "variant", *_TUNED, "seed"])
     compared = comparison(chosen_settings(table[~repeats]))
     findings = _findings(compared)
-    parts = [
-        f"# Report of {source}",
-        _READING,
-        "## What the tests carry",
-        "\n".join(f"- {finding}" for finding in findings) or "There is nothing to compare.",
-        "## What was run",
-        text.run_fields(table, text.field_values(table, (*_FIELDS, "seed", *_VERSIONS))),
-        *text.left_out(runs, sorted(table.loc[repeats, "run"])),
-    ]
+    parts = [_READING, *frame.findings(findings), *frame.what_was_run(runs, sorted(table.loc[repeats, "run"]))]
     for (dataset, corruption, corrupted), rows in compared.groupby(_SETTING[:3], sort=False):
         wrong = f"{corrupted:.0%} {corruption}" if corrupted else "none"
         parts += [f"## {dataset}, wrong targets: {wrong}", _errors(rows)]
-    folder.write(workdir / folder.REPORT_FILE, "\n\n".join(parts) + "\n")
+    frame.write(source, workdir, parts)
     return findings
 
 
@@ -72,13 +60,7 @@ def chosen_settings(table: pd.DataFrame) -> pd.DataFrame:
 
     They are best in the mean over the seeds that all of them have, or over all seeds where there are none.
     """
-    parts = []
-    for _, part in table.groupby([*_SETTING, "variant"], sort=False):
-        validated = part.pivot_table(index="seed", columns=list(_TUNED), values=VALIDATION)
-        common = validated.dropna()
-        best = (validated if common.empty else common).mean().idxmin()
-        parts.append(part[part[list(_TUNED)].apply(tuple, axis=1) == best])
-    return pd.concat(parts)
+    return best_settings(table, [*_SETTING, "variant"], list(_TUNED), MEDIAN_ERROR, lowest=True)
 
 
 def comparison(chosen: pd.DataFrame) -> pd.DataFrame:
@@ -90,7 +72,7 @@ def comparison(chosen: pd.DataFrame) -> pd.DataFrame:
     records: list[dict[str, Any]] = []
     for setting, rows in chosen.groupby(_SETTING, sort=False):
         overlap = (rows["held_out_examples"] / rows["train_examples"]).iloc[0]
-        for measure in MEASURES:
+        for measure in REGRESSION_MEASURES:
             errors = {variant: part.set_index("seed")[measure] for variant, part in rows.groupby("variant", sort=False)}
             others = {variant: errors[variant].mean() for variant in errors if not variant.startswith(_TRIMMED)}
             best = min(others, key=lambda variant: others[variant], default=None)
@@ -118,7 +100,7 @@ def _errors(compared: pd.DataFrame) -> str:
     for (estimator, variant), part in compared.groupby(["estimator", "variant"], sort=False):
         by_measure = part.set_index("measure")
         figures = []
-        for measure in MEASURES:
+        for measure in REGRESSION_MEASURES:
             row = by_measure.loc[measure]
             figures += [f"{row['mean']:.4g} ± {text.number(row['sd'], '.2g')}", _difference(row)]
         first = part.iloc[0]

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from softbin.experiments.common import workdir as folder
-from softbin.experiments.reports import text
-from softbin.experiments.reports.comparisons import ALPHA, holm, paired_test
+from softbin.experiments.reports import frame, text
+from softbin.experiments.reports.comparisons import ALPHA, best_settings, holm, paired_test
 from softbin.experiments.reports.run_table import Runs
 from softbin.experiments.sparsity.run import ERRORS, TASKS
 
@@ -26,10 +25,6 @@ penalties or learning rates, they are those that are best on the validation imag
 to the best of the other methods, without {", ".join(UNBOUND)}; that choice, by the
 test images, favours the other. Tests are t-tests paired by the seed. p is corrected by Holm's method over all tests of
 the report, and bold below {ALPHA}."""
-_FIELDS = (
-    *("task", "method", "dataset", "k", "width", *_TUNED, "train_examples", "validation_examples", "epochs"),
-    *("batch_size", "seed", "softbin", "jax", "flax", "optax", "device"),
-)
 
 
 def report(runs: Runs, source: str, workdir: Path) -> list[str]:
@@ -46,34 +41,24 @@ def report(runs: Runs, source: str, workdir: Path) -> list[str]:
     Raises:
       UserError: the folder cannot be made.
     """
-    folder.make(workdir)
-    folder.write(workdir / folder.RUN_TABLE_FILE, runs.table.to_csv(index=False))
+    frame.write_runs(runs, workdir)
     repeats = runs.table.duplicated([*_SETTING, "method", *_TUNED, "seed"])
     compared = comparison(chosen_settings(runs.table[~repeats]))
     findings = _findings(compared)
-    parts = [
-        f"# Report of {source}",
-        _READING,
-        "## What the tests carry",
-        "\n".join(f"- {finding}" for finding in findings) or "There is nothing to compare.",
-        "## What was run",
-        text.run_fields(runs.table, text.field_values(runs.table, _FIELDS)),
-        *text.left_out(runs, sorted(runs.table.loc[repeats, "run"])),
-    ]
+    parts = [_READING, *frame.findings(findings), *frame.what_was_run(runs, sorted(runs.table.loc[repeats, "run"]))]
     for (task, k, *_), rows in compared.groupby(_SETTING, sort=False):
         parts += [f"## {task}, k = {k:g}", _methods(rows)]
-    folder.write(workdir / folder.REPORT_FILE, "\n\n".join(parts) + "\n")
+    frame.write(source, workdir, parts)
     return findings
 
 
 def chosen_settings(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of each method with what validates best, in the mean over the seeds."""
     parts = []
-    for (task, *_), rows in table.groupby([*_SETTING, "method"], sort=False):
+    for task, rows in table.groupby("task", sort=False):
         measure = TASKS[task].measure
-        means = rows.groupby(_TUNED)[f"validation_{measure}"].mean()
-        best = means.idxmin() if measure in ERRORS else means.idxmax()
-        parts.append(rows[rows[_TUNED].apply(tuple, axis=1) == best])
+        of_each = [*_SETTING, "method"]
+        parts.append(best_settings(rows, of_each, _TUNED, f"validation_{measure}", lowest=measure in ERRORS))
     return pd.concat(parts)
 
 

@@ -66,13 +66,6 @@ def _shown(field: str, value) -> str:
     return format(value, "g") if isinstance(value, Real) else str(value)
 
 
-def what_was_run(table: pd.DataFrame) -> str:
-    """The config fields of the runs with all their values."""
-    fields = (*SETTING, *VARIANT, "batch_size", "learning_rate", "seed")
-    rows = [*field_values(table, fields), ["optimizer", "Adam, constant learning rate"]]
-    return run_fields(table, [*rows, *field_values(table, ("softbin", "jax", "flax", "optax", "device"))])
-
-
 def run_fields(table: pd.DataFrame, rows: Sequence[Sequence[str]]) -> str:
     """Rows of fields and their values, as a table with the number of runs and their dates."""
     dates = sorted({date[:10] for date in table["date"]} - {""})

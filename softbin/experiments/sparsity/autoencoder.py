@@ -9,8 +9,9 @@ import optax
 from jaxtyping import Array, Float
 
 import softbin
-from softbin.experiments.common.epochs import train_in_epochs
-from softbin.experiments.sparsity.images import Numbers, Split
+from softbin.experiments.datasets.images import Split
+from softbin.experiments.sparsity.numbers import Numbers
+from softbin.experiments.training.epochs import train_in_epochs
 
 ANNEALED_FROM = 20.0
 """By how many times the temperature of `soft` is higher in the first step; it falls geometrically."""

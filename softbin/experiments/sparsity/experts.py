@@ -11,8 +11,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 import softbin
-from softbin.experiments.common.epochs import train_in_epochs
-from softbin.experiments.sparsity.images import Images, Numbers, Split
+from softbin.experiments.datasets.images import Images, Split
+from softbin.experiments.sparsity.numbers import Numbers
+from softbin.experiments.training.epochs import train_in_epochs
 from softbin.routing import gates, quantile_bias
 
 SHARDS = 8

@@ -1,13 +1,7 @@
-"""One network that chooses inside, from a config to a folder of results."""
+"""One network that chooses inside."""
 
-import json
 import math
-import os
-import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,12 +9,12 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-import softbin
-from softbin.experiments.common import settings
-from softbin.experiments.common import workdir as folder
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.datasets.images import Split, load
+from softbin.experiments.kinds import ACCURACY, SPARSITY_MEASURES, UNEXPLAINED
+from softbin.experiments.runs import life
+from softbin.experiments.runs.errors import UserError
 from softbin.experiments.sparsity import autoencoder, experts, features, pruning
-from softbin.experiments.sparsity.images import Numbers, load
+from softbin.experiments.sparsity.numbers import Numbers
 
 
 class _Task(NamedTuple):
@@ -30,71 +24,61 @@ class _Task(NamedTuple):
     measure: str  # of held-out images
 
 
-_UNEXPLAINED, _ACCURACY = "unexplained", "accuracy"
 TASKS = {
-    "autoencoder": _Task(autoencoder.train, tuple(autoencoder.METHODS), True, _UNEXPLAINED),
-    "experts": _Task(experts.train, tuple(experts.METHODS), True, _ACCURACY),
-    "features": _Task(features.train, features.METHODS, False, _ACCURACY),
-    "pruning": _Task(pruning.train, pruning.METHODS, False, _ACCURACY),
+    "autoencoder": _Task(autoencoder.train, tuple(autoencoder.METHODS), True, UNEXPLAINED),
+    "experts": _Task(experts.train, tuple(experts.METHODS), True, ACCURACY),
+    "features": _Task(features.train, features.METHODS, False, ACCURACY),
+    "pruning": _Task(pruning.train, pruning.METHODS, False, ACCURACY),
 }
 """By name."""
-ERRORS = (_UNEXPLAINED,)
+ERRORS = (UNEXPLAINED,)
 """The measures that are better where they are smaller."""
-MEASURES = (
-    *(f"{part}_{measure}" for measure in (_UNEXPLAINED, _ACCURACY) for part in ("validation", "test")),
-    *("dead", "active"),
-    *("load_max", "load_min", "batch_load_max"),
-)
-"""All that any task measures, after each epoch or in the end."""
-_LEAST = {"train_examples": 1, "validation_examples": 1, "width": 1, "epochs": 1, "batch_size": 1, "seed": 0}
-_POSITIVE = ("k", "temperature", "learning_rate")
-FIELDS = frozenset(_LEAST) | {*_POSITIVE, "task", "method", "dataset", "data_dir", "penalty"}
 
 
-def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
-    """Train one network and write `summary.json` and `metrics.jsonl`. A finished run is not run again.
+def prepare(config: ml_collections.ConfigDict) -> life.Work:
+    """A network as that of the config `sparse_autoencoder`, all of whose epochs are one program.
 
-    Args:
-      config: as that of `softbin/experiments/configs/sparse_autoencoder.py`.
-      workdir: a folder for the results; it must not hold those of another config.
-
-    Returns:
-      The summary: what is measured after the last epoch, and the seconds with compiling.
+    Its results are what is measured after the last epoch; the seconds have compiling in them.
 
     Raises:
-      UserError: the config is not right, the data are missing, or the folder is taken. Nothing has been written then.
+      UserError: the config is not right, or the data are missing.
     """
-    workdir = Path(workdir)
-    finished = folder.finished(workdir, config.to_dict())
-    if finished is not None:
-        return finished
     task = _checked(config)
     sizes = config.train_examples, config.validation_examples
     split = load(config.dataset, config.data_dir, *sizes, config.seed, pooled=task.pooled)
     if config.task == "features" and config.k > split.train.pixels.shape[1]:
         raise UserError(f"k must be at most the number of pixels, {split.train.pixels.shape[1]}, got {config.k:g}")
-    numbers = Numbers(*(jnp.asarray(config[name], jnp.float32) for name in Numbers._fields))
-    numbers = numbers._replace(seed=jnp.asarray(config.seed, jnp.int32))
-    folder.start(workdir, config.to_dict())
+    return _Choosing(config, task, split)
 
-    start = time.perf_counter()
-    program = {name: config[name] for name in ("method", "width", "epochs", "batch_size")}
-    found = jax.device_get(task.train(split, numbers, **program))
-    results = {name: values.tolist() for name, values in found.items()}
-    seconds = time.perf_counter() - start
-    columns = {name: values for name, values in results.items() if isinstance(values, list)}  # the others: in the end
-    history = [{"epoch": e + 1, **{name: columns[name][e] for name in columns}} for e in range(config.epochs)]
-    folder.write(workdir / folder.METRICS_FILE, "".join(json.dumps(record) + "\n" for record in history))
-    summary = {
-        **config.to_dict(),
-        **{name: np.ravel(results[name])[-1].item() for name in MEASURES if name in results},
-        "train_seconds": seconds,
-        "versions": {"softbin": softbin.__version__, **{name: version(name) for name in ("jax", "flax", "optax")}},
-        "device": jax.devices()[0].device_kind,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    folder.write(workdir / folder.SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
-    return summary
+
+class _Choosing(life.Work):
+    def __init__(self, config: ml_collections.ConfigDict, task: _Task, split: Split):
+        title = f"{config.dataset}, {config.task}, {config.method}"
+        super().__init__(config.method, title, "epoch", config.epochs, config.epochs)
+        self._config, self._task, self._split = config, task, split
+        self._found: dict[str, np.ndarray] = {}
+        parts = {f"{part}_{task.measure}": part for part in ("validation", "test")}
+        self.shown = tuple(parts)
+        self.panels = {
+            "training loss": {"loss": "loss"},
+            task.measure: parts,
+            "busiest and idlest": {"load_max": "largest load", "load_min": "smallest load"},
+            "latents": {"dead": "never used"},
+        }
+
+    def advance(self) -> int:
+        config = self._config
+        numbers = Numbers(*(jnp.asarray(config[name], jnp.float32) for name in Numbers._fields))
+        numbers = numbers._replace(seed=jnp.asarray(config.seed, jnp.int32))
+        program = {name: config[name] for name in ("method", "width", "epochs", "batch_size")}
+        self._found = jax.device_get(self._task.train(self._split, numbers, **program))
+        return config.epochs
+
+    def evaluate(self, done: int) -> list[life.Record]:
+        return life.records({name: values for name, values in self._found.items() if np.ndim(values)})
+
+    def results(self, history: Sequence[life.Record]) -> life.Record:
+        return {name: np.ravel(self._found[name])[-1].item() for name in SPARSITY_MEASURES if name in self._found}
 
 
 def sentence(summary: Mapping[str, Any]) -> str:
@@ -104,15 +88,11 @@ def sentence(summary: Mapping[str, Any]) -> str:
 
 
 def _checked(config: ml_collections.ConfigDict) -> _Task:
-    settings.check(config, FIELDS, _LEAST, "sparse_autoencoder")
     if config.task not in TASKS:
         raise UserError(f"unknown task {config.task!r}: choose one of {', '.join(TASKS)}")
     task = TASKS[config.task]
     if config.method not in task.methods:
         raise UserError(f"{config.task} has no method {config.method!r}: choose one of {', '.join(task.methods)}")
-    for name in _POSITIVE:
-        if not 0 < config[name] < math.inf:
-            raise UserError(f"{name} must be positive and finite, got {config[name]}")
     if not 0 <= config.penalty < math.inf:
         raise UserError(f"penalty must be finite and not negative, got {config.penalty}")
     if config.task == "pruning":

@@ -15,10 +15,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import softbin
 from softbin import large_batch
-from softbin.experiments.common import data
-from softbin.experiments.common.precision import precisions
+from softbin.experiments.datasets import data
 from softbin.experiments.training import measures, models
 from softbin.experiments.training.augment import augment
+from softbin.experiments.training.precision import precisions
 from softbin.experiments.training.tasks import Task
 
 _SHARES = ("active", "saturated_right", "saturated_wrong")

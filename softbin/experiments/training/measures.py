@@ -7,17 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 import softbin
-from softbin.experiments.common.precision import PARTS, PRECISIONS
 from softbin.experiments.training.objectives import cross_entropies
 
-BESIDE = {
-    "test_worst_class": "test_accuracy",
-    "test_worst_class_thresholded": "test_accuracy_thresholded",
-    "test_tail_loss": "test_accuracy",
-    "kept_clean": "test_accuracy",
-    **{f"{part}_{name}": f"validation_{name}" for name in PRECISIONS for part in PARTS},
-}
-"""The names of what is measured, and the measure whose best epoch is that of each."""
 TAIL = 0.1
 """The share of the largest losses that `tail_loss` averages."""
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from flax import nnx
 
-from softbin.experiments.common.mlp import flatten, mlp
+from softbin.experiments.training.mlp import flatten, mlp
 
 MODELS = ("mlp", "cnn")
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from softbin.experiments.common.data import Dataset, class_count
+from softbin.experiments.datasets.data import Dataset, class_count
 
 PARTNERS = {"fashion_mnist": (6, 3, 4, 1, 2, 8, 0, 9, 5, 7)}
 """For pair noise, the similar class of each: of Fashion-MNIST T-shirt and shirt, trouser and dress, pullover and coat,

@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 import softbin
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.runs.errors import UserError
 from softbin.experiments.training.ranking_objectives import RANKINGS
 
 DEFAULT_BUDGETS = {"hypersimplex": "0.5", "fenchel_young": "label_count"}

@@ -1,31 +1,19 @@
-"""One training run of a network, from a config to a folder of results."""
+"""One training run of a network."""
 
-import json
-import os
-import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 import ml_collections
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from tensorboardX import SummaryWriter
-from tqdm import tqdm
 
-import softbin
-from softbin.experiments.common import workdir as folder
-from softbin.experiments.common.curves import save_curves
+from softbin.experiments.kinds import ACCURACIES, BESIDE
+from softbin.experiments.runs import life
+from softbin.experiments.runs.checkpoints import Checkpoints
 from softbin.experiments.training import learner as learning
-from softbin.experiments.training import measures, tasks
-from softbin.experiments.training.checkpoints import Checkpoints
+from softbin.experiments.training import tasks
 
-_SHOWN = ("loss", "test_accuracy", "test_accuracy_thresholded", "active")
-_ACCURACIES = tuple(
-    f"{part}_accuracy{decision}" for part in ("test", "validation") for decision in ("", "_thresholded")
-)
 _PANELS = {
     "training loss": {"loss": "loss"},
     "test accuracy": {"test_accuracy": "argmax of logits", "test_accuracy_thresholded": "with thresholds"},
@@ -47,100 +35,62 @@ _PANELS = {
 }
 
 
-def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
-    """Run one training of a network and write `metrics.jsonl`, `summary.json`, `curves.png` and TensorBoard events.
+def prepare(config: ml_collections.ConfigDict) -> life.Work:
+    """A training as that of the config `digits`, data-parallel over all devices of all processes.
 
-    It is data-parallel over all devices of all processes. A run that was cut off goes on from its last whole
-    checkpoint and ends with the same bits; a finished one is not run again.
-
-    Args:
-      config: as that of `softbin/experiments/configs/digits.py`.
-      workdir: a folder for the results; it must not hold those of another config.
-
-    Returns:
-      The summary. `train_examples` counts what was trained on; the budget of a loss without a projection is None, and
-      so are accuracies that were not evaluated. `at_max_...` is of the epoch whose test accuracy, by argmax or with
-      thresholds as the field says, is highest; that of a precision at the top is of the epoch where it is highest on
-      the validation examples.
+    A run that was cut off ends with the same bits. Its results: `train_examples` counts what was trained on; the budget
+    of a loss without a projection is None, and so are accuracies that were not evaluated. `at_max_...` is of the epoch
+    whose test accuracy, by argmax or with thresholds as the field says, is highest; that of a precision at the top is
+    of the epoch where it is highest on the validation examples.
 
     Raises:
-      UserError: the config does not fit the data or the devices, files are missing or damaged, or the folder is
-        taken. Nothing has been written then.
+      UserError: the config does not fit the data or the devices, or files are missing or damaged.
     """
-    workdir = Path(workdir)
-    finished = folder.finished(workdir, config.to_dict())
-    if finished is not None:
-        return finished
-    task = tasks.prepare(config)
-    writes = jax.process_index() == 0
-    if writes:
-        folder.start(workdir, config.to_dict())
+    return _Training(config, tasks.prepare(config))
 
-    mesh = jax.make_mesh((jax.device_count(),), ("batch",), axis_types=(AxisType.Auto,))
-    programs = learning.build(task, config, mesh)
-    learner, dataset = jax.device_put((programs.initial, task.dataset), NamedSharding(mesh, PartitionSpec()))
 
-    def is_evaluated(epoch: int) -> bool:
-        return epoch % config.evaluate_every == 0 or epoch == config.epochs
+class _Training(life.Work):
+    shown = ("loss", "test_accuracy", "test_accuracy_thresholded", "active")
+    panels = _PANELS
 
-    checkpoints = Checkpoints(workdir / folder.CHECKPOINTS_FOLDER)
-    done, learner = checkpoints.restore(learner)
-    history = folder.read_history(workdir, sum(map(is_evaluated, range(1, done + 1)))) if writes else []
-    train_seconds = history[-1]["train_seconds"] if history else 0.0
-    board = SummaryWriter(str(workdir), purge_step=done + 1) if writes else None
-    progress = tqdm(
-        range(done, config.epochs),
-        desc=config.loss,
-        unit="epoch",
-        initial=done,
-        total=config.epochs,
-        leave=None,  # on the screen, unless it is below another bar
-        disable=None if writes else True,
-    )
-    for epoch in (previous + 1 for previous in progress):
-        start = time.perf_counter()
-        learner, trained = jax.block_until_ready(programs.train_epoch(learner, dataset))
-        train_seconds += time.perf_counter() - start
-        if is_evaluated(epoch):
-            learner, evaluated = programs.evaluate(learner, dataset)
-            metrics = jax.tree.map(float, {**trained, **evaluated})
-            history.append({"epoch": epoch, **metrics, "train_seconds": train_seconds})
-            progress.set_postfix({name: f"{metrics[name]:.4f}" for name in _SHOWN if name in metrics}, refresh=False)
-            if board is not None:
-                with open(workdir / folder.METRICS_FILE, "a") as log:
-                    log.write(json.dumps(history[-1]) + "\n")
-                for name, value in metrics.items():
-                    board.add_scalar(name, value, epoch)
-        if epoch == config.epochs or (config.checkpoint_every and epoch % config.checkpoint_every == 0):
-            checkpoints.save(epoch, learner)
-
-    summary = _summary(config, task, history, train_seconds)
-    if board is not None:
-        board.close()
+    def __init__(self, config: ml_collections.ConfigDict, task: tasks.Task):
         title = f"{config.dataset}, {config.loss}, batch {config.batch_size}"
-        save_curves(history, _PANELS, title, workdir / folder.CURVES_FILE, step="epoch")
-        folder.write(workdir / folder.SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
-    return summary
+        super().__init__(config.loss, title, "epoch", config.epochs, config.evaluate_every)
+        self._config = config
+        self._examples = len(task.dataset.train_labels)
+        mesh = jax.make_mesh((jax.device_count(),), ("batch",), axis_types=(AxisType.Auto,))
+        self._programs = learning.build(task, config, mesh)
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        self._learner, self._dataset = jax.device_put((self._programs.initial, task.dataset), everywhere)
+        self._trained: dict[str, Any] = {}
 
+    def restore(self, checkpoints: Path) -> int:
+        self._checkpoints = Checkpoints(checkpoints)
+        done, self._learner = self._checkpoints.restore(self._learner)
+        return done
 
-def _summary(config, task: tasks.Task, history: Sequence[Mapping[str, Any]], train_seconds: float) -> dict[str, Any]:
-    best = max(history, key=lambda record: record["test_accuracy"], default={"epoch": None})
-    return {
-        **{field: value for field, value in json.loads(json.dumps(config.to_dict())).items() if field != "data_dir"},
-        "train_examples": len(task.dataset.train_labels),
-        "budget": tasks.budget_name(config),
-        "train_seconds": train_seconds,
-        "epoch_of_max": best["epoch"],
-        **{key: value for name in _ACCURACIES for key, value in _max_and_last(history, name).items()},
-        **{
-            key: value
-            for name, by in measures.BESIDE.items()
-            for key, value in _at_best_and_last(history, name, by).items()
-        },
-        "versions": {"softbin": softbin.__version__, **{name: version(name) for name in ("jax", "flax", "optax")}},
-        "device": jax.devices()[0].device_kind,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    def advance(self) -> int:
+        self._learner, self._trained = jax.block_until_ready(self._programs.train_epoch(self._learner, self._dataset))
+        return 1
+
+    def evaluate(self, done: int) -> list[life.Record]:
+        self._learner, evaluated = self._programs.evaluate(self._learner, self._dataset)
+        return [{"epoch": done, **jax.tree.map(float, {**self._trained, **evaluated})}]
+
+    def save(self, checkpoints: Path, done: int) -> None:
+        every = self._config.checkpoint_every
+        if done == self.steps or (every and done % every == 0):
+            self._checkpoints.save(done, self._learner)
+
+    def results(self, history: Sequence[life.Record]) -> life.Record:
+        best = max(history, key=lambda record: record["test_accuracy"], default={"epoch": None})
+        return {
+            "train_examples": self._examples,
+            "budget": tasks.budget_name(self._config),
+            "epoch_of_max": best["epoch"],
+            **{key: value for name in ACCURACIES for key, value in _max_and_last(history, name).items()},
+            **{key: value for name in BESIDE for key, value in _at_best_and_last(history, name).items()},
+        }
 
 
 def _max_and_last(history: Sequence[Mapping[str, Any]], name: str) -> dict[str, float | None]:
@@ -148,7 +98,8 @@ def _max_and_last(history: Sequence[Mapping[str, Any]], name: str) -> dict[str, 
     return {f"max_{name}": max(values, default=None), f"last_{name}": values[-1] if values else None}
 
 
-def _at_best_and_last(history: Sequence[Mapping[str, Any]], name: str, by: str) -> dict[str, float | None]:
+def _at_best_and_last(history: Sequence[Mapping[str, Any]], name: str) -> dict[str, float | None]:
+    by = BESIDE[name]
     best = max(history, key=lambda record: record[by]) if by in history[-1] else {}
     return {f"at_max_{name}": best.get(name), f"last_{name}": history[-1].get(name)}
 

@@ -1,29 +1,16 @@
 """What a run is about: its data, its loss and its decisions, from a config that has been checked."""
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 
-from softbin.experiments.common import data, readers, settings
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.datasets import data, readers
+from softbin.experiments.kinds import NETWORKS
+from softbin.experiments.runs import settings
+from softbin.experiments.runs.errors import UserError
 from softbin.experiments.training import models, noise, objectives, selection
-
-_LEAST = {
-    "epochs": 1,
-    "evaluate_every": 1,
-    "microbatch_size": 0,
-    "checkpoint_every": 0,
-    "seed": 0,
-}
-FIELDS = frozenset(_LEAST) | {
-    *("dataset", "data_dir", "train_examples", "validation_examples", "label_noise", "noise_kind", "imbalance"),
-    *("model", "hidden", "augment", "mixed_precision"),
-    *("loss", "budget", "temperature", "trim", "trim_warmup", "trim_by", "trim_per_class", "tail"),
-    *("batch_size", "learning_rate"),
-}
 
 
 class Task(NamedTuple):
@@ -113,15 +100,13 @@ def budget_name(config: ml_collections.ConfigDict) -> str | None:
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
-    settings.check(config, FIELDS, _LEAST, "digits")
+    settings.check(config, NETWORKS)
     if not 0 <= config.label_noise <= 1:
         raise UserError(f"label_noise must be in [0, 1], got {config.label_noise}")
     if config.noise_kind not in noise.KINDS:
         raise UserError(f"unknown noise_kind {config.noise_kind!r}: choose one of {', '.join(noise.KINDS)}")
     if not 0 < config.imbalance <= 1:
         raise UserError(f"imbalance must be in (0, 1], 1 for none, got {config.imbalance}")
-    if not 0 < config.learning_rate < math.inf:
-        raise UserError(f"learning_rate must be positive and finite, got {config.learning_rate}")
     if config.model not in models.MODELS:
         raise UserError(f"unknown model {config.model!r}: choose one of {', '.join(models.MODELS)}")
     settings.check_hidden(config.hidden)

@@ -10,8 +10,8 @@ from rich.console import Console
 from softbin.experiments.accelerator import checks, kit
 from softbin.experiments.accelerator.kit import Part, plan_parts
 from softbin.experiments.accelerator.plan import FULL, SMALL
-from softbin.experiments.common import packages
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.datasets import packages
+from softbin.experiments.runs.errors import UserError
 
 PARTS = ("check_euclidean", "check_ways", "loss_128x10_bfloat16", "rows_16_bfloat16")
 NETWORK = "network_random_images_hypersimplex"

@@ -20,7 +20,7 @@ def trained(monkeypatch):
         accuracies = dict.fromkeys(("max_test_accuracy", "last_test_accuracy", "last_test_accuracy_thresholded"), 0.9)
         return {**fields, **accuracies, "train_examples": 60_000}
 
-    monkeypatch.setattr(networks.training, "train", train)
+    monkeypatch.setattr(networks.life, "run", train)
     return configs
 
 

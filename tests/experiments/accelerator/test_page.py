@@ -1,6 +1,7 @@
 import json
+from pathlib import Path
 
-from softbin.experiments.accelerator import page
+from softbin.experiments.accelerator import page, roofline
 
 ENVIRONMENT = {"date": "2026-11-27T00:00:00+00:00", "device": "NVIDIA H100 80GB HBM3", "python": "3.12", "versions": {}}
 CHECK = {"implementation": "pallas", "compared": 2, "largest": 0.5, "worst": "k = 1", "tolerance": 1e-6}
@@ -17,14 +18,15 @@ def loss(n, *records):
 TIMED = {"implementation": "softbin.loss", "microseconds": 71.04}
 
 
-def test_times_stand_beside_paper_and_cpu(monkeypatch, tmp_path):
-    of_cpu = {"case": "loss", "classes": 10, "implementation": "softbin.loss"}
-    records = [
-        {**of_cpu, "n": 8192, "forward_backward_ms": 0.3624},
-        {**of_cpu, "n": 65_536, "forward_backward_ms": 1.4809},
-    ]
-    (tmp_path / "bench.json").write_text(json.dumps({"records": records}))
-    monkeypatch.setattr(page, "_CPU", tmp_path / "bench.json")
+def test_times_of_two_cores_are_those_of_the_benchmark():
+    records = json.loads((Path(page.__file__).parents[1] / "results" / "bench_cpu.json").read_text())["records"]
+    losses = {(r["implementation"], (r["n"], r["classes"])): r for r in records if r["case"] == "loss"}
+    for name, times in page.CPU.items():
+        assert times == {size: round(1e3 * losses[name, size]["forward_backward_ms"]) for size in roofline.SIZES}
+
+
+def test_times_stand_beside_paper_and_cpu(monkeypatch):
+    monkeypatch.setattr(page, "CPU", {"softbin.loss": {(8192, 10): 362, (65_536, 10): 1481}})
     shown = text(
         small=loss(8192, TIMED, {"implementation": "softbin.loss, pallas", "error": "ValueError: no"}),
         large=loss(65_536, {**TIMED, "microseconds": 82.0}),

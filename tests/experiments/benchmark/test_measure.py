@@ -14,7 +14,7 @@ from softbin.experiments.benchmark.inputs import INPUTS
 from softbin.experiments.benchmark.measure import Plan, Seconds, bench, interleave, measure
 from softbin.experiments.benchmark.problems import Implementation, Program, Size
 from softbin.experiments.benchmark.report import CompileRecord, Record
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.runs.errors import UserError
 
 TINY = Plan(
     (

@@ -27,7 +27,7 @@ def picture(tmp_path, monkeypatch):
 
     def draw(**environment):
         written = []
-        monkeypatch.setattr(report.folder, "write_figure", lambda path, figure: written.append(figure))
+        monkeypatch.setattr(report, "write_figure", lambda path, figure: written.append(figure))
         times = {"softbin.loss": [1.0, 8.0], "copy": [0.5, 4.0]}
         records = [
             Record("loss", n, 10, name, "cpu", forward_backward_ms=ms)

@@ -5,7 +5,7 @@ import pytest
 import xgboost
 
 from softbin.experiments.boosting import boosters, losses, tables
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.runs.errors import UserError
 from tests.libraries import BOOSTERS, lightgbm
 
 RATE, ROUNDS = 0.3, 6

@@ -5,7 +5,7 @@ import pytest
 
 from softbin.experiments.boosting import losses
 from softbin.experiments.boosting.tables import Rows
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.runs.errors import UserError
 
 
 def rows(classes, n=60):

@@ -10,7 +10,7 @@ from sklearn.datasets import dump_svmlight_file, load_breast_cancer
 from sklearn.metrics import roc_auc_score
 
 from softbin.experiments.boosting import boosters, losses, run, tables
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.runs.errors import UserError
 from softbin.experiments.train import train
 from tests.experiments.boosting.test_boosters import split
 from tests.libraries import BOOSTERS, needs_lightgbm

@@ -4,8 +4,8 @@ import pytest
 from sklearn.datasets import dump_svmlight_file
 
 from softbin.experiments.boosting import tables
-from softbin.experiments.common import tables as common_tables
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.datasets import tables as common_tables
+from softbin.experiments.runs.errors import UserError
 
 
 def test_the_parts_of_a_split_are_disjoint_and_have_the_same_classes():

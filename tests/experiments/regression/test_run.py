@@ -5,12 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from softbin.experiments.common import grids
-from softbin.experiments.common.errors import UserError
 from softbin.experiments.configs import regression, regression_development, regression_diamonds
+from softbin.experiments.kinds import MEDIAN_ERROR, REGRESSION_MEASURES
 from softbin.experiments.regression import targets
-from softbin.experiments.regression.measures import MEASURES, VALIDATION
 from softbin.experiments.regression.run import ESTIMATORS, sentence
+from softbin.experiments.runs import grids
+from softbin.experiments.runs.errors import UserError
 from softbin.experiments.train import train
 
 SLOPE = 3.0
@@ -61,13 +61,13 @@ def test_the_summary_is_that_of_the_last_epoch_and_in_the_units_of_the_table(tmp
     assert json.loads((tmp_path / "line" / "summary.json").read_text()) == json.loads(json.dumps(summary))
     records = [json.loads(text) for text in (tmp_path / "line" / "metrics.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in records] == list(range(1, 101))
-    assert {name: records[-1][name] for name in (VALIDATION, *MEASURES)} == {
-        name: summary[name] for name in (VALIDATION, *MEASURES)
+    assert {name: records[-1][name] for name in (MEDIAN_ERROR, *REGRESSION_MEASURES)} == {
+        name: summary[name] for name in (MEDIAN_ERROR, *REGRESSION_MEASURES)
     }
     assert re.fullmatch(r"line, linear, trimmed: test MAE 0\.\d+, RMSE 0\.\d+", sentence(summary))
     frame, right = targets.TABLES["line"]()
     monkeypatch.setitem(targets.TABLES, "line", lambda: (frame, 60 * right))
-    for name in (VALIDATION, *MEASURES):
+    for name in (MEDIAN_ERROR, *REGRESSION_MEASURES):
         assert train(config(), tmp_path / "other_units")[name] == pytest.approx(60 * summary[name], rel=0.02)
 
 

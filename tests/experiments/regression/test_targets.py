@@ -3,10 +3,10 @@ import pandas as pd
 import pytest
 from numpy.random import default_rng
 
-from softbin.experiments.common import tables
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.datasets import tables
 from softbin.experiments.regression import targets
 from softbin.experiments.regression.targets import corrupted, load
+from softbin.experiments.runs.errors import UserError
 
 
 @pytest.fixture

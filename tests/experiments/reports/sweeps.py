@@ -2,32 +2,16 @@
 
 import json
 
-CONFIG = {
-    "dataset": "digits",
-    "data_dir": "",
+from softbin.experiments.configs import digits
+
+CONFIG = digits.get_config().to_dict() | {
     "train_examples": 1024,
     "validation_examples": 128,
-    "label_noise": 0.0,
-    "noise_kind": "symmetric",
-    "imbalance": 1.0,
-    "model": "mlp",
     "hidden": [16, 16],
-    "augment": False,
-    "mixed_precision": False,
     "loss": "cross_entropy",
-    "budget": "",
-    "temperature": 1.5,
-    "trim": 1.0,
-    "trim_warmup": 0.2,
-    "trim_by": "",
-    "trim_per_class": False,
-    "tail": 1.0,
     "batch_size": 32,
-    "microbatch_size": 0,
     "epochs": 4,
     "evaluate_every": 2,
-    "learning_rate": 1e-3,
-    "seed": 0,
     "checkpoint_every": 0,
 }
 VERSIONS = {"softbin": "0.1.0", "jax": "0.10.2", "flax": "0.12.8", "optax": "0.2.8"}

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from softbin.experiments.boosting.run import MEASURES, STOPS
-from softbin.experiments.common import grids
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.kinds import BOOSTING_MEASURES, STOPS
 from softbin.experiments.reports import run_table
 from softbin.experiments.reports.boosting import chosen_rates, comparison, report
+from softbin.experiments.runs import grids
+from softbin.experiments.runs.errors import UserError
 from tests.experiments.reports.sweeps import write_run
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -40,7 +40,12 @@ def write_boosting(workdir, auc, **changes):
     summary = {
         **{name: value for name, value in config.items() if name != "data"},
         **{"train_examples": 600, "validation_examples": 200, "test_examples": 200, "classes": 2, "best_round": 70},
-        **{f"{stop}_{part}_{m}": measured[m] for stop in STOPS for part in ("validation", "test") for m in MEASURES},
+        **{
+            f"{stop}_{part}_{m}": measured[m]
+            for stop in STOPS
+            for part in ("validation", "test")
+            for m in BOOSTING_MEASURES
+        },
         "train_seconds": 1.0,
         "versions": {"softbin": "0.1.0", "jax": "0.10.2", "lightgbm": "4.7.0"},
         "date": "2026-11-23T12:00:00+00:00",
@@ -127,7 +132,7 @@ def test_a_table_that_is_written_is_reported_again(workdir):
     runs = run_table.read_workdir(workdir)
     findings = report(runs, "sweep", workdir)
     again = run_table.read_results(str(workdir / "runs.csv"))
-    assert again.kind == "boosting"
+    assert again.kind.name == "boosting"
     pd.testing.assert_frame_equal(again.table, runs.table)
     assert report(again, "sweep", workdir) == findings
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from softbin.experiments.common.errors import UserError
-from softbin.experiments.common.precision import PERCENTAGES
+from softbin.experiments.kinds import PERCENTAGES
 from softbin.experiments.reports import capacity, run_table
 from softbin.experiments.reports.boosting import report as boosting_report
 from softbin.experiments.reports.networks import report as networks_report
+from softbin.experiments.runs.errors import UserError
 from tests.experiments.reports.sweeps import write_run
 from tests.experiments.reports.test_boosting import write_boosting
 

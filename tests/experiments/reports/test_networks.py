@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from scipy import special
 
-from softbin.experiments.common.errors import UserError
 from softbin.experiments.reports import run_table
 from softbin.experiments.reports.networks import report
+from softbin.experiments.runs.errors import UserError
 from tests.experiments.reports.sweeps import write_run
 
 SPREAD = np.array([0.0, 0.001, -0.001])  # of the seeds, the same for every loss

@@ -100,6 +100,6 @@ def test_a_table_that_is_written_is_reported_again(workdir):
     runs = run_table.read_workdir(workdir)
     findings = report(runs, "sweep", workdir)
     again = run_table.read_results(str(workdir / "runs.csv"))
-    assert again.kind == "regression"
+    assert again.kind.name == "regression"
     pd.testing.assert_frame_equal(again.table, runs.table)
     assert report(again, "sweep", workdir) == findings

@@ -1,10 +1,12 @@
 import json
+import shutil
 
 import pandas as pd
 import pytest
 
-from softbin.experiments.common.errors import UserError
-from softbin.experiments.reports import run_table
+from softbin.experiments import kinds
+from softbin.experiments.reports import results, run_table
+from softbin.experiments.runs.errors import UserError
 from tests.experiments.reports.sweeps import write_run
 
 
@@ -15,7 +17,7 @@ def test_a_row_has_the_config_the_results_and_where_they_are_from(tmp_path):
     expected |= {"max_test_accuracy": 0.9, "max_test_accuracy_thresholded": 0.95, "max_validation_accuracy": 0.5}
     expected |= {"learning_rate": 1e-3, "augment": False, "jax": "0.10.2", "device": "cpu", "epoch_of_max": 4}
     assert {name: row[name] for name in expected} == expected
-    assert list(row) == list(run_table.COLUMNS)
+    assert list(row) == list(kinds.NETWORKS.columns)
 
 
 def test_curves_have_a_row_an_evaluation(tmp_path):
@@ -114,15 +116,28 @@ def test_unknown_results_are_refused():
         run_table.read_results("papers")
 
 
+def test_results_that_are_not_packaged_are_named_by_their_file(monkeypatch, tmp_path):
+    shutil.copy(results.FOLDER / "paper_runs.csv", tmp_path)
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    assert results.names() == ["paper"]
+    assert run_table.read_results("paper").curves is None
+    message = (
+        r"the results noise do not come with the package: fetch softbin/experiments/results/noise.csv from its rep"
+    )
+    with pytest.raises(UserError, match=message):
+        run_table.read_results("noise")
+    with pytest.raises(UserError, match="unknown results 'noises': choose paper, or the path of a CSV file"):
+        run_table.read_results("noises")
+
+
 def test_packaged_results_are_read():
-    names = [path.stem for path in run_table.paper.RESULTS_FOLDER.glob("*.csv") if path.stem != "paper_runs"]
-    for name in ["paper", *names]:
+    for name in results.names():
         runs = run_table.read_results(name)
         table = runs.table
-        if runs.kind == "regression":
+        if runs.kind is kinds.REGRESSION:
             assert (table["test_mae"] > 0).all()
-        elif runs.kind == "sparsity":
+        elif runs.kind is kinds.SPARSITY:
             assert table["test_accuracy"].fillna(table["test_unexplained"]).between(0, 1).all()
         else:
-            assert table["best_test_auc" if runs.kind == "boosting" else "max_test_accuracy"].between(0, 1).all()
+            assert table["best_test_auc" if runs.kind is kinds.BOOSTING else "max_test_accuracy"].between(0, 1).all()
         assert not table.duplicated("run").any()

@@ -63,5 +63,5 @@ def test_the_report_says_what_is_ahead_and_what_is_behind(workdir, tmp_path):
     assert "| soft | 0.1 | 0 | 0.001 | 4 | 0.7150 ± 0.0129 | +0.1100 (l1; **< 0.001**) |" in text
     assert "| top_k | 1 | 0 | 0.001 | 4 | 0.1050 ± 0.0129 | – | 0.250 |" in text
     again = run_table.read_results(str(tmp_path / "out" / "runs.csv"))
-    assert again.kind == "sparsity"
+    assert again.kind.name == "sparsity"
     assert report(again, "csv", tmp_path / "again") == sentences

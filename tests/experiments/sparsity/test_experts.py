@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from softbin.experiments.datasets.images import Images
 from softbin.experiments.sparsity import experts
-from softbin.experiments.sparsity.images import Images, Numbers
+from softbin.experiments.sparsity.numbers import Numbers
 from softbin.routing import quantile_bias
 
 K, EXPERTS = 2, 6

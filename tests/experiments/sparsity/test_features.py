@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.feature_selection import f_classif
 
+from softbin.experiments.datasets.images import Images, load
 from softbin.experiments.sparsity import features
-from softbin.experiments.sparsity.images import Images, load
 
 
 def test_filters_rank_as_those_of_scikit_learn_and_numpy():

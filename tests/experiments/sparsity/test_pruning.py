@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from softbin.experiments.sparsity import pruning
-from softbin.experiments.sparsity.images import Numbers
+from softbin.experiments.sparsity.numbers import Numbers
 
 PARAMS = pruning._initial(jax.random.key(0), 20, 10)
 SIZE = sum(weight.size for weight in PARAMS["weights"])

@@ -5,11 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from softbin.experiments.common import grids
-from softbin.experiments.common.errors import UserError
 from softbin.experiments.configs import sparse_autoencoder, sparsity, sparsity_development
-from softbin.experiments.sparsity.images import Numbers, load
-from softbin.experiments.sparsity.run import MEASURES, TASKS, sentence
+from softbin.experiments.datasets.images import load
+from softbin.experiments.kinds import SPARSITY_MEASURES
+from softbin.experiments.runs import grids
+from softbin.experiments.runs.errors import UserError
+from softbin.experiments.sparsity.numbers import Numbers
+from softbin.experiments.sparsity.run import TASKS, sentence
 from softbin.experiments.train import train
 
 EPOCHS = 30
@@ -72,7 +74,7 @@ def test_every_method_has_the_measures_of_its_task(task, method):
     sizes = {name: settings[name] for name in ("method", "width", "epochs", "batch_size")}
     results = jax.eval_shape(lambda: TASKS[task].train(split, numbers, **sizes))
     validation, test = (f"{part}_{TASKS[task].measure}" for part in ("validation", "test"))
-    assert {validation, test} <= set(results) <= {"loss", *MEASURES}
+    assert {validation, test} <= set(results) <= {"loss", *SPARSITY_MEASURES}
     assert (results[validation].shape, results[test].shape) == ((EPOCHS,), ())
 
 

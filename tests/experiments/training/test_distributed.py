@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.runs.errors import UserError
 from softbin.experiments.train import train
 from tests import compiling
 from tests.experiments.training.test_run import COMMAND, CONFIGS, config, losses

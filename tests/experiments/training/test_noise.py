@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from softbin.experiments.common import data
+from softbin.experiments.datasets import data
 from softbin.experiments.training import noise
-from tests.experiments.common.test_data import balanced
+from tests.experiments.datasets.test_data import balanced
 
 VALIDATION = 2000
 

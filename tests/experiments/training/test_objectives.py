@@ -5,7 +5,7 @@ import pytest
 from scipy import optimize
 
 import softbin
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.runs.errors import UserError
 from softbin.experiments.training import objectives, ranking_objectives
 
 LOGITS = jax.random.normal(jax.random.key(0), (12, 3))

@@ -11,11 +11,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.runs.checkpoints import Checkpoints
+from softbin.experiments.runs.errors import UserError
 from softbin.experiments.train import train
-from softbin.experiments.training.checkpoints import Checkpoints
 from tests import compiling
-from tests.experiments.training.test_checkpoints import truncate
+from tests.experiments.runs.test_checkpoints import truncate
 from tests.experiments.training.test_run import CNN, COMMAND, CONFIGS, config, losses, metrics, without_times
 
 EPOCHS = 100

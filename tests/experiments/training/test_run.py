@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from softbin.experiments.common import data, readers
-from softbin.experiments.common.errors import UserError
+from softbin.experiments.datasets import data, readers
+from softbin.experiments.runs.errors import UserError
 from softbin.experiments.train import train
 from softbin.experiments.training import tasks
 from softbin.experiments.training.objectives import OBJECTIVES

@@ -1,0 +1,1 @@
+"""Data sets: the readers of their files, as images and as tables."""
