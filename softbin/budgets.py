@@ -1,14 +1,20 @@
 """Budgets: how many examples of each class the projection chooses.
 
-A share, `fraction` or `prior`, is also a `k` of operators, hard choices and means: of the entries of each group that
-exist, over all shards, in number or by weight.
+A budget is one of these:
 
-A budget is a number of examples or an array of them, one per class, used as it is, or a callable
-`(targets, weights) -> k` that counts: `targets` of shape (n, C) are the one-hot, multi-hot or soft labels (None where
-there are none), `weights` of shape (n,) are 1 for an example that counts and 0 for a masked one, or of shape (n, C)
-where a mask or weights of the loss are; `k` broadcasts to (C,). A callable must be additive (the budget of a batch is
-the sum over its parts), since under `axis_name` the shards' budgets are added up.
+- a number of examples, or an array (C,) with one for each class;
+- a share of the examples, made by :func:`fraction` or :func:`prior`;
+- :func:`label_count`, the positives in the batch;
+- another callable `(targets, weights) -> k`. `targets` of shape (n, C) are the one-hot, multi-hot or soft labels, or
+  None without labels. `weights` of shape (n,) are 1 for an example that counts and 0 for a masked one; their shape is
+  (n, C) where that of the loss's mask or weights is. `k` broadcasts to (C,). The callable must be additive (the budget
+  of a batch is the sum over its parts), since under `axis_name` the budgets of the shards are added up.
+
+A share can also be the `k` of an operator, a hard choice or a mean: a share of the entries of each group that exist,
+over all shards, counted by number or by weight.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +29,9 @@ __all__ = ["Share", "fraction", "label_count", "prior"]
 
 
 def fraction(share: Real[ArrayLike, ""]) -> Share:
-    """`k = share * n` for every class or group. One half is the setting of the paper's published experiments.
+    """The same share of every class or group: `k = share * n`.
+
+    One half is the setting of the paper's published experiments.
 
     Args:
       share: in [0, 1]; may be traced, so that an `optax.Schedule` can drive it, and has a gradient.
@@ -32,8 +40,8 @@ def fraction(share: Real[ArrayLike, ""]) -> Share:
       A budget. Where a traced share is out of range, what is chosen by it is NaN.
 
     Raises:
-      TypeError: `share` is no number.
-      ValueError: `share` is known and outside [0, 1], or there are several.
+      TypeError: `share` is not a number.
+      ValueError: a concrete `share` is outside [0, 1], or `share` is an array of several.
 
     Example:
       >>> fraction(0.5)
@@ -48,7 +56,7 @@ def fraction(share: Real[ArrayLike, ""]) -> Share:
 
 
 def prior(class_priors: Sequence[Real[ArrayLike, ""]] | Real[ArrayLike, " classes"]) -> Share:
-    """`k_c = class_priors[c] * n`: the number of positives to expect, whatever the batch holds.
+    """The number of positives to expect of each class, whatever the batch holds: `k_c = class_priors[c] * n`.
 
     Args:
       class_priors: one share per class, each in [0, 1]; may be traced, and has a gradient.
@@ -57,8 +65,8 @@ def prior(class_priors: Sequence[Real[ArrayLike, ""]] | Real[ArrayLike, " classe
       A budget. Where a traced share is out of range, what is chosen by it is NaN.
 
     Raises:
-      TypeError: a share is no number.
-      ValueError: a known share is outside [0, 1], or they are no vector.
+      TypeError: a share is not a number.
+      ValueError: a concrete share is outside [0, 1], or `class_priors` is not a vector.
 
     Example:
       >>> prior([0.25, 0.75])

@@ -1,5 +1,7 @@
 """Decisions: the thresholds that make a model's predictions right, and what to watch while it trains."""
 
+from __future__ import annotations
+
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,20 +18,24 @@ from softbin._engine.batches import Budget, batch_mean, check_batch, prepare_bat
 from softbin._engine.checks import check_floating, check_real, check_regularizer, check_temperature
 from softbin._engine.projections import prepare_projection, solve, solve_in_rounds
 from softbin._engine.search import most_rounds
+from softbin._records import documented
 from softbin.regularizers import Regularizer, euclidean
 
 
+@documented
 class Diagnosis(NamedTuple):
-    """How a batch meets the projection; the three shares add up to 1.
+    """What the projection does to a batch: its thresholds, and how many of its entries learn.
+
+    `active`, `saturated_right` and `saturated_wrong` add up to 1.
 
     Attributes:
-      thresholds: `λ` per class, as :func:`decision_thresholds` of this batch.
+      thresholds: `λ` per class, as :func:`decision_thresholds` finds them for this batch.
       active: share of the entries strictly between 0 and 1, which pass a gradient.
       saturated_right: share of the entries at 0 or 1 that agree with their label.
-      saturated_wrong: share of those that do not; `softbin.loss` has no gradient there. If it grows, raise the
-        temperature or take `softbin.fenchel_young_loss`.
-      rounds: how often the search for the thresholds looked at the scores: 3 or 4 times on most batches.
-      converged: whether it ended by itself. It does on any scores that we know of, if slowly on strange ones.
+      saturated_wrong: share of the entries at 0 or 1 that contradict their label; `softbin.loss` has no gradient there.
+        If it grows, raise the temperature or take `softbin.fenchel_young_loss`.
+      rounds: how often the search for the thresholds went through the scores: 3 or 4 times on most batches.
+      converged: whether the search ended by itself, as it does on all scores that we know of, slowly on strange ones.
     """
 
     thresholds: Float[Array, "..."]
@@ -64,11 +70,11 @@ def decision_thresholds(
 
     Args:
       logits: (..., C), or (n,) for a binary problem.
-      labels: as for :func:`softbin.loss`; needed by a budget that counts them, otherwise None.
+      labels: as for :func:`softbin.loss`. Only a budget that counts labels needs them.
       temperature: that of the loss.
       budget: `k` per class over this data set: a number of examples, an array (C,) of them, or a callable of
-        `softbin.budgets`. The default is that of :func:`softbin.loss`; :func:`softbin.fenchel_young_loss` has
-        `label_count`.
+        `softbin.budgets`. The default is that of :func:`softbin.loss`; that of :func:`softbin.fenchel_young_loss` is
+        `budgets.label_count`.
       where, weights, regularizer, axis_name: as for :func:`softbin.loss`.
 
     Returns:
@@ -76,7 +82,7 @@ def decision_thresholds(
       same temperature.
 
     Raises:
-      TypeError, ValueError: as :func:`softbin.loss`; and for a budget that needs labels where there are none.
+      TypeError, ValueError: as for :func:`softbin.loss`; also for a budget that needs labels if there are none.
 
     Example:
       >>> logits = jnp.array([[2.0, 7.0], [1.0, 6.0], [-1.0, 9.0], [-2.0, 8.0]])
@@ -119,17 +125,17 @@ def predict(
     multi_label: bool = False,
     regularizer: Regularizer = euclidean,
 ) -> Int[Array, "..."]:
-    """The decision: `argmax_c logits_c / τ - λ_c`; for a binary problem, whether `ψ(logits / τ - λ) > 1/2`.
+    """The predicted classes of a model: `argmax_c logits_c / τ - λ_c`; for a binary problem, `ψ(logits / τ - λ) > 1/2`.
 
-    With `multi_label` every class is a binary problem of its own, as where labels are multi-hot: an example may have
-    several labels, or none.
+    With `multi_label` every class is a binary problem of its own, as for multi-hot labels: an example may have several
+    labels, or none.
 
-    The thresholds say which problem it is. Thresholds (C,) make the last axis of the logits that of the classes, also
-    for one example, so that `jax.vmap` over examples gives what a call on all of them gives. A threshold of shape ()
-    makes every logit a binary decision, whatever their shape.
+    The shape of the thresholds says which problem it is. With thresholds (C,) the last axis of the logits is that of
+    the classes, even for a single example, so that `jax.vmap` over examples gives what a call on all of them gives.
+    With a threshold of shape () every logit is a binary decision, whatever the shape of the logits.
 
-    A binary problem's decisions are not as many as its budget says, see :func:`decision_thresholds`; with
-    `scores > softbin.cutoff(scores, k)` they are, ties aside.
+    The number of positive decisions of a binary problem is not its budget, see :func:`decision_thresholds`. To get
+    exactly `k`, ties aside, decide by `scores > softbin.cutoff(scores, k)`.
 
     Args:
       logits: (..., C), or of any shape for a binary problem.
@@ -144,7 +150,7 @@ def predict(
     Raises:
       TypeError: logits are not floating point.
       ValueError: shapes do not fit; there is a single class to choose from (pass `logits[..., 0]` and a threshold of
-        shape ()); or the temperature is known and not positive.
+        shape ()); or a concrete temperature is not positive.
 
     Example:
       >>> logits, thresholds = jnp.array([[2.0, 7.0], [-1.0, 9.0]]), jnp.array([0.0, 8.0])
@@ -163,7 +169,7 @@ def predict(
     if len(classes) > 1:
         raise ValueError(
             f"thresholds with shape {classes} must have the shape (C,), or () for a binary problem; "
-            "for one set of thresholds after another use jax.vmap"
+            "for several sets of thresholds use jax.vmap"
         )
     if multi_label and not classes:
         raise ValueError(
@@ -221,19 +227,19 @@ def zero_one_loss(
     """The error rate of the decisions: the share of examples whose predicted class is not a label.
 
     Args:
-      logits, labels, where: as for :func:`softbin.loss`. With soft labels the expected error, with multi-hot labels
-        the one-error.
-      thresholds: (C,), or () for a binary problem, from :func:`decision_thresholds`; None decides by argmax over the
+      logits, labels, where: as for :func:`softbin.loss`. Soft labels give the expected error, multi-hot labels the
+        one-error.
+      thresholds: (C,), or () for a binary problem, from :func:`decision_thresholds`. None decides by argmax over the
         logits, or by `logits > 0`.
-      temperature: that of the thresholds, and needed with them only.
-      regularizer: as for :func:`predict`, with thresholds only.
+      temperature: that of the thresholds; needed only with them.
+      regularizer: as for :func:`predict`; used only with thresholds.
 
     Returns:
       A scalar in [0, 1]; its gradient is zero. NaN where a traced label that counts is out of range.
 
     Raises:
-      TypeError: as :func:`softbin.loss`; or there are thresholds without their temperature.
-      ValueError: as :func:`softbin.loss`; or the thresholds do not fit the logits.
+      TypeError: as for :func:`softbin.loss`; or there are thresholds without their temperature.
+      ValueError: as for :func:`softbin.loss`; or the thresholds do not fit the logits.
 
     Example:
       >>> print(zero_one_loss(jnp.array([[2.0, 7.0], [-1.0, 9.0]]), jnp.array([0, 1])))
@@ -301,7 +307,10 @@ def diagnose(
 ) -> Diagnosis:
     """What to log beside the loss: thresholds, and how much of the batch passes a gradient.
 
-    Arguments and errors are those of :func:`softbin.loss`; nothing here has a gradient.
+    Args and raises: as for :func:`softbin.loss`.
+
+    Returns:
+      A :class:`Diagnosis`, without a gradient.
 
     Example:
       >>> logits = jnp.array([[2.0, -1.0], [0.5, 0.0], [-1.0, 1.0], [0.0, 2.0]])
@@ -312,7 +321,7 @@ def diagnose(
     return run_on_batch(_diagnose, _of_diagnosis, logits, labels, budget, temperature, where, weights, **settings)
 
 
-def _of_diagnosis(spec: PartitionSpec) -> "Diagnosis":
+def _of_diagnosis(spec: PartitionSpec) -> Diagnosis:
     return Diagnosis._make([_of_classes(spec), *[PartitionSpec()] * 5])
 
 

@@ -6,6 +6,8 @@ rounded too, but to at least one of them. Where a mask leaves fewer than `k`, al
 `k` is real: what the chosen weigh.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,6 +23,7 @@ from softbin._engine import choices, meshes, ranks
 from softbin._engine.arguments import Count, as_computed, checked_count, groups_along, prepare_choice
 from softbin._engine.checks import check_entries, check_k
 from softbin._engine.groups import Groups
+from softbin._records import documented
 
 
 def kth_largest(
@@ -38,12 +41,12 @@ def kth_largest(
         \max \{ v : \sum_{i : x_i \ge v} w_i \ge k \}.
 
     It is found without a sort, in a few rounds of counts: on a sharded axis a round is one small all-reduce, and the
-    result the same on any number of devices. Groups have up to 2^31 entries.
+    result is the same on any number of devices. Groups may have up to 2^31 entries.
 
     To choose by it, use :func:`binary_argmax`, or :func:`cutoff` on float32 scores. `scores >= kth_largest(scores, k)`
-    is the same only where the scores are stored before: in a program that also computes them, XLA may do so once for
-    each use, with other roundings, and the value is then missed by the entry that holds it; bfloat16 and float16 scores
-    it may not round at all. Pass those that you compare through `jax.lax.reduce_precision` first.
+    is the same only if the scores were stored before: in a program that also computes them, XLA may do so once for each
+    use, with other roundings, and then the entry that holds the value misses it. It may not round bfloat16 and float16
+    scores at all: pass scores that you compare through `jax.lax.reduce_precision` first.
 
     The gradient goes to the entry that holds the value, as that of `jax.lax.top_k` does: among equal scores, to the
     last one that :func:`binary_argmax` chooses. So the gradients for `k = 1, ..., m` add up to the choice of `m`. It
@@ -54,20 +57,21 @@ def kth_largest(
         subnormal float32 or float64 numbers are 0.
       k: a whole number in [0, n], an array that broadcasts to the shape of `scores` without `axis`, or a share of the
         entries that exist, `softbin.budgets.fraction(0.1)`, which is rounded, to at least one of them. May be traced; a
-        JAX array is rounded half to even. With weights real, and at most their sum.
+        JAX array is rounded half to even. With weights, `k` is real, and at most their sum.
       axis: the axis that groups lie along, a tuple of axes, or None for all.
-      where: broadcasts to `scores`. Entries where it is false do not exist; of fewer than `k` the least is meant.
+      where: broadcasts to `scores`. Entries where it is false do not exist; where fewer than `k` exist, the result is
+        the least of them.
       weights: non-negative, broadcasts to `scores`. An entry of weight 2 acts as two equal entries. Sums of weights
         are in floats: exact for whole weights up to a sum of 2^24 in float32.
       axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split.
 
     Returns:
-      The values, in the dtype of `scores`, without `axis`; `inf`, which no score is above, where none is chosen: at
-      `k = 0`, and of a group that is masked whole. NaN for a group with NaN, and where a traced `k` is out of range.
+      The values, in the dtype of `scores`, without `axis`. `inf`, which no score exceeds, where none is chosen: at
+      `k = 0`, and in a group that is masked whole. NaN for a group with NaN, and where a traced `k` is out of range.
 
     Raises:
-      TypeError, ValueError: as :func:`softbin.soft_binary_argmax`; for a Python or NumPy `k` that is not whole, and for
-        a number between 0 and 1, which looks like a share.
+      TypeError, ValueError: as for :func:`softbin.soft_binary_argmax`; also for a Python or NumPy `k` that is not
+        whole, and for a number between 0 and 1, which looks like a share.
 
     Example:
       >>> print(kth_largest(jnp.array([[3.0, 1.0, 2.0], [5.0, 5.0, 4.0]]), k=2))
@@ -90,9 +94,9 @@ def binary_argmax(
 ) -> Float[Array, "*shape"]:
     """The hard choice: exactly `k` ones, on the largest scores; of equal scores the one with the lower index.
 
-    The limit of :func:`softbin.soft_binary_argmax` as the temperature falls to 0, ties aside. Its gradient is zero.
-    Found without a sort, as :func:`kth_largest` is. Over several axes the index is that of the group in row-major
-    order, and over shards that of the shard comes first.
+    It is the limit of :func:`softbin.soft_binary_argmax` as the temperature falls to 0, ties aside. Its gradient is
+    zero. It is found without a sort, as :func:`kth_largest` is. Over several axes, the index counts the entries of the
+    group in row-major order; over shards, those of the first shard come first.
 
     Args:
       scores: floating point, any shape. -0 equals 0, and subnormal float32 or float64 numbers are 0.
@@ -100,7 +104,8 @@ def binary_argmax(
         entries that exist, `softbin.budgets.fraction(0.1)`, which is rounded, to at least one of them. May be traced; a
         JAX array is rounded half to even.
       axis: the axis to choose along, a tuple of axes to choose along together, or None for all.
-      where: broadcasts to `scores`. Entries where it is false are never chosen; of fewer than `k` all others are.
+      where: broadcasts to `scores`. Entries where it is false are never chosen; where fewer than `k` are left, all of
+        these are.
       axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split.
 
     Returns:
@@ -108,7 +113,7 @@ def binary_argmax(
       out of range.
 
     Raises:
-      TypeError, ValueError: as :func:`kth_largest`.
+      TypeError, ValueError: as for :func:`kth_largest`.
 
     Example:
       >>> print(binary_argmax(jnp.array([1.0, 3.0, 1.0]), k=2))
@@ -138,11 +143,11 @@ def cutoff(
 
     `scores > cutoff` is true exactly `k` times, unless the next score equals the k-th; then that is the cutoff, and
     fewer scores are above it. Where no float lies in the middle, the cutoff is the next score. It is `inf` where none
-    is chosen: at `k = 0`, and of a group that is masked whole. Else it is `-inf` where no score is left: at `k = n`, or
-    where a mask leaves `k` or fewer. The gradient is zero.
+    is chosen: at `k = 0`, and in a group that is masked whole. Otherwise it is `-inf` where there is no next score: at
+    `k = n`, or where a mask leaves `k` or fewer. The gradient is zero.
 
-    In a program that computes bfloat16 or float16 scores, what is compared with a cutoff must be rounded as the scores
-    are that it was found for: see :func:`kth_largest`, or choose by :func:`binary_argmax`.
+    In a program that computes bfloat16 or float16 scores, those that are compared with a cutoff must be rounded like
+    those that it was found for: see :func:`kth_largest`, or choose by :func:`binary_argmax`.
 
     With weights, the scores above the cutoff weigh `k`, unless that would divide an entry.
 
@@ -162,13 +167,14 @@ def cutoff(
     return meshes.run(_cutoff, groups.sharding, scores, k, where, weights, groups=groups, few=few)
 
 
+@documented
 class Largest(NamedTuple):
     """The `k` largest of each group, in falling order along `axis`.
 
     Attributes:
-      values: with their gradient; 0 where there is no such entry.
+      values: the scores, with their gradient; 0 where the mask is false.
       indices: their places along `axis`, all different.
-      mask: whether there is such an entry: `where` may leave fewer than `k`, and then all of them are chosen.
+      mask: whether there is such an entry. False in the last places where `where` leaves fewer than `k` entries.
     """
 
     values: Float[Array, "..."]
@@ -183,15 +189,15 @@ def top_k(
     axis: int = -1,
     where: Bool[ArrayLike, "..."] | None = None,
 ) -> Largest:
-    """The `k` largest scores, their indices, and which of them exist: for those who gather or scatter.
+    """The `k` largest scores with their indices, for gathering and scattering, and a mask of those that exist.
 
-    Of equal scores the one with the lower index comes first, as in :func:`binary_argmax`, whose choice it is. That and
-    the other functions of this module need no sort, and take a sharded axis and a `k` that is traced; this one is
-    `jax.lax.top_k` along any axis, with a mask and with NaN in its own group only.
+    Of equal scores the one with the lower index comes first, so that the choice is that of :func:`binary_argmax`. The
+    other functions of this module need no sort, and take a sharded axis and a traced `k`. This one is `jax.lax.top_k`
+    along any axis, with a mask, and with NaN confined to its own group.
 
     Args:
       scores: floating point, any shape. -0 equals 0, and subnormal float32 or float64 numbers are 0.
-      k: how many, in [0, n]; it is the length of the result, and so cannot be traced.
+      k: how many, a concrete integer in [0, n], since it is a length of the result.
       axis: the axis to choose along.
       where: broadcasts to `scores`. Entries where it is false come after all others, and are not in the mask.
 
@@ -199,7 +205,7 @@ def top_k(
       Values, indices and mask, of the shape of `scores` with `k` along `axis`.
 
     Raises:
-      TypeError: `scores` is not floating point, `where` is not boolean, or `k` is no concrete integer.
+      TypeError: `scores` is not floating point, `where` is not boolean, or `k` is not a concrete integer.
       ValueError: `k` is out of range, or shapes do not fit.
 
     Example:

@@ -1,5 +1,7 @@
 """Exact gradients of a loss that couples the whole batch, with the memory of a microbatch."""
 
+from __future__ import annotations
+
 import math
 import operator
 from collections.abc import Callable
@@ -23,10 +25,11 @@ def value_and_grad(
     *,
     has_aux: bool = False,
 ) -> Callable[..., tuple[Any, PyTree]]:
-    r"""As `jax.value_and_grad` of `loss_fn(logits_fn(params, inputs), ...)`, a microbatch at a time.
+    r"""The exact gradient of a loss that couples a whole batch, with the activations of one microbatch in memory.
 
-    A batch-coupled loss is not a mean over microbatches, so gradients cannot simply be accumulated. But with `z`
-    the logits of the batch and :math:`z_b` those of microbatch `b`,
+    It is `jax.value_and_grad` of `loss_fn(logits_fn(params, inputs), ...)`, a microbatch at a time. A batch-coupled
+    loss is not a mean over microbatches, so gradients cannot simply be accumulated. But with `z` the logits of the
+    batch and :math:`z_b` those of microbatch `b`,
 
     .. math:: \nabla_\theta L = \sum_b \left(\frac{\partial z_b}{\partial \theta}\right)^{\top} \nabla_{z_b} L,
 
@@ -35,11 +38,11 @@ def value_and_grad(
     summation, for any loss of the logits; the price is one more forward pass. Activations take the memory of a
     microbatch; inputs and logits stay whole.
 
-    Adding up or averaging the gradients of microbatches is silently another loss, by which each microbatch is projected
-    alone: `optax.MultiSteps`, `optax.microbatching` around a gradient (`microbatch` with its default, the sum, or the
-    mean, and `micro_grad`), and `gradient_accumulation_steps` of Keras. With four microbatches of 16 of a small network
-    the gradient was wrong by 0.8 (`MultiSteps`), 1.0 (mean) and 3.0 (sum) times its size. From Optax 0.2.7 on there is
-    one other way that is exact, where the microbatches divide the batch: they are put together before the loss. ::
+    Adding up or averaging the gradients of microbatches is silently another loss, in which each microbatch is projected
+    by itself: `optax.MultiSteps`, `optax.microbatching` around a gradient (`microbatch` with its default, the sum, or
+    the mean, and `micro_grad`), and `gradient_accumulation_steps` of Keras. With four microbatches of 16 of a small
+    network the gradient was wrong by 0.8 (`MultiSteps`), 1.0 (mean) and 3.0 (sum) times its size. From Optax 0.2.7 on
+    there is another exact way, if the microbatches divide the batch: their logits are joined before the loss. ::
 
         forward = optax.microbatching.microbatch(
             jax.checkpoint(logits_fn),
@@ -49,7 +52,7 @@ def value_and_grad(
         )
         value, gradient = jax.value_and_grad(lambda params: loss_fn(forward(params, inputs), labels))(params)
 
-    `logits_fn` must treat examples independently and be a pure function, since it runs twice. What that means for:
+    `logits_fn` must treat examples independently and be a pure function, since it runs twice. What that means:
 
     - Randomness: make a key per example a part of the inputs, `(images, jax.random.split(key, n))`, so that dropout
       agrees between the passes and does not depend on the microbatch size.
@@ -63,23 +66,23 @@ def value_and_grad(
       logits_fn: `(params, inputs) -> logits`, or a pytree of outputs, all with the examples on the first axis.
       loss_fn: `(logits, *args, **kwargs) -> scalar`, over the whole batch.
       microbatch_size: how many examples `logits_fn` sees at once, at least 1. The last microbatch may be smaller. Where
-        the examples are sharded over explicit axes of a mesh, all devices have as many of each microbatch: it is the
-        next smaller multiple of their number, or that number.
-      has_aux: `loss_fn` returns `(scalar, auxiliary data)`, as for `jax.value_and_grad`.
+        the examples are sharded over explicit axes of a mesh, all devices get equally many of each microbatch: the size
+        is rounded down to a multiple of their number, but not to 0.
+      has_aux: whether `loss_fn` returns `(scalar, auxiliary data)`, as for `jax.value_and_grad`.
 
     Returns:
       A function of `(params, inputs, *args, **kwargs)`, where `inputs` is a pytree of arrays with the examples on the
       first axis. It returns `(value, gradient by params)`, with `has_aux` `((value, aux), gradient)`. In a
-      `jax.jit` with a batch sharded over its examples every microbatch is spread over all devices, and its gradient
+      `jax.jit` with a batch sharded over its examples, every microbatch is spread over all devices, and its gradient is
       summed over them. Inside `jax.shard_map` give `loss_fn` its `axis_name`; `microbatch_size` is then per device, and
       the devices' gradients are summed once a step (but not with `check_vma=False`, as by `jax.value_and_grad`). In a
       program that `jax.export` makes for any number of examples, the last microbatch is filled up with copies of the
       last example, which have no gradient.
 
     Raises:
-      TypeError: an array of `params` is not floating point, and has no gradient.
-      ValueError: `microbatch_size` is less than 1, or inputs or outputs do not agree on the number of examples, or
-        there are none.
+      TypeError: an array of `params` is not floating point, and so has no gradient.
+      ValueError: `microbatch_size` is less than 1, inputs or outputs do not agree on the number of examples, or there
+        are no examples.
 
     Example:
       >>> import softbin

@@ -1,5 +1,7 @@
 """Losses on a batch: every class is projected over the examples."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -34,14 +36,14 @@ def loss(
     axis_name: Any = None,
     implementation: str | None = None,
 ) -> Float[Array, ""]:
-    r"""The HyperSimplex loss: the squared error of the projected batch.
+    r"""The HyperSimplex loss: the squared error of the projected batch, made to follow the zero-one error.
 
     .. math::
         L = \frac1n \sum_i \tfrac12 \lVert p_i - Y_i \rVert^2, \qquad
         p_{:,c} = \text{soft-binary-argmax}(\text{logits}_{:,c},\ k_c,\ \tau).
 
-    Each class is projected over the examples of the batch, so the loss couples them: it is one number for a
-    batch, and no mean of per-example terms.
+    Each class is projected over the examples of the batch, so the loss couples them: it is one number for a batch, and
+    the error of an example depends on all the others.
 
     The defaults are the setting of the paper's published experiments, `k_c = n/2` and `τ = 1.5`. (Their code
     averages over n C entries without the factor one half: 2/C of this value.) The paper's text chooses
@@ -54,19 +56,19 @@ def loss(
     the same keywords as here. What plain argmax loses depends on the data; in softbin's runs on Fashion-MNIST it
     was more with label counts than with `k_c = n/2`.
 
-    Where only so many cases can be acted on, their number is the budget of a binary problem. With `P` positives and all
-    entries 0 or 1, `TP` of the `k` ones being positives, the loss is
+    Where only a limited number of cases can be acted on, that number is the budget of a binary problem. With `P`
+    positives and all entries 0 or 1, `TP` of the `k` ones being positives, the loss is
 
     .. math:: L = \frac{k + P}{2n} - \frac{TP}{n},
 
     so that the smaller it is, the larger the precision `TP / k`, which :func:`softbin.precision_at_k` measures. This is
     for models that cannot fit the data; one that gives right probabilities ranks as well by any proper loss.
 
-    The gradient is zero at a saturated entry, also a confidently wrong one: a small temperature ignores
-    outliers and label noise, and can stall; `softbin.diagnose` shows it.
+    The gradient is zero at a saturated entry, even if it is confidently wrong: a small temperature ignores outliers and
+    label noise, and can stall the training; `softbin.diagnose` shows it.
 
     Args:
-      logits: (..., C); every axis but the last counts as examples. Or (n,): one binary problem.
+      logits: floating point, (..., C); every axis but the last counts as examples. Or (n,): one binary problem.
       labels: integers (...) in [0, C), or labels of the shape of `logits` with values in [0, 1]: one-hot,
         multi-hot, soft, or binary.
       budget: `k` per class: a number of examples, an array (C,) of them, or a callable of `softbin.budgets`; half the
@@ -79,7 +81,7 @@ def loss(
       axis_name: mapped axes over which the examples are split; every shard gets the loss of the whole batch. In
         `jax.shard_map` its gradient needs no care. In `jax.vmap` and `jax.pmap`, and with `check_vma=False`, JAX adds
         up the gradients of every shard's copy of the loss: the usual `lax.pmean` of the gradient by the parameters is
-        then that of the whole batch, and a gradient by the logits is so many times too large as there are shards.
+        then that of the whole batch, and a gradient by the logits is too large by a factor of the number of shards.
       implementation: as for :func:`softbin.soft_binary_argmax`; with "pallas" the value and the gradient by the
         logits leave the kernel together.
 
@@ -89,7 +91,7 @@ def loss(
 
     Raises:
       TypeError: logits are not floating point, or the labels' dtype is neither integer, boolean nor floating.
-      ValueError: shapes do not fit, or a value known when traced (a label too) is out of range.
+      ValueError: shapes do not fit, or a concrete value, such as a label, is out of range.
 
     Example:
       >>> logits = jnp.array([[2.0, -1.0], [0.5, 0.0], [-1.0, 1.0], [0.0, 2.0]])
@@ -97,7 +99,7 @@ def loss(
       >>> print(f"{loss(logits, labels):.4f}")
       0.0347
 
-      Two cases can be looked at each day; a day is a row, of which not all entries exist:
+      Two cases can be looked at each day. A day is a row, and on some days fewer cases come in:
 
       >>> scores = jnp.array([[3.0, 1.0, 2.0, 0.0], [1.0, 2.0, 0.5, 0.0]])
       >>> late = jnp.array([[1, 0, 0, 1], [0, 1, 0, 0]])
@@ -108,8 +110,8 @@ def loss(
       >>> print(losses, (2 + positives) / (2 * n) - hits / n)
       [0.25       0.16666667] [0.25       0.16666666]
 
-      Where rows arrive one by one, the cutoff of a reference set keeps the number. Of as many new rows of the same
-      kind it takes `k` up to a standard deviation of about `sqrt(2 k (1 - k/n))`: here 20 of 1,000, give or take 6.
+      Where cases arrive one by one, decide by the cutoff of a reference set. Of the same number of new cases of the
+      same kind it takes `k` with a standard deviation of about `sqrt(2 k (1 - k/n))`: here 20 of 1,000, give or take 6.
 
       >>> import softbin
       >>> reference, arriving = jax.random.normal(jax.random.key(0), (2, 1000))
@@ -174,15 +176,15 @@ def per_example_loss(
     .. math::
         e_i = \tfrac12 \lVert p_i - Y_i \rVert^2, \qquad L = \frac{\sum_i w_i e_i}{\sum_i w_i}.
 
-    To rank examples, or to choose those with the smallest errors, rank by these: the loss leaves a constant per class
-    undetermined, so that any error of the raw logits, cross-entropy too, ranks by that constant as well. A term is no
-    function of its example alone, since the batch is projected as a whole.
+    Use these to rank examples, or to choose those with the smallest errors: the loss leaves a constant per class
+    undetermined, so that any error of the raw logits, cross-entropy too, ranks by that constant as well. A term depends
+    on the other examples too, since the batch is projected as a whole.
 
-    Arguments and errors are those of :func:`loss`. With an `axis_name` every shard gets the terms of its own examples.
+    Args and raises: as for :func:`loss`. With an `axis_name` every shard gets the terms of its own examples.
 
     Returns:
       The terms, of shape (...), or (n,) for a binary problem, of at least float32 precision; 0 for an example that
-      `where` excludes. Where a mask or weights have the shape of the logits, they are in the terms,
+      `where` excludes. If the mask or the weights have the shape of the logits, the terms include them,
       :math:`e_i = \sum_c n \frac{w_{ic}}{\sum_j w_{jc}} \tfrac12 (p_{ic} - Y_{ic})^2`, and the plain mean over all `n`
       examples is the loss.
 
@@ -413,13 +415,14 @@ def fenchel_young_loss(
         L = \frac{\tau}{n} \sum_c \left[ \Omega^*(x_c/\tau) + \Omega(Y_c) - \langle x_c/\tau, Y_c \rangle \right],
         \qquad \Omega(y) = \sum_i \varphi(y_i) \text{ on } \Delta(n, k_c).
 
-    Unlike :func:`loss` it pulls on every wrong entry, also a saturated one. It is proper, and not negative, where
-    the labels lie on the hypersimplex, `Σ_i Y_ic = k_c`; the default budget sees to that.
+    Unlike :func:`loss` it pulls on every wrong entry, even on a saturated one. It is proper, and not negative, where
+    the labels lie on the hypersimplex, `Σ_i Y_ic = k_c`; the default budget makes sure that they do.
 
-    Arguments, prediction and errors are those of :func:`loss`; labels and weights are constants to its derivative.
+    Args and raises: as for :func:`loss`, and predictions need thresholds in the same way. Labels and weights count as
+    constants when the loss is differentiated.
 
     Returns:
-      A scalar of at least float32 precision. 0 where the projection is the labels.
+      A scalar of at least float32 precision; 0 where the projection equals the labels.
 
     Example:
       >>> logits = jnp.array([[2.0, -1.0], [0.5, 0.0], [-1.0, 1.0], [0.0, 2.0]])

@@ -1,5 +1,7 @@
 """Means of the largest and of the smallest values: exact, or smoothed over the hypersimplex."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -46,10 +48,10 @@ def top_k_mean(
         \quad q = k / \textstyle\sum_i w_i.
 
     At temperature 0, the default, it is exact and takes no sort: the mean of the values above the k-th largest and of
-    as many equal to it as are left, a part of one where `k` is fractional. It is the conditional value at risk (CVaR,
+    as many equal to it as are left, a part of one if `k` is fractional. It is the conditional value at risk (CVaR,
     expected shortfall) at level `1 - k/n`. A positive temperature smooths it: `M_τ` is convex in the values, falls from
     the exact value to the mean of all as the temperature grows, and with `softbin.euclidean` and a whole `k` is at
-    most `τ (1 - k/n) / 2` below the first.
+    most `τ (1 - k/n) / 2` below the exact value.
 
     The gradient by the values is `w y / k`, with the maximizing `y`: at temperature 0 the choice of the `k` largest, in
     which equal values share alike, and above it :func:`softbin.soft_binary_argmax`. Forward and reverse mode,
@@ -60,23 +62,25 @@ def top_k_mean(
       k: how many values count, real, above 0 and at most n; a number, an array that broadcasts to the shape of
         `values` without `axis`, or a share, `softbin.budgets.fraction(0.1)`, of the entries that exist, over all
         shards. May be traced, so that a schedule can drive it, and has a gradient.
-      temperature: 0, or positive, of the kind and shape of `k`, in units of the values. A traced one must be positive.
+      temperature: 0, or positive, of the kind and shape of `k`, in units of the values. Only a concrete temperature can
+        be 0; a traced one must be positive.
       axis: the axis that groups lie along, a tuple of axes, or None for all.
-      where: broadcasts to `values`. Entries where it is false do not exist; of fewer than `k` the mean is that of all.
+      where: broadcasts to `values`. Entries where it is false do not exist; where fewer than `k` exist, the mean is
+        that of all that do.
       weights: non-negative, broadcasts to `values`. An entry of weight 2 acts as two equal entries.
       regularizer: where the temperature is positive, `softbin.euclidean`, `softbin.binary_entropy`, or another of
         `softbin.regularizers`.
-      axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split; for the gradient the note on
-        it in :func:`softbin.loss` holds.
+      axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split; the note on `axis_name` in
+        :func:`softbin.loss` holds for the gradient.
 
     Returns:
       The means, in the dtype of `values`, without `axis`; 0 for a group that is masked whole, NaN where a traced `k`
       or temperature is out of range. Infinite values that count make the mean infinite, whatever the temperature, or
-      NaN if there are both.
+      NaN if both signs count.
 
     Raises:
       TypeError: `values` is not floating point, or `where` is not boolean.
-      ValueError: a `k` or temperature that is known when traced is out of range, or shapes do not fit.
+      ValueError: a concrete `k` or temperature is out of range, or shapes do not fit.
 
     Example:
       The mean, and the gradient, of the largest quarter of the losses of a batch:
@@ -127,15 +131,15 @@ def bottom_k_mean(
 ) -> Float[Array, "..."]:
     r"""The mean of the `k` smallest values of each group, `-top_k_mean(-values, k)`: of losses, the trimmed loss.
 
-    For a batch in which a known number of labels is right: the examples with the smallest losses are trusted, and the
-    gradient is theirs alone (trimmed loss minimisation, small-loss selection). Begin with all examples, since before
-    there is something learned a small loss means nothing. Where the labels are right it costs accuracy. Classes that
-    are hard may lose all of their examples; an equal share of every class keeps them.
+    This is for a batch in which a known number of labels is right: the examples with the smallest losses are trusted,
+    and the gradient is theirs alone (trimmed loss minimisation, small-loss selection). Begin with all examples, since a
+    small loss means nothing before anything is learned. If all labels are right, it costs accuracy. Hard classes may
+    lose all of their examples; taking the same share of every class keeps some.
 
     Args, returns and raises: as for :func:`top_k_mean`. With a temperature it is concave in the values.
 
     Example:
-      Six tenths of the labels are right; the share that counts falls from all of them:
+      Six tenths of the labels are right; the share that counts falls from all of them to that:
 
       >>> import optax
       >>> import softbin
@@ -148,7 +152,7 @@ def bottom_k_mean(
       >>> print(*(f"{jax.jit(train_loss)(logits, labels, step):.4f}" for step in (0, 50, 100)))
       0.5858 0.4039 0.1008
 
-      The same share of every class, a row each, in which the other classes' examples do not exist:
+      The same share of every class: each class is a row, in which the examples of other classes do not exist:
 
       >>> losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
       >>> of_class = jnp.arange(2)[:, None] == labels
@@ -156,8 +160,8 @@ def bottom_k_mean(
       >>> print(each.round(4))
       [0.0747 0.1269]
 
-      The selection as weights of the HyperSimplex loss, which then splits those examples into the classes. Rank by its
-      own terms: errors of the raw logits go by constants per class too, which that loss leaves undetermined.
+      The selection as weights of the HyperSimplex loss. Rank by the terms of that loss: errors of the raw logits also
+      depend on a constant per class, which it leaves undetermined.
 
       >>> errors = softbin.per_example_loss(logits, labels)
       >>> kept = softbin.binary_argmax(-errors, softbin.budgets.fraction(0.6))

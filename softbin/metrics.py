@@ -1,4 +1,6 @@
-"""Measures of a ranking by the `k` that can be acted on."""
+"""Metrics of a ranking of which only the first `k` entries can be acted on."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
@@ -28,7 +30,7 @@ def precision_at_k(
     weights: Real[ArrayLike, "..."] | None = None,
     axis_name: Any = None,
 ) -> Float[Array, "..."]:
-    r"""The share of positives among the `k` entries with the largest scores of each group.
+    r"""The share of positives among the `k` entries of each group with the largest scores.
 
     .. math::
         \text{precision} = \frac1k \sum_i w_i y_i Y_i, \qquad
@@ -41,11 +43,11 @@ def precision_at_k(
       scores: floating point, any shape; groups lie along `axis`. NaN makes its own group NaN.
       labels: 1 for a positive, 0 for a negative, or in between; of the shape of `scores`.
       k: how many are taken, above 0 and at most n: a number, an array that broadcasts to the shape of `scores` without
-        `axis`, or a share of what exists, `softbin.budgets.fraction(0.02)`. May be traced. Of a fractional one a part
-        of an entry is taken.
+        `axis`, or a share of the entries that exist, `softbin.budgets.fraction(0.02)`. May be traced. If it is
+        fractional, the last entry is taken in part.
       axis: the axis that groups lie along, a tuple of axes, or None for all.
-      where: broadcasts to `scores`. Entries where it is false do not exist: if there are fewer than `k`, all are taken,
-        and the missing ones count as not relevant, so that the precision is still out of `k`.
+      where: broadcasts to `scores`. Entries where it is false do not exist. Where fewer than `k` exist, all are taken,
+        and the missing ones count as negatives: the precision is still out of `k`.
       weights: non-negative, broadcasts to `scores`. An entry of weight 2 acts as two equal entries.
       axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split.
 
@@ -54,14 +56,14 @@ def precision_at_k(
       and for a share of a group that is masked whole.
 
     Raises:
-      TypeError, ValueError: as :func:`softbin.kth_largest`, and for labels of another shape or outside [0, 1].
+      TypeError, ValueError: as for :func:`softbin.kth_largest`; also for labels of another shape or outside [0, 1].
 
     Example:
       >>> scores, labels = jnp.array([0.9, 0.8, 0.8, 0.1]), jnp.array([1, 0, 1, 1])
       >>> print(precision_at_k(scores, labels, k=1), precision_at_k(scores, labels, k=2))
       1.0 0.75
 
-      What a team finds that can look at two cases a day, the second of which is a quiet one:
+      What a team that can look at two cases a day finds on two days, the second a quiet one:
 
       >>> scores = jnp.array([[0.9, 0.2, 0.8, 0.1], [0.3, 0.4, 0.0, 0.0]])
       >>> labels = jnp.array([[1, 1, 0, 0], [0, 1, 0, 0]])
@@ -83,9 +85,9 @@ def recall_at_k(
     weights: Real[ArrayLike, "..."] | None = None,
     axis_name: Any = None,
 ) -> Float[Array, "..."]:
-    """The share of all positives that is among the `k` entries with the largest scores of each group.
+    """The share of the positives of each group that are among its `k` entries with the largest scores.
 
-    The formula, arguments and errors are those of :func:`precision_at_k`.
+    :func:`precision_at_k` has the formula. Args and raises: as there.
 
     Returns:
       The recalls, of at least float32 precision, without `axis`; NaN also where there are no positives.
@@ -95,7 +97,7 @@ def recall_at_k(
       >>> print(recall_at_k(scores, labels, k=2))
       0.5
 
-      The mean over lists, of which those without a positive are left out:
+      The mean over lists, leaving out those without a positive:
 
       >>> scores, labels = jnp.array([[0.9, 0.8, 0.1], [0.3, 0.2, 0.6]]), jnp.array([[1, 0, 1], [0, 0, 0]])
       >>> recalls = recall_at_k(scores, labels, k=2)

@@ -1,5 +1,7 @@
 """Soft-Binary-Argmax and its relatives: choosing k of n, softly."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -41,14 +43,16 @@ def soft_binary_argmax(
 
     With the default regularizer this is the Euclidean projection of `scores / temperature` onto the
     (n, k)-hypersimplex. It keeps the order of the scores; most entries are exactly 0 or 1 at a small temperature, and
-    all approach `k / n` at a large one. The threshold `λ` is found without sorting, in O(n).
+    all approach `k / n` at a large one. For a hard choice, without a gradient, use :func:`softbin.binary_argmax`. The
+    threshold `λ` is found without sorting, in O(n).
 
-    The derivatives are the closed form, with `d = ψ'(x/τ - λ)` and `D = Σ w d`: `(diag(d) - d (w d)ᵀ / D) / τ`
+    The derivatives are closed forms, with `d = ψ'(x/τ - λ)` and `D = Σ w d`: `(diag(d) - d (w d)ᵀ / D) / τ`
     by the scores, `d / D` by `k`. They are zero where every entry is saturated. A float32 result is within 1e-6
     of the exact one on any finite input of normal numbers; smaller ones count as zero.
 
     Under `jax.checkpoint` the backward pass searches again, unless a policy saves the thresholds, which are few:
-    `jax.checkpoint_policies.save_only_these_names("softbin_threshold")`. So it is in the losses and in smooth means.
+    `jax.checkpoint_policies.save_only_these_names("softbin_threshold")`. The same holds for
+    the losses and for smooth means.
 
     Args:
       scores: floating point, any shape; groups lie along `axis`. `+inf` is always chosen (and spends budget),
@@ -59,18 +63,18 @@ def soft_binary_argmax(
       temperature: positive, of the kind and shape of `k`. May be traced, and has a gradient.
       axis: the axis to choose along, a tuple of axes to choose along together, or None for all.
       where: broadcasts to `scores`. Entries where it is false do not exist: result and gradient are 0. Where fewer than
-        `k` exist, all of these are 1.
+        `k` exist, all that exist are 1.
       weights: non-negative, broadcasts to `scores`. An entry of weight 2 acts as two equal entries.
       regularizer: `softbin.euclidean`, `softbin.binary_entropy`, or another of `softbin.regularizers`.
       axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split. Inside the map, take the
         gradient of a function of the shard's own part of `y`: it is that of the sum of these over all shards.
-      straight_through: choose as :func:`softbin.binary_argmax` does, exactly, with a `k` by its rule, whole or a JAX
-        array that is rounded, and keep the derivatives of the soft choice (Bengio et al., arXiv:1308.3432). Not for
-        weights.
+      straight_through: make the hard choice of :func:`softbin.binary_argmax`, whose rule for `k` then holds (whole, or
+        a JAX array, which is rounded), and keep the derivatives of the soft choice (Bengio et al., arXiv:1308.3432).
+        Cannot be combined with weights.
       forward_mode: use `jax.custom_jvp` in place of `jax.custom_vjp`, as `jax.jvp` and `jax.jacfwd` need.
-      implementation: "xla", which None stands for, runs everywhere. "pallas" searches for the threshold in a kernel
-        for TPUs, and for GPUs from Hopper on, that reads the scores once; it takes float32 groups of up to 8,192
-        entries on one device, and leaves all else to "xla".
+      implementation: None or "xla" runs everywhere. "pallas" searches for the threshold in a kernel for TPUs, and for
+        GPUs from Hopper on, that reads the scores once; it takes float32 groups of up to 8,192 entries on one device,
+        and leaves everything else to "xla".
 
     Returns:
       `y`, with the shape and dtype of `scores`. NaN where a traced `k` is outside [0, n] or a traced
@@ -78,8 +82,8 @@ def soft_binary_argmax(
 
     Raises:
       TypeError: `scores` is not floating point, or `where` is not boolean.
-      ValueError: a concrete `k` or temperature is out of range, shapes do not fit, there is no such implementation, or
-        weighted entries are to be chosen straight through.
+      ValueError: a concrete `k` or temperature is out of range, shapes do not fit, `implementation` is unknown, or
+        `straight_through` is combined with weights.
 
     Example:
       >>> scores = jnp.array([3.0, 1.0, 2.0, 0.0])
@@ -160,17 +164,17 @@ def threshold(
     regularizer: Regularizer = euclidean,
     axis_name: Any = None,
 ) -> Float[Array, "..."]:
-    r"""The threshold `λ` of :func:`soft_binary_argmax`: the root of `Σ w ψ(x/τ - λ) = k`.
+    r"""The threshold `λ` between what :func:`soft_binary_argmax` chooses and the rest: `Σ w ψ(x/τ - λ) = k`.
 
     Where a whole interval of thresholds gives the same selection (every entry saturated), its middle is
     returned: the threshold with the widest margin. At `k = 0` and `k = n` it is the nearest end.
 
-    Args and raises: as for :func:`soft_binary_argmax`. With an `axis_name` every shard gets the same thresholds; for
-    their gradient the note on it in :func:`softbin.loss` holds.
+    Args and raises: as for :func:`soft_binary_argmax`. With an `axis_name` every shard gets the same thresholds; the
+    note on `axis_name` in :func:`softbin.loss` holds for their gradient.
 
     Returns:
       `λ`, in units of `scores / temperature`, without `axis`. A single float cannot hold it to full accuracy
-      when the scores share a large offset; :func:`soft_binary_argmax` itself does not go through it.
+      when the scores share a large offset; :func:`soft_binary_argmax` itself does not use this float.
 
     Example:
       >>> scores = jnp.array([3.0, 1.0, 2.0, 0.0])
@@ -206,13 +210,24 @@ def project_hypersimplex(
     axis: int | Sequence[int] | None = -1,
     where: Bool[ArrayLike, "..."] | None = None,
 ) -> Float[Array, "*shape"]:
-    r"""The Euclidean projection onto `{y in [0, 1]^n : Σ y = k}`.
+    r"""The point of the hypersimplex `{y in [0, 1]^n : Σ y = k}` that is nearest to a given point.
 
-    :func:`soft_binary_argmax` at temperature 1; see there for arguments, errors and derivatives, here in both modes.
+    .. math:: \arg\min_{y \in [0, 1]^n,\ \sum_i y_i = k} \lVert y - x \rVert_2.
+
+    This is :func:`soft_binary_argmax` of `point` at temperature 1, differentiable in forward and in reverse mode.
+
+    Args and raises: as for :func:`soft_binary_argmax`.
+
+    Returns:
+      The nearest point, with the shape and dtype of `point`.
 
     Example:
       >>> print(project_hypersimplex(jnp.array([1.0, 0.25, 0.5]), k=1))
       [0.75 0.   0.25]
+
+    References:
+      Gomez, Wang, Tang, `Differentiable Zero-One Loss via Hypersimplex Projections
+      <https://arxiv.org/abs/2602.23336>`_, 2026, eq. 9.
     """
     arguments, groups = checked_arguments("point", point, k, axis=axis, where=where)
     settings = {"regularizer": euclidean, "forward_mode": True, "implementation": None}

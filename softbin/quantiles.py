@@ -4,6 +4,8 @@ A level and a number of entries are multiplied exactly, and the entries next to 
 of counts: see `softbin._engine.exact_ranks` and `softbin._engine.choices`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -42,23 +44,23 @@ def quantile(
     axis_name: Any = None,
     temperature: Real[ArrayLike, "..."] = 0.0,
 ) -> Float[Array, "..."]:
-    r"""The value that a share `q` of the entries is below: `jnp.quantile` for long arrays and for sharded ones.
+    r"""The value below which a share `q` of the entries lies: `jnp.quantile` for long arrays and for sharded ones.
 
-    `jnp.quantile` sorts, and a sort puts all entries on every device; it works out the rank in a float of the dtype of
-    `q`, so that of more than 2^24 values the 1.0-quantile is not the largest, and that of a bfloat16 level misses by
-    whole ranks. Here the rank is the exact product of `q`, as it is stored, and `n - 1`, and the entries beside it are
-    found in a few rounds of counts: on a sharded axis a round is two small all-reduces, and results are the same on any
-    number of devices.
+    `jnp.quantile` sorts, and a sort puts all entries on every device. It also works out the rank in a float of the
+    dtype of `q`, so that the 1.0-quantile of more than 2^24 values is not the largest, and a quantile at a bfloat16
+    level is off by whole ranks. Here the rank is the exact product of `q`, as it is stored, and `n - 1`, and the
+    entries beside it are found in a few rounds of counts: on a sharded axis a round is two small all-reduces, and
+    results are the same on any number of devices.
 
     .. math::
         h = q (n - 1), \qquad j = \lfloor h \rfloor, \qquad x_{(j)} + (h - j) (x_{(j+1)} - x_{(j)}),
 
-    with entries in rising order from `x_(0)`. It is within one ulp of this formula, whatever cancels, and never outside
-    of the two entries. The methods are those of NumPy: "lower", "higher" and "midpoint" take `x_(j)`, `x_(j+1)` and
-    their mean where `h` is not whole, "nearest" the nearer one, or of two that are equally near the one of even rank,
-    and "inverted_cdf" the least entry that, with all below, is at least the share `q` of them.
+    with entries in rising order from `x_(0)`. The result is within one ulp of this formula, whatever cancels, and never
+    outside of the two entries. The methods are those of NumPy: where `h` is not whole, "lower", "higher" and "midpoint"
+    take `x_(j)`, `x_(j+1)` and their mean, "nearest" the nearer one, or the one of even rank if both are equally near.
+    "inverted_cdf" takes the least entry that, together with all below it, makes up at least the share `q`.
 
-    What decides is the level as it is stored, to the last digit: 0.29 is a little less than 29 hundredths, and so the
+    The level counts as it is stored, to the last digit: the float 0.29 is a little less than 29 hundredths, so the
     "lower" entry of 101 at 0.29 is that of rank 28. :func:`percentile` takes the number 29, exactly.
 
     Infinities are ordinary values: of [0, 1, inf] the median is 1. Between a finite and an infinite entry the result is
@@ -66,17 +68,18 @@ def quantile(
 
     The gradient goes to the one or two entries that hold the quantile, as the formula has it; among equal ones, to
     those that :func:`softbin.kth_largest` names. By `q` it is `n - 1` times the slope between the two entries, and at
-    an entry the mean of the slopes on both sides, so that a level that is learned does not get stuck there. Methods but
-    "linear" have none by `q`. Both modes, `jit`, `vmap` and `jax.checkpoint` work; weights have no gradient.
+    an entry the mean of the slopes on both sides, so that a level that is learned does not get stuck there. Only
+    "linear" has a gradient by `q`, and weights have none. Forward and reverse mode, `jit`, `vmap` and `jax.checkpoint`
+    work.
 
     A positive temperature makes it smooth: all entries near the quantile share its gradient. It is
 
     .. math::
         \tau \left( \lambda + \tfrac12 \right), \qquad \sum_i \psi(x_i / \tau - \lambda) = (1 - q)(n - 1) + \tfrac12,
 
-    the value that :func:`softbin.soft_binary_argmax` chooses by half, where it chooses as many as are above the rank
-    and half of an entry at it. As the temperature falls to 0, this is the value of the nearest rank; of a rank halfway
-    between two entries, their midpoint.
+    the value that :func:`softbin.soft_binary_argmax` would choose by half, if it chose all entries above the rank and
+    half of the one at it. As the temperature falls to 0, it becomes the value of the nearest rank, or the midpoint of
+    two entries if the rank is halfway between them.
 
     Args:
       values: real or boolean, any shape. Integers become floats. -0 equals 0, and subnormal float32 or float64 numbers
@@ -85,14 +88,14 @@ def quantile(
         float64, an array in its own dtype. May be traced.
       axis: the axis along which to take quantiles, a tuple of axes, or None for all.
       where: broadcasts to `values`. Entries where it is false do not exist: `where=~jnp.isnan(values)` leaves out NaN.
-      weights: non-negative, broadcasts to `values`; for `method="inverted_cdf"` alone. The quantile is then the least
-        value whose weight, with that of all below, is at least `q` of the total; one of positive weight.
+      weights: non-negative, broadcasts to `values`; only for `method="inverted_cdf"`. The quantile is then the least
+        value of positive weight whose weight, with that of all below, is at least `q` of the total.
       method: "linear", "lower", "higher", "midpoint", "nearest" or "inverted_cdf".
-      keepdims: leave the axes of `values` in the result, with length one.
-      axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split; for the gradient the note on
-        it in :func:`softbin.loss` holds.
-      temperature: 0, or positive: a number, or an array that broadcasts to the shape of `values` without `axis`. A
-        traced one must be positive. For `method="linear"` alone.
+      keepdims: keep the reduced axes in the result, with length one.
+      axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split; the note on `axis_name` in
+        :func:`softbin.loss` holds for the gradient.
+      temperature: 0, or positive: a number, or an array that broadcasts to the shape of `values` without `axis`. Only a
+        concrete temperature can be 0; a traced one must be positive. Only for `method="linear"`.
 
     Returns:
       The quantiles, in the dtype of `values`, of the shape of `q` followed by that of `values` without `axis`. NaN for
@@ -100,8 +103,8 @@ def quantile(
 
     Raises:
       TypeError: `values`, `q`, weights or temperature are not real, or `where` is not boolean.
-      ValueError: a level that is known is outside [0, 1], there is no such method, weights or a temperature are for
-        another, or shapes do not fit.
+      ValueError: a concrete level is outside [0, 1], the method is unknown, or takes no weights or no temperature, or
+        shapes do not fit.
 
     Example:
       >>> values = jnp.array([[3.0, 1.0, 2.0], [10.0, 30.0, 50.0]])
@@ -112,8 +115,8 @@ def quantile(
       >>> print(quantile(values[0], 0.5, weights=jnp.array([3.0, 1.0, 1.0]), method="inverted_cdf"))
       3.0
 
-      A smooth quantile in conformal training: half of a batch is for calibration, by which the sets of classes of the
-      other half have the right one in nine cases of ten, and the loss is their size:
+      A smooth quantile in conformal training. Half of a batch is for calibration: with its cut, the sets of classes
+      predicted for the other half contain the right class in nine cases of ten. The loss is the size of these sets:
 
       >>> def size_loss(logits, labels):
       ...     scores = jax.nn.log_softmax(logits)
@@ -156,10 +159,10 @@ def percentile(
     axis_name: Any = None,
     temperature: Real[ArrayLike, "..."] = 0.0,
 ) -> Float[Array, "..."]:
-    """The value that `q` per cent of the entries are below: :func:`quantile` of `q / 100`, without a rounding.
+    """The value below which `q` per cent of the entries lie: :func:`quantile` of `q / 100`, without a rounding.
 
-    `q (n - 1) / 100` is divided exactly, where a share is not what was meant: 29 hundredths are no float, and the one
-    next to them is less.
+    The rank `q (n - 1) / 100` is exact. A share could not always say it: no float is 29 hundredths, and the nearest is
+    less.
 
     Args, returns and raises: as for :func:`quantile`, with `q` in [0, 100].
 
@@ -167,7 +170,7 @@ def percentile(
       >>> print(percentile(jnp.arange(101), 29, method="lower"), quantile(jnp.arange(101), 0.29, method="lower"))
       29.0 28.0
 
-      The returns of all devices, divided by the range that nine tenths of them have, on average over the steps, as in
+      The returns of all devices, divided by the range of their middle nine tenths, averaged over the steps, as in
       DreamerV3:
 
       >>> @jax.jit
@@ -198,12 +201,12 @@ def median(
     axis_name: Any = None,
     temperature: Real[ArrayLike, "..."] = 0.0,
 ) -> Float[Array, "..."]:
-    """The value in the middle, or the mean of the two there: :func:`quantile` at one half.
+    """The value in the middle, or the mean of the two in the middle: :func:`quantile` at one half.
 
     Args, returns and raises: as for :func:`quantile`.
 
     Example:
-      Of an image, row by row, robust against single pixels, without those that are missing:
+      The median of each row of an image, leaving out the pixels that are missing:
 
       >>> rows = jnp.array([[1.0, 2.0, 99.0], [4.0, jnp.nan, 6.0]])
       >>> print(median(rows, axis=1, where=~jnp.isnan(rows)))
@@ -265,9 +268,9 @@ def _check_method(method: Any, weights: Any, smooth: bool) -> None:
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))}, got {brief(method)}")
     if weights is not None and method != "inverted_cdf":
-        raise ValueError(f'weights are for method="inverted_cdf" alone, got method {brief(method)}')
+        raise ValueError(f'weights are only for method="inverted_cdf", got method {brief(method)}')
     if smooth and method != "linear":
-        raise ValueError(f'a temperature is for method="linear" alone, got method {brief(method)}')
+        raise ValueError(f'a temperature is only for method="linear", got method {brief(method)}')
 
 
 @partial(jax.jit, static_argnames=("groups", "method", "divisor", "keepdims"))

@@ -2,12 +2,14 @@
 
 With a separable, strictly convex penalty `φ` on [0, 1] the optimum is `y_i = ψ(x_i/τ - λ)`, where the
 link `ψ = (φ')⁻¹` increases from 0 to 1. The solver needs nothing of a regularizer but the link, in parts
-that can be summed without losing digits. A continuous distribution has one, its distribution function, if its tails end
-or fall at least exponentially: scores that floats can hardly tell apart are taken for saturated.
+that can be summed without losing digits. The distribution function of a continuous distribution can serve as a link, if
+its tails end or fall at least exponentially: scores that floats can hardly tell apart count as saturated.
 
-Those that there are can be had from `softbin` itself; a :class:`Regularizer` of your own gives :class:`LinkParts`,
-which are here.
+The regularizers that softbin has are also in `softbin` itself. To write your own, make a :class:`Regularizer` whose
+`parts` return :class:`LinkParts`.
 """
+
+from __future__ import annotations
 
 import contextlib
 import math
@@ -22,7 +24,10 @@ from jax.scipy.special import ndtr, ndtri
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
+from softbin._records import documented
 
+
+@documented
 class LinkParts(NamedTuple):
     """The link `ψ(u) = whole + fraction`, entry by entry, and what the solver must know about it.
 
@@ -31,7 +36,7 @@ class LinkParts(NamedTuple):
 
     Attributes:
       whole: 0 or 1.
-      fraction: what is left, in [-1, 1], small near saturation.
+      fraction: the rest of the link, in [-1, 1], small near saturation.
       slope: the derivative `ψ'(u)`.
     """
 
@@ -44,24 +49,31 @@ class LinkParts(NamedTuple):
 class Regularizer:
     """A separable regulariser of the hypersimplex: one penalty and its link.
 
-    There are `softbin.euclidean`, `softbin.binary_entropy`, `softbin.laplace`, `softbin.normal` and
-    `softbin.tsallis(alpha)`. Another is made of functions of arrays, in float32 and in float64, which `jax.grad` can
-    differentiate; where a module names them, it can be pickled. It must be strictly convex, so that the link is
-    continuous, and the link must reach 0 and 1, or come near them at least exponentially. What else must hold is in
-    `tests/test_regularizers.py`, and of the search with it in `tests/_engine/test_search.py`.
+    It says how soft a choice is, and how its entries approach 0 and 1. softbin has `softbin.euclidean`,
+    `softbin.binary_entropy`, `softbin.laplace`, `softbin.normal` and `softbin.tsallis(alpha)`.
+
+    To make another, pass functions of float32 and float64 arrays that `jax.grad` can differentiate; it can be pickled
+    if they are functions of a module. The penalty must be strictly convex, so that the link is continuous, and the link
+    must reach 0 and 1, or approach them at least exponentially. `tests/test_regularizers.py` checks what else must
+    hold, and `tests/_engine/test_search.py` the search with it.
 
     Attributes:
       penalty: `φ`, finite on [0, 1].
-      inverse_link: `φ' = ψ⁻¹` as a function of `y` and of `1 - y`, which near one has the digits that `y`
-        has lost; infinite at an end that the link never reaches.
-      parts: from `u` to :class:`LinkParts`.
+      inverse_link: `φ' = ψ⁻¹` as a function of `y` and of `1 - y`, which has the digits that `y` loses near 1; infinite
+        at an end that the link never reaches.
+      parts: a function from `u` to :class:`LinkParts`.
       mean, variance: of the distribution whose distribution function `ψ` is. The search starts there.
       divergence: `φ(y) - φ(q) - φ'(q) (y - q)`, with the digits that the difference would lose where `y` is near `q`.
-        Where it is not given it is worked out from the others; then the link must be smooth inside (0, 1).
-      piecewise_linear: whether `parts` gives no slopes but 0 and 1, which are quicker to sum, and takes fewer rounds.
+        If it is left out, it is worked out from the others; the link must then be smooth inside (0, 1).
+      piecewise_linear: whether all slopes are 0 or 1. These are quicker to sum, and the search takes fewer rounds.
       smooth: whether the slope has no jumps, and changes by no more than itself where `u` changes by one, as in
-        exponential tails: the search ends a round earlier then. If in doubt leave it out: the result is the same.
+        exponential tails: the search then ends a round earlier. If in doubt, leave it out: the result is the same.
       name: what `repr` shows.
+
+    Raises:
+      TypeError: `penalty`, `inverse_link` or `parts` is not callable, or `mean` or `variance` is not one concrete
+        number.
+      ValueError: `mean` or `variance` is not finite.
 
     Example:
       The logistic distribution at half its width, `φ(y) = (y log y + (1-y) log(1-y)) / 2`:
@@ -99,7 +111,9 @@ class Regularizer:
         for name in ("mean", "variance"):
             number = _known_number(name, getattr(self, name))
             if not math.isfinite(number):
-                raise ValueError(f"{name} must be finite, got {number}: tails of a link fall at least exponentially")
+                raise ValueError(
+                    f"{name} must be finite, got {number}: a link's tails must fall at least exponentially"
+                )
             object.__setattr__(self, name, number)
         if self.divergence is None:
             divergence = _With(_divergence_of, (self.penalty, self.inverse_link, self.parts))
@@ -120,7 +134,7 @@ def _known_number(name: str, value: Any) -> float:
         real = jnp.issubdtype(known.dtype, jnp.floating) or jnp.issubdtype(known.dtype, jnp.integer)
         if real and known.ndim == 0:
             return float(known)
-    raise TypeError(f"{name} must be one number that is known, got {value!r}")
+    raise TypeError(f"{name} must be one concrete number, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -321,12 +335,19 @@ normal = Regularizer(
 
 
 def tsallis(alpha: int | float) -> Regularizer:
-    """`φ(y) = (y^α - α y) / (α (α - 1))`, `ψ(u) = clip(1 + (α-1) u, 0, 1)^(1/(α-1))`, for `1 < α <= 2`.
+    """A family of sparse regularizers, between exponential weights (`α` near 1) and `softbin.euclidean` (`α = 2`).
 
-    Sparse as `softbin.euclidean`, which is `α = 2` but that its thresholds are less by 1. Entries leave 0 smoothly and
-    reach 1 with a kink.
+    `φ(y) = (y^α - α y) / (α (α - 1))`, `ψ(u) = clip(1 + (α-1) u, 0, 1)^(1/(α-1))`. Entries leave 0 smoothly and reach 1
+    with a kink. At `α = 2` the choices are those of `softbin.euclidean`, and the thresholds are larger by 1.
+
+    Args:
+      alpha: in (1, 2], a concrete number.
+
+    Returns:
+      A :class:`Regularizer`.
 
     Raises:
+      TypeError: `alpha` is not one concrete number.
       ValueError: `alpha` is outside (1, 2].
 
     Example:

@@ -1,5 +1,7 @@
 """Routers of mixtures of experts: gates, and biases that balance the load of the experts over all tokens."""
 
+from __future__ import annotations
+
 from functools import partial
 from typing import Any
 
@@ -30,32 +32,33 @@ def gates(
     scale: Real[ArrayLike, ""] = 1.0,
     where: Bool[ArrayLike, "*tokens"] | None = None,
 ) -> Float[Array, "*tokens experts"]:
-    r"""With which weight each token goes to each expert: the bias chooses, and does not weigh.
+    r"""The weight with which each token goes to each expert: the bias takes part in the choice, not in the weight.
 
-    A bias that balances the load of the experts must not change what an expert says once it is chosen. So a token
-    chooses the `k` experts with the largest `scores + bias`, and its gates are the scores alone, normalised over the
-    chosen. With the scores :math:`s_j` of `gate`, the logits under `"softmax"` and their sigmoid under `"sigmoid"`,
+    A bias that balances the load of the experts must not change what an expert contributes once it is chosen. So a
+    token chooses the `k` experts with the largest `scores + bias`, and its gates come from the scores alone, normalised
+    over the chosen. With the scores :math:`s_j`, the logits under `"softmax"` and their sigmoid under `"sigmoid"`,
 
     .. math::
         g_j = \mathrm{scale} \cdot \frac{w_j}{\sum_{l \text{ chosen}} w_l} \; \text{ for chosen } j, \text{ else } 0,
         \qquad w_j = e^{s_j} \text{ under "softmax", } s_j \text{ under "sigmoid".}
 
     Args:
-      logits: floating point, the last axis is that of the experts; all others are tokens. A token cannot use an expert
-        whose logit is `-inf`: its gate is 0, and where a token can use fewer than `k`, it has so many.
-      bias: that the tokens choose with, from :func:`quantile_bias` of :func:`router_scores`. Without a gradient.
-      k: how many experts a token chooses, whole, at least 1 and less than there are.
-      gate: `"softmax"`, or `"sigmoid"`, by which DeepSeek-V3 and its descendants score.
-      scale: that the gates of a token add up to, positive.
-      where: of the shape of the tokens; those where it is false have no gates.
+      logits: floating point; the last axis is that of the experts, all others are tokens. A token cannot use an expert
+        whose logit is `-inf`: that gate is 0, and a token that can use fewer than `k` experts goes to all of those.
+      bias: one number per expert, which the tokens choose with: from :func:`quantile_bias` of :func:`router_scores`. It
+        gets no gradient.
+      k: how many experts a token chooses, whole, at least 1 and less than the number of experts. May be traced.
+      gate: `"softmax"`, or `"sigmoid"`, as in DeepSeek-V3 and its descendants.
+      scale: what the gates of a token add up to, positive.
+      where: of the shape of the tokens; the gates of tokens where it is false are 0.
 
     Returns:
       The gates, in the dtype of `logits`, computed in float32 at least; NaN for a token with NaN.
 
     Raises:
-      TypeError: `logits` or `bias` is not floating point, `where` is not boolean, or `k` or `scale` is no number.
-      ValueError: the gate is none of the two, `scale` is known and not positive, `k` is known and out of range or not
-        whole, or shapes do not fit.
+      TypeError: `logits` or `bias` is not floating point, `where` is not boolean, or `k` or `scale` is not a number.
+      ValueError: `gate` is unknown, a concrete `scale` is not positive, a concrete `k` is out of range or not whole, or
+        shapes do not fit.
 
     Example:
       >>> logits, bias = jnp.array([3.0, 1.0, 1.0]), jnp.array([-9.0, 0.0, 0.0])
@@ -73,19 +76,19 @@ def gates(
 def router_scores(
     logits: Float[ArrayLike, "*tokens experts"], *, gate: str = "softmax"
 ) -> Float[Array, "*tokens experts"]:
-    """What a router adds its bias to, and so what :func:`quantile_bias` must balance: logits, or their sigmoid.
+    """The scores that a router adds its bias to, and that :func:`quantile_bias` balances: logits, or their sigmoid.
 
     Args:
       logits: floating point; `-inf` for an expert that a token cannot use.
       gate: that of :func:`gates`.
 
     Returns:
-      The logits under `"softmax"`, their sigmoid under `"sigmoid"`, in float32 at least; where a logit is `-inf`, so is
-      the score, which no bias lifts.
+      The logits under `"softmax"`, their sigmoid under `"sigmoid"`, in float32 at least. Where a logit is `-inf`, so is
+      the score, and no bias lifts it.
 
     Raises:
       TypeError: `logits` is not floating point.
-      ValueError: the gate is none of the two.
+      ValueError: `gate` is unknown.
 
     Example:
       >>> print(router_scores(jnp.array([0.0, -jnp.inf]), gate="sigmoid"))
@@ -104,7 +107,7 @@ def quantile_bias(
     where: Bool[ArrayLike, "*tokens"] | None = None,
     axis_name: Any = None,
 ) -> Float[Array, " experts"]:
-    r"""One step of quantile balancing: biases under which all experts are chosen by as many tokens.
+    r"""One step of quantile balancing: towards biases with which equally many tokens choose each expert.
 
     A token chooses the `k` experts with the largest `scores + bias`. With the cutoff :math:`\alpha_i` of each token, in
     the middle between its k-th largest and the next, the new bias of an expert is
@@ -114,23 +117,24 @@ def quantile_bias(
 
     where :func:`softbin.cutoff` is in the middle between the m-th largest over all tokens that can use the expert and
     the next, and :math:`u_i` is the number of experts that a token can use. So the target of an expert is the load that
-    it would have if all tokens spread their choices evenly: `n k / E` of `n` tokens where each can use all `E` experts.
-    It is coordinate descent on the dual of the balanced assignment. Where nothing changes any more, each expert has its
-    target. A step of training makes one step: begin with zeros, choose with the bias that there is, and keep the new
-    one for the next batch, as a variable that no optimizer sees.
+    it would have if all tokens spread their choices evenly: `n k / E` of `n` tokens if each can use all `E` experts.
+    This is coordinate descent on the dual of the balanced assignment; once nothing changes any more, each expert has
+    its target. In each step of training make one such step: begin with zeros, choose with the current bias, and keep
+    the new one for the next batch, in a variable that no optimizer sees.
 
-    A token can use the experts whose score is not `-inf`. Of an expert that no token can use, or whose target rounds to
-    none or to all of the tokens that can, a batch says nothing: it keeps its bias. The others move, and keep the mean
-    that they had; where all move, that is 0. A score that counts and is NaN leaves the whole bias.
+    A token can use the experts whose score is not `-inf`. A batch says nothing about an expert that no token can use,
+    or whose target rounds to none or to all of the tokens that can use it: that expert keeps its bias. The others move,
+    and their mean stays; where all move, the mean becomes 0. If a score that counts is NaN, the whole bias stays as it
+    is.
 
-    No sort, and on a sharded batch no gather: each round of the search is an all-reduce of a few numbers per expert.
-    For one step from microbatches, pool their :func:`margins`.
+    There is no sort, and on a sharded batch no gather: each round of the search is an all-reduce of a few numbers per
+    expert. For one step from microbatches, pool their :func:`margins`.
 
     Args:
-      scores: floating point, the last axis is that of the experts; all others are tokens. Of a router of sigmoids they
-        are :func:`router_scores`.
-      bias: that the tokens choose with now.
-      k: how many experts a token chooses, whole, at least 1 and less than there are.
+      scores: floating point; the last axis is that of the experts, all others are tokens. For a router with sigmoids,
+        take :func:`router_scores`.
+      bias: one number per expert, which the tokens choose with now.
+      k: how many experts a token chooses, whole, at least 1 and less than the number of experts. May be traced.
       where: of the shape of the tokens; those where it is false do not count.
       axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which the first axis is split.
 
@@ -138,8 +142,8 @@ def quantile_bias(
       The new bias, in the dtype of `bias`, sharded as it is, and without a gradient.
 
     Raises:
-      TypeError: `scores` or `bias` is not floating point, `where` is not boolean, or `k` is a share or no number.
-      ValueError: `k` is known when traced, and out of range or not whole, or shapes do not fit.
+      TypeError: `scores` or `bias` is not floating point, `where` is not boolean, or `k` is not a number.
+      ValueError: a concrete `k` is out of range or not whole, or shapes do not fit.
 
     Example:
       >>> import softbin
@@ -167,11 +171,12 @@ def margins(
     *,
     where: Bool[ArrayLike, "*tokens"] | None = None,
 ) -> Float[Array, "*tokens experts"]:
-    r"""The first half of :func:`quantile_bias`: what a batch in parts keeps of each part for one step of the whole.
+    r"""The first half of :func:`quantile_bias`: what to keep of each microbatch, for one step by the whole batch.
 
     Where a step of training works through microbatches, the bias should move once, by all of them: a bias that moves
-    after each is that of the last. Keep the margins of each, and hand all to :func:`bias_from_margins`. That is the
-    step of the whole batch, as long as all microbatches choose with the same bias. The margin of a token and an expert,
+    after each would be that of the last. Keep the margins of each, and hand all to :func:`bias_from_margins`. That is
+    the step of the whole batch, as long as all microbatches choose with the same bias. The margin of a token and an
+    expert,
 
     .. math::
         x_{ij} - \alpha_i,
@@ -179,15 +184,17 @@ def margins(
     is how far its score is above the cutoff between those that the token chooses and the others.
 
     Args:
-      scores, bias, k, where: as for :func:`quantile_bias`. Tokens need no `axis_name`: each is by itself.
+      scores, bias, k, where: as for :func:`quantile_bias`. No `axis_name` is needed, since a token has its margins by
+        itself.
 
     Returns:
-      The margins, in float32 at least, without a gradient. `-inf` marks what does not count: a token that is masked, an
-      expert that a token cannot use. `inf` marks what is chosen whatever the bias, where a token can use no more than
-      `k`, and NaN stands in every place of a token with NaN. So margins carry the mask, and are all that is to be kept.
+      The margins, in float32 at least, without a gradient. `-inf` marks what does not count: a token that is masked, or
+      an expert that a token cannot use. `inf` marks what is chosen whatever the bias, where a token can use no more
+      than `k` experts. A token with NaN has NaN in every place. So the margins include the mask, and nothing else has
+      to be kept.
 
     Raises:
-      TypeError, ValueError: as :func:`quantile_bias`.
+      TypeError, ValueError: as for :func:`quantile_bias`.
 
     Example:
       >>> import jax
@@ -212,17 +219,16 @@ def bias_from_margins(
     """The second half of :func:`quantile_bias`: the bias that balances the margins of all tokens.
 
     Args:
-      margins: of :func:`margins`, with all axes but the last for tokens, such as those of a `jax.lax.scan` over
-        microbatches; `-inf` where they do not count.
-      bias: that the margins were taken with.
-      k: that the margins were taken with.
+      margins: from :func:`margins`; the last axis is that of the experts, all others are tokens, such as those of a
+        `jax.lax.scan` over microbatches. `-inf` where they do not count.
+      bias, k: those that the margins were taken with.
       axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which the tokens are split.
 
     Returns:
-      The new bias, as that of :func:`quantile_bias`.
+      The new bias, as from :func:`quantile_bias`.
 
     Raises:
-      TypeError, ValueError: as :func:`quantile_bias`.
+      TypeError, ValueError: as for :func:`quantile_bias`.
 
     Example:
       >>> scores, bias = jnp.array([[3.0, 1.0, 0.0], [2.0, 1.5, 0.1], [4.0, 1.0, 3.0]]), jnp.zeros(3)

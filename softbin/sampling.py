@@ -1,13 +1,16 @@
 """Sampling from long rows: top-k, top-p and min-p without a sort or a gather, and draws that no neighbour changes.
 
-Logits may have any shape; the tokens of a vocabulary lie along `axis`, sharded or not, and all else are rows. Every
-number (`k`, `p`, a temperature) is one for all rows or one for each, traced or not, so that one program serves a batch
-of requests that differ. One rule is for all: a token is kept or not by its logit, so equal logits are kept together,
-and `ties="first"` keeps of those at the edge as many as are needed, the lower indices first.
+Logits may have any shape; the tokens of a vocabulary lie along `axis`, sharded or not, and all other axes are rows.
+Each number (`k`, `p`, a temperature) is one for all rows or one for each row, traced or not, so that one program serves
+a batch of different requests. One rule holds throughout: a token's logit decides whether it is kept, so equal logits
+are kept together. With `ties="first"`, only as many of those at the edge are kept as are needed, the lower indices
+first.
 
 Work is in float32 for narrower logits. 0.0 and -0.0 are equal, and NaN poisons its own row. A token whose logit is
 `-inf`, or for which `where` is false, is never kept. Infinite logits share all of the probability.
 """
+
+from __future__ import annotations
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,9 +24,10 @@ from softbin._engine import logits as arguments
 from softbin._engine.choices import with_derivative_of
 from softbin._engine.groups import Groups
 from softbin._engine.logits import Settings
+from softbin._records import documented
 
 Number = Real[ArrayLike, "..."]
-"""One for all rows, or an array that broadcasts to the shape of the logits without `axis`."""
+"""A number for all rows, or an array of them that broadcasts to the shape of the logits without `axis`."""
 
 
 def top_k_mask(
@@ -35,25 +39,27 @@ def top_k_mask(
     ties: str = "keep",
     axis_name: Any = None,
 ) -> Bool[Array, "*shape"]:
-    """Which tokens are among the `k` most likely, where `k` differs from row to row and is not known when compiling.
+    """Which tokens are among the `k` most likely, where `k` may differ from row to row and may be traced.
 
-    `jax.lax.top_k` needs a `k` that is known, and gathers a vocabulary that is sharded.
+    `jax.lax.top_k` needs a concrete `k`, and gathers a sharded vocabulary.
 
     Args:
       logits: floating point, any shape.
-      k: how many, whole; 0, and the length of the vocabulary or more, keep all. A JAX array is rounded half to even.
+      k: how many, whole. 0 keeps all, and so does the length of the vocabulary or more. A JAX array is rounded half to
+        even.
       axis: the axis of the vocabulary.
       where: broadcasts to `logits`. Tokens where it is false may not be chosen, as under a grammar.
-      ties: `"keep"` keeps all that equal the k-th, and so may keep more than `k`; `"first"` keeps exactly `k`, of those
-        that equal it the lower indices.
+      ties: `"keep"` keeps all that equal the k-th, and so may keep more than `k`; `"first"` keeps exactly `k`, and of
+        those that equal the k-th the lower indices.
       axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split.
 
     Returns:
       The mask: empty in a row without tokens, with NaN, or with a traced `k` that is negative or NaN.
 
     Raises:
-      TypeError: `logits` is not floating point, `where` is not boolean, `k` is no number, or `axis` no integer.
-      ValueError: `k` is known and negative or not whole, there is no such axis, or shapes do not fit.
+      TypeError: `logits` is not floating point, `where` is not boolean, `k` is not a number, or `axis` is not an
+        integer.
+      ValueError: a concrete `k` is negative or not whole, `axis` or `ties` is unknown, or shapes do not fit.
 
     Example:
       >>> logits = jnp.array([[1.0, 3.0, 2.0, 2.0], [0.0, 1.0, 2.0, 3.0]])
@@ -77,33 +83,34 @@ def top_p_mask(
     ties: str = "keep",
     axis_name: Any = None,
 ) -> Bool[Array, "*shape"]:
-    r"""The nucleus: the smallest set of the most likely tokens that have at least the probability `p` together.
+    r"""The nucleus: the smallest set of the most likely tokens that together have at least the probability `p`.
 
     .. math::
         \{ i : x_i \ge v \}, \quad
         v = \max \{ v : \textstyle\sum_{i : x_i \ge v} e^{x_i / T} \ge p \sum_i e^{x_i / T} \}.
 
-    So it holds a token at least, and if some tokens have exactly `p` together, it ends with them.
+    So it contains at least one token, and if the most likely ones have exactly `p` together, it ends with them.
 
     It takes a few passes over the logits, each with an all-reduce of a few numbers a row where the vocabulary is
     sharded. Probabilities are compared as whole numbers, whose sums are exact in any order: the result is the same on
-    every mesh. Beside what float32 rounds of each :math:`e^{x_i / T}`, that moves a sum by at most :math:`2^{-25}` of
-    all, in vocabularies of up to 262,144 tokens. A `p` that close to the probability of a set may choose it or the
-    next; otherwise the nucleus is exact.
+    every mesh. Apart from the rounding of each :math:`e^{x_i / T}` to float32, this moves a sum by at most
+    :math:`2^{-25}` of the total, in vocabularies of up to 262,144 tokens. A `p` that close to the probability of a set
+    may choose it or the next; otherwise the nucleus is exact.
 
     Args:
       logits, axis, where, axis_name: as for :func:`top_k_mask`.
       p: in (0, 1); 1 or more keeps all.
-      temperature: that the logits are divided by. 0, and what is below 1e-5, keeps the most likely token alone, of
-        equal ones the lower index.
-      ties: `"keep"` keeps all that equal the last token of the nucleus; `"first"` keeps exactly the smallest set, of
-        those that equal it the lower indices.
+      temperature: what the logits are divided by. 0, or any number below 1e-5, keeps only the most likely token, of
+        equal ones that with the lower index.
+      ties: `"keep"` keeps all that equal the last token of the nucleus; `"first"` keeps exactly the smallest set, and
+        of those that equal its last token the lower indices.
 
     Returns:
       The mask: empty in a row without tokens, with NaN, or with traced numbers out of range.
 
     Raises:
-      TypeError, ValueError: as :func:`top_k_mask`; where `p` is known and not positive, or the temperature negative.
+      TypeError, ValueError: as for :func:`top_k_mask`; also for a concrete `p` that is not positive, or a concrete
+        temperature that is negative.
 
     Example:
       >>> logits = jnp.log(jnp.array([0.5, 0.3, 0.15, 0.05]))
@@ -128,7 +135,7 @@ def min_p_mask(
     where: Bool[ArrayLike, "..."] | None = None,
     axis_name: Any = None,
 ) -> Bool[Array, "*shape"]:
-    """Which tokens have at least the share `p` of the probability of the most likely one.
+    """Which tokens are at least `p` times as likely as the most likely one.
 
     Args:
       logits, axis, where, axis_name: as for :func:`top_k_mask`.
@@ -139,7 +146,7 @@ def min_p_mask(
       The mask: empty in a row without tokens, with NaN, or with traced numbers out of range.
 
     Raises:
-      TypeError, ValueError: as :func:`top_k_mask`; where `p` is known and outside of [0, 1].
+      TypeError, ValueError: as for :func:`top_k_mask`; also for a concrete `p` outside of [0, 1].
 
     Example:
       >>> print(min_p_mask(jnp.log(jnp.array([0.5, 0.3, 0.15, 0.05])), 0.2))
@@ -152,12 +159,13 @@ def min_p_mask(
     return _run(_mask, lambda spec: spec, logits, where, settings, groups, first=False)
 
 
+@documented
 class Truncated(NamedTuple):
     """A truncated distribution.
 
     Attributes:
-      logits: over the temperature; `-inf` for tokens that are not kept. In float32 where they were narrower.
-      log_normalizer: so that the log-probabilities are `logits - log_normalizer`, without `axis`.
+      logits: divided by the temperature; `-inf` for tokens that are not kept. In float32 at least.
+      log_normalizer: the log-probabilities are `logits - log_normalizer`; without `axis`.
     """
 
     logits: Float[Array, "..."]
@@ -177,11 +185,11 @@ def truncate(
     axis: int = -1,
     axis_name: Any = None,
 ) -> Truncated:
-    """The distribution that a serving engine draws from: logits over the temperature, of the tokens that are kept.
+    """The distribution that a serving engine draws from: the logits of the tokens that are kept, over the temperature.
 
-    The order is that of `transformers`: temperature; the `top_k` most likely; of these the nucleus of `top_p`, by the
-    probabilities that they have among themselves; and of these what `min_p` keeps. None leaves out a step. With
-    `temperature_last` the tokens are chosen at temperature 1, and what is kept is divided by the temperature.
+    The steps have the order of `transformers`: temperature; the `top_k` most likely; of these the nucleus of `top_p`,
+    by the probabilities that they have among themselves; and of these what `min_p` keeps. None leaves out a step. With
+    `temperature_last` the tokens are chosen at temperature 1, and the kept logits are then divided by the temperature.
 
     ==================================== =================================================================
     temperature, top-k, top-p, min-p     `transformers`, tpu-inference: the default
@@ -193,24 +201,23 @@ def truncate(
                                          temperature)`, and the rest
     ==================================== =================================================================
 
-    vLLM and `transformers` cut ties at the edge of the nucleus and keep them at that of the `top_k`; here one rule is
-    for both. An exact hit of `top_p` ends the nucleus, as it does there.
+    vLLM and `transformers` cut ties at the edge of the nucleus and keep them at that of the `top_k`; here one rule
+    holds for both. An exact hit of `top_p` ends the nucleus, as it does there.
 
     Args:
       logits, where, axis, axis_name: as for :func:`top_k_mask`.
-      temperature: non-negative. 0, and what is below 1e-5, keeps the most likely token alone, of equal ones the lower
-        index; its logits are then not divided.
+      temperature: non-negative. 0, or any number below 1e-5, keeps only the most likely token, of equal ones that with
+        the lower index; its logit is then not divided.
       top_k: as `k` of :func:`top_k_mask`.
       top_p: as `p` of :func:`top_p_mask`.
       min_p: as `p` of :func:`min_p_mask`.
       ties: as for the masks.
-      temperature_last: whether tokens are chosen by the logits as they are.
+      temperature_last: whether tokens are chosen before the temperature applies.
 
     Returns:
-      Logits and their log-normalizer, NaN in a row with NaN, or with traced numbers out of range. In a row without
-      tokens all logits are `-inf` and the normalizer is 0; where there are infinite logits, these are 0.
-
-    Logits that are kept have a gradient, and so has the normalizer; which are kept has none.
+      Logits and their log-normalizer; NaN in a row with NaN, or with traced numbers out of range. In a row without
+      tokens all logits are `-inf` and the normalizer is 0. In a row with infinite logits, these become 0. The kept
+      logits and the normalizer have a gradient; the choice of what is kept has none.
 
     Raises:
       TypeError, ValueError: as for the masks.
@@ -230,12 +237,13 @@ def truncate(
     )
 
 
+@documented
 class Sampled(NamedTuple):
     """Tokens that were drawn.
 
     Attributes:
-      tokens: their indices along the vocabulary, int32, without its axis; -1 where there is none.
-      log_probabilities: in the distribution that they were drawn from.
+      tokens: indices along the vocabulary, int32, without its axis; -1 where there is no token to draw.
+      log_probabilities: those of the tokens in the distribution that they were drawn from.
     """
 
     tokens: Int[Array, "..."]
@@ -256,28 +264,29 @@ def sample(
     axis: int = -1,
     axis_name: Any = None,
 ) -> Sampled:
-    """A token of each row, drawn from the distribution of :func:`truncate`, on one device or on many.
+    """One token of each row, drawn from the distribution of :func:`truncate`, on one device or on many.
 
-    It is the kept token with the largest sum of logit and Gumbel noise. A token's noise depends on the key of its row
-    and on its index alone. So a request draws the same tokens whoever shares its batch, however far the vocabulary is
-    padded, and on however many devices it lies: these exchange a few numbers for each row, and no logits. Noise is in
-    float32 whatever the logits are; that of `jax.random.categorical` has the digits of bfloat16 logits, and ties.
+    It is the kept token with the largest sum of logit and Gumbel noise. A token's noise depends only on the key of its
+    row and on its index. So a request draws the same tokens whoever shares its batch, however far the vocabulary is
+    padded, and on however many devices it lies: these exchange a few numbers for each row, and no logits. The noise is
+    in float32 at least; that of `jax.random.categorical` has only the digits of bfloat16 logits, and so
+    ties.
 
-    That random bits are those of their places is JAX's default, `jax_threefry_partitionable`, of its default keys.
+    That the noise depends on nothing else is due to JAX's defaults: its keys, and `jax_threefry_partitionable`.
 
     Args:
-      key: of `jax.random.key`, or of `jax.random.PRNGKey`; or one for each row, of the shape of `logits` without
-        `axis`. Where there are rows, one key stands for `jax.random.fold_in(key, i)` of the i-th.
+      key: from `jax.random.key` or `jax.random.PRNGKey`; or an array with one key for each row, of the shape of
+        `logits` without `axis`. If there are rows and a single key, row `i` draws with `jax.random.fold_in(key, i)`.
       logits, temperature, top_k, top_p, min_p, where, ties, temperature_last, axis, axis_name: as for :func:`truncate`.
         Rows of temperature 0 take the most likely token.
 
     Returns:
-      Tokens and their log-probabilities, 0 where a token is the only one. In a row without tokens -1 and `-inf`; -1 and
-      NaN in a row with NaN, or with traced numbers out of range. Without a gradient: that of a log-probability is that
-      of :func:`truncate`.
+      Tokens and their log-probabilities, which are 0 where only one token is left. In a row without tokens, -1 and
+      `-inf`; in a row with NaN, or with traced numbers out of range, -1 and NaN. Without a gradient: for
+      log-probabilities with one, use :func:`truncate`.
 
     Raises:
-      TypeError, ValueError: as for :func:`truncate`; for a key that is none, or of another shape.
+      TypeError, ValueError: as for :func:`truncate`; also if `key` is not a key, or has another shape.
 
     Example:
       >>> logits = jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05], [0.1, 0.2, 0.3, 0.4]]))

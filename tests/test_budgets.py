@@ -36,7 +36,7 @@ def test_shares_need_no_labels(budget):
 
 
 def test_label_count_needs_labels():
-    with pytest.raises(ValueError, match="targets are what label_count counts, got None"):
+    with pytest.raises(ValueError, match="label_count counts targets, got None"):
         budgets.label_count(None, WEIGHTS)
 
 

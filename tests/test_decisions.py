@@ -120,7 +120,7 @@ def test_with_several_labels_each_class_is_decided_by_itself():
     "function", [softbin.loss, softbin.fenchel_young_loss, softbin.diagnose, softbin.per_example_loss]
 )
 def test_the_numbers_of_a_single_class_are_refused(function):
-    with pytest.raises(ValueError, match=r"have a single class, .* squeeze them, logits\[..., 0\]"):
+    with pytest.raises(ValueError, match=r"have a single class, .* pass logits\[..., 0\]"):
         function(LOGITS[:, :1], np.zeros(60, int))
 
 

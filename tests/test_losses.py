@@ -425,7 +425,7 @@ def test_split_examples_equal_the_whole(function, budget, over):
         ),
         (TypeError, r"where must be boolean, got int32", {"where": np.ones(N, np.int32)}),
         (ValueError, r"weights with shape \(3, 12\) must have one entry per example", {"weights": np.ones((C, N))}),
-        (ValueError, r"weights must not be negative, got a smallest of -1", {"weights": -np.ones(N)}),
+        (ValueError, r"weights must not be negative, got -1.0 as the smallest", {"weights": -np.ones(N)}),
         (ValueError, r"budget must be at most n = 12, the number of examples, got 13", {"budget": 13}),
         (ValueError, r"0.5 looks like a share of the batch: pass softbin.budgets.fraction\(0.5\)", {"budget": 0.5}),
         (ValueError, r"pass softbin.budgets.prior\(\[0.2, 0.8, 0. \]\)", {"budget": np.array([0.2, 0.8, 0])}),

@@ -258,9 +258,9 @@ def test_percentages_are_told_from_shares():
 def test_methods_weights_and_temperatures_that_do_not_go_together():
     with pytest.raises(ValueError, match=r"method must be one of 'linear', .*, got 'hazen'"):
         quantile(VALUES, 0.5, method="hazen")
-    with pytest.raises(ValueError, match="weights are for method=\"inverted_cdf\" alone, got method 'linear'"):
+    with pytest.raises(ValueError, match="weights are only for method=\"inverted_cdf\", got method 'linear'"):
         median(VALUES, weights=np.ones(7))
-    with pytest.raises(ValueError, match="temperature is for method=\"linear\" alone, got method 'lower'"):
+    with pytest.raises(ValueError, match="temperature is only for method=\"linear\", got method 'lower'"):
         median(VALUES, method="lower", temperature=0.1)
 
 

@@ -106,6 +106,6 @@ def test_binary_entropy_keeps_the_digits_of_a_small_complement():
 
 def test_a_distribution_without_a_variance_is_refused():
     with pytest.raises(
-        ValueError, match="variance must be finite, got inf: tails of a link fall at least exponentially"
+        ValueError, match="variance must be finite, got inf: a link's tails must fall at least exponentially"
     ):
         Regularizer(jnp.square, lambda y, complement: y, lambda u: u, mean=0.0, variance=jnp.inf)

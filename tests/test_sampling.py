@@ -458,10 +458,10 @@ MISTAKES = [
     (lambda: truncate(X, ties="both"), ValueError, "ties must be 'keep' or 'first', got 'both'"),
     (lambda: truncate(X, where=np.ones(6)), TypeError, "where must be boolean, got float"),
     (lambda: truncate(X, where=np.ones(5, bool)), ValueError, r"where with shape \(5,\) does not broadcast to logits"),
-    (lambda: truncate(X[:, :0]), ValueError, r"logits with shape \(2, 0\) are empty along \(1,\)"),
+    (lambda: truncate(X[:, :0]), ValueError, r"logits with shape \(2, 0\) are empty along axis 1"),
     (lambda: truncate(np.arange(6)), TypeError, "logits must be floating point, got int"),
-    (lambda: sample(0, X), TypeError, r"key must be a key of random numbers, got 0: make one by jax.random.key\(0\)"),
-    (lambda: sample(np.zeros(2), X), TypeError, r"key must be a key of random numbers, got float64 of shape \(2,\)"),
+    (lambda: sample(0, X), TypeError, r"key must be a random key, got 0: make one by jax.random.key\(0\)"),
+    (lambda: sample(np.zeros(2), X), TypeError, r"key must be a random key, got float64 of shape \(2,\)"),
     (lambda: sample(jax.random.split(KEY, 3), X), ValueError, r"one for each row, of shape \(2,\), got shape \(3,\)"),
 ]
 

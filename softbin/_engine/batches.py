@@ -174,7 +174,7 @@ def check_batch(
                 + (f", or one per logit: shape {shape}" if by_entry and examples != shape else "")
             )
     if labels is None and needs_labels:
-        raise TypeError("labels are needed here, got None: only decision_thresholds can do without")
+        raise TypeError("labels are needed here, got None: only decision_thresholds works without them")
     if labels is not None:
         _check_labels(labels, shape, where, weights)
 
@@ -325,8 +325,8 @@ def _check_labels(labels: Any, shape: tuple[Any, ...], where: Any, weights: Any)
     dense = jnp.shape(labels) == shape
     if not dense and shape[-1:] == (1,) and jnp.shape(labels) == shape[:-1]:
         raise ValueError(
-            f"logits with shape {shape} have a single class, of which labels with shape {shape[:-1]} would be the "
-            "numbers: for a binary problem squeeze them, logits[..., 0]"
+            f"logits with shape {shape} have a single class, so labels with shape {shape[:-1]} cannot be class "
+            "numbers: for a binary problem pass logits[..., 0]"
         )
     if not dense and len(shape) == 1:
         raise ValueError(

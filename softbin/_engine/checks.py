@@ -67,8 +67,8 @@ def check_entries(name: str, entries: Any, where: Any, weights: Any, groups: Gro
     check_floating(name, entries)
     shape = jnp.shape(entries)
     if groups.size(shape) == 0:
-        are = "are" if name.endswith("s") else "is"
-        raise ValueError(f"{name} with shape {shape} {are} empty along {groups.axes}: there is nothing to choose from")
+        are, axes = "are" if name.endswith("s") else "is", ", ".join(map(str, groups.axes))
+        raise ValueError(f"{name} with shape {shape} {are} empty along axis {axes}: there is nothing to choose from")
     check_mask(where)
     check_weights(weights)
     for argument, value in (("where", where), ("weights", weights)):
@@ -180,13 +180,13 @@ def check_weights(weights: Any) -> None:
     check_real("weights", weights)
     known = known_value(weights)
     if known is not None and not np.all(known >= 0):
-        raise ValueError(f"weights must not be negative, got a smallest of {np.min(known)}")
+        raise ValueError(f"weights must not be negative, got {np.min(known)} as the smallest")
 
 
 def check_mask(where: Any) -> None:
     """A mask of numbers is more likely a mistake than a mask."""
     if where is not None and (dtype := dtype_of("where", where)) != jnp.bool_:
-        raise TypeError(f"where must be boolean, got {dtype}: compare with 0")
+        raise TypeError(f"where must be boolean, got {dtype}: convert it, for example by where != 0")
 
 
 def check_router(scores: Any, bias: Any, k: Any, where: Any, name: str = "scores") -> None:

@@ -176,7 +176,7 @@ def key_words(key: Any, logits: Any, groups: Groups) -> tuple[UInt32[Array, "...
     """The words of a key, or of one for each row, and the name of their generator, None for JAX's default."""
     remedy = "make one by jax.random.key(0), or one for each row by jax.random.split"
     if not isinstance(key, jax.Array | np.ndarray):
-        raise TypeError(f"key must be a key of random numbers, got {brief(key)}: {remedy}")
+        raise TypeError(f"key must be a random key, got {brief(key)}: {remedy}")
     rows = groups.without(jnp.shape(logits))
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         impl: Any = jax.random.key_impl(key)
@@ -184,7 +184,7 @@ def key_words(key: Any, logits: Any, groups: Groups) -> tuple[UInt32[Array, "...
     else:
         default = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
         if key.dtype != jnp.uint32 or key.ndim == 0 or key.shape[-1] != default.shape[-1]:
-            raise TypeError(f"key must be a key of random numbers, got {key.dtype} of shape {key.shape}: {remedy}")
+            raise TypeError(f"key must be a random key, got {key.dtype} of shape {key.shape}: {remedy}")
         impl, words, shape = None, jnp.asarray(key), key.shape[:-1]
     if shape not in ((), rows):
         raise ValueError(f"key must be one key, or one for each row, of shape {rows}, got shape {shape}")

@@ -1,5 +1,7 @@
 """Budgets as the engine sees them: shares, the count of labels, and what is no budget."""
 
+from __future__ import annotations
+
 import reprlib
 from dataclasses import dataclass
 from functools import partial
@@ -19,12 +21,16 @@ Weights = Float[Array, " n"] | Float[Array, "n classes"]
 @partial(jax.tree_util.register_dataclass, data_fields=["shares"], meta_fields=[])
 @dataclass(frozen=True)
 class Share:
-    """A share of what there is to choose from, or one for each class or group; made by `fraction` and `prior`."""
+    """A share of what there is to choose from, made by `fraction`, or one for each class or group, made by `prior`.
+
+    Attributes:
+      shares: a number, or one for each class or group.
+    """
 
     shares: Any
 
     def __call__(self, targets: Any, weights: Weights | None = None) -> Any:
-        """`k` of a batch; itself where it is called as Optax calls a schedule, with a number of steps."""
+        """`k` of a batch. Called with a number of steps, as Optax calls a schedule, it returns itself."""
         if weights is None:
             return self
         return jnp.asarray(self.shares, weights.dtype) * Groups((0,)).total(weights)[0]
@@ -35,11 +41,20 @@ class Share:
         return f"softbin.budgets.{'prior' if np.ndim(self.shares) else 'fraction'}({self.shares})"
 
 
-def label_count(targets: Targets, weights: Weights) -> Float[Array, " classes"]:
-    """`k_c` = the positives of class `c` in the batch: the setting of the paper's text (arXiv:2602.23336, sec. 4).
+Share.__module__ = "softbin.budgets"  # where its users find it
 
-    Each class then carries a threshold of its own, and argmax over the logits is the wrong decision: see
-    :func:`softbin.decision_thresholds`.
+
+def label_count(targets: Targets, weights: Weights) -> Float[Array, " classes"]:
+    """As many examples of each class as its labels say: `k_c` = the positives of class `c` in the batch.
+
+    This is the setting of the paper's text (arXiv:2602.23336, section 4). Each class then carries a threshold of its
+    own, and argmax over the logits is the wrong decision: see :func:`softbin.decision_thresholds`.
+
+    Args:
+      targets, weights: as the losses call a budget, see :mod:`softbin.budgets`.
+
+    Returns:
+      `k`, of shape (C,).
 
     Raises:
       ValueError: there are no labels to count.
@@ -49,7 +64,7 @@ def label_count(targets: Targets, weights: Weights) -> Float[Array, " classes"]:
       [1. 0. 2.]
     """
     if targets is None:
-        raise ValueError("targets are what label_count counts, got None")
+        raise ValueError("label_count counts targets, got None")
     return Groups((0,)).total(targets * (weights if weights.ndim > 1 else weights[:, None]))[0]
 
 

@@ -1,8 +1,10 @@
 """Choices with memory as Flax Linen modules: Soft-Binary-Argmax, top-k, balanced routing, and decision thresholds.
 
-They take the arguments of their siblings in :mod:`softbin.adapters.flax_nnx`, in the same order. Where an argument may
-be given here or in the call, as `use_running_average`, one of both must, as in `nn.BatchNorm`.
+They take the arguments of their siblings in :mod:`softbin.adapters.flax_nnx`, in the same order. `use_running_average`
+must be given either to the module or in the call, as for `nn.BatchNorm`.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY
@@ -41,14 +43,14 @@ from softbin.routing import gates, quantile_bias, router_scores
 class SoftBinaryArgmax(nn.Module):
     """A layer that chooses `k` of `n` along an axis: :func:`softbin.soft_binary_argmax`.
 
-    A learned temperature is kept positive by its logarithm, the parameter `log_temperature`; a learned share is kept
-    between 0 and 1 by the logit of it, the parameter `logit_share`.
+    A learned temperature stays positive, since the parameter, `log_temperature`, is its logarithm. A learned share
+    stays between 0 and 1, since the parameter, `logit_share`, is its logit.
 
     Attributes:
       k: how many to choose, real, in [0, n], or a share, such as `softbin.budgets.fraction(0.1)`.
-      temperature: positive; where it is learned, its initial value.
+      temperature: positive; if it is learned, its initial value.
       learn_temperature: whether the temperature is a parameter.
-      learn_k: whether the share is a parameter, of which `k` is the initial value: `softbin.budgets.fraction(0.1)`.
+      learn_k: whether the share is a parameter; `k` is then its initial value, such as `softbin.budgets.fraction(0.1)`.
       axis, regularizer, axis_name, straight_through: as for :func:`softbin.soft_binary_argmax`.
 
     Example:
@@ -100,18 +102,18 @@ class SoftBinaryArgmax(nn.Module):
 
 
 class TopK(nn.Module):
-    """A layer that keeps the `k` largest values, and at evaluation those above the cutoff that this took in training.
+    """A layer that keeps the `k` largest values, and at evaluation those above the average cutoff of training.
 
     As :class:`softbin.adapters.flax_nnx.TopK`, which says more, with `cutoffs` in the collection `batch_stats`.
 
     Attributes:
       k: how many to keep, whole, or a share, such as `softbin.budgets.fraction(0.02)`.
       axis, axis_name: as for :func:`softbin.binary_argmax`.
-      batch_axis_name: of mapped axes over which the groups are split.
+      batch_axis_name: mapped axes over which the groups are split.
       momentum: of the average, in [0, 1).
-      shape: that of the cutoffs: the last dimensions of `x` without `axis`. The mean over the others counts.
-      magnitude: keep the `k` largest `|x|`, with their signs; at evaluation `|x| > cutoffs`.
-      exact: choose exactly `k` at evaluation too, the call's or the layer's, where otherwise a call's `k` does nothing.
+      shape: the shape of the cutoffs: the last dimensions of `x` without `axis`. Over the others, cutoffs are averaged.
+      magnitude: keep the `k` largest `|x|`, with their signs; at evaluation, where `|x| > cutoffs`.
+      exact: choose exactly `k` at evaluation too; otherwise evaluation does not use `k`.
       use_running_average: evaluation if true; here or in the call.
 
     Example:
@@ -144,13 +146,14 @@ class TopK(nn.Module):
         k: Count | None = None,
         use_running_average: bool | None = None,
     ) -> Float[Array, "*shape"]:
-        """Keep; entries where `where` is false become 0, and all others are kept where there are fewer than `k`.
+        """Keep the largest values of `x`, and set the others to 0.
 
-        `k` is in place of the layer's, where one is chosen by: in training, and at evaluation with `exact`.
+        Entries where `where` is false become 0; where fewer than `k` are left, all of these are kept. A `k` given here
+        replaces the layer's in training, and at evaluation with `exact`.
 
         Raises:
-          TypeError: `x` is not floating point, `where` is not boolean, or the momentum is no number.
-          ValueError: the momentum is outside [0, 1), or the shape does not fit.
+          TypeError: `x` is not floating point, `where` is not boolean, or `momentum` is not a number.
+          ValueError: `momentum` is outside [0, 1), or `shape` does not fit.
         """
         check_momentum(self.momentum)
         use_running_average = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
@@ -176,10 +179,10 @@ class BalancedTopK(nn.Module):
     As :class:`softbin.adapters.flax_nnx.BalancedTopK`, which says more, with `bias` in the collection `batch_stats`.
 
     Attributes:
-      num_experts: how many there are.
-      k: how many experts a token has, whole, at least 1 and less than there are.
+      num_experts: the number of experts.
+      k: how many experts a token goes to, whole, at least 1 and less than `num_experts`.
       gate: `"softmax"`, or `"sigmoid"`.
-      scale: that the gates of a token add up to, positive.
+      scale: what the gates of a token add up to, positive.
       axis_name: mapped axes over which the tokens are split.
       use_running_average: evaluation if true; here or in the call.
 
@@ -209,12 +212,12 @@ class BalancedTopK(nn.Module):
         where: Bool[ArrayLike, "*tokens"] | None = None,
         use_running_average: bool | None = None,
     ) -> Float[Array, "*tokens experts"]:
-        """The gates; tokens where `where` is false have none.
+        """The gates of the tokens; those of tokens where `where` is false are 0.
 
         Raises:
-          TypeError: `num_experts`, `k` or `scale` is no such number, or the logits are not floating point.
-          ValueError: `k` is less than 1, not whole, or not less than `num_experts`; the gate is none of the two; the
-            scale is not positive; or the logits do not fit.
+          TypeError: `num_experts`, `k` or `scale` is not a number, or the logits are not floating point.
+          ValueError: `k` is less than 1, not whole, or not less than `num_experts`; `gate` is unknown; `scale` is not
+            positive; or the logits do not fit.
         """
         check_size("num_experts", self.num_experts)
         use_running_average = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
@@ -228,14 +231,16 @@ class BalancedTopK(nn.Module):
 
 
 class DecisionThresholds(nn.Module):
-    """The last layer of a classifier under `softbin.loss`: tracks thresholds in training, applies them afterwards.
+    """The last layer of a classifier that is trained with `softbin.loss`, so that its predictions are right.
+
+    It tracks decision thresholds in training, and subtracts them afterwards.
 
     In training it returns the logits as they are, and averages the batch's :func:`softbin.decision_thresholds` into
     the collection `batch_stats`, as `nn.BatchNorm` averages its moments. With `use_running_average=True` it subtracts
-    them: it returns `τ (logits/τ - λ - ψ⁻¹(1/2))`, to be decided on as usual, by `argmax`, or by the sign where each
-    class is a binary problem.
+    them: it returns `τ (logits/τ - λ - ψ⁻¹(1/2))`. Decide by that as usual: by `argmax`, or by the sign if each class
+    is a binary problem.
 
-    The average has no bias towards its start: after one batch it is that batch's thresholds, and before any the
+    The average has no bias towards its start: after one batch it is that batch's thresholds, and before any batch the
     logits pass unchanged. Thresholds of the whole training set, from :func:`softbin.decision_thresholds`, are those of
     the final model; these lag behind it by about `1 / (1 - momentum)` batches, and cost no pass over the data.
 
@@ -276,12 +281,12 @@ class DecisionThresholds(nn.Module):
         weights: Real[ArrayLike, "..."] | None = None,
         use_running_average: bool | None = None,
     ) -> Float[Array, "*shape"]:
-        """Track or apply; `labels`, `where` and `weights` as for :func:`softbin.loss`, in training only.
+        """Track or subtract thresholds; `labels`, `where` and `weights` are those of the loss, for training only.
 
         Raises:
-          TypeError: the budget is none, or `num_classes` is no whole number.
-          ValueError: the temperature is not positive and finite, the momentum is outside [0, 1), the budget is a
-            share, or the logits do not fit.
+          TypeError: `budget` is not a number, an array or a callable, or `num_classes` is not a whole number.
+          ValueError: `temperature` is not positive and finite, `momentum` is outside [0, 1), `budget` is a number that
+            looks like a share, or the logits do not fit.
         """
         shares.check_budget(self.budget)
         check_temperature(self.temperature)

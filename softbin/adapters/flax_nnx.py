@@ -1,7 +1,10 @@
 """Choices with memory as Flax NNX modules: Soft-Binary-Argmax, top-k, balanced routing, and decision thresholds."""
 
+from __future__ import annotations
+
+import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
@@ -32,21 +35,32 @@ from softbin.regularizers import Regularizer, euclidean
 from softbin.routing import gates, quantile_bias, router_scores
 
 
-class SoftBinaryArgmax(nnx.Module):
+class _Layer(nnx.Module):
+    """A module whose signature is that of its constructor; Flax gives all of them `(*args, **kwargs)`."""
+
+    __signature__: ClassVar[inspect.Signature]
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        signature = inspect.signature(cls.__init__)
+        cls.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # without self
+
+
+class SoftBinaryArgmax(_Layer):
     """A layer that chooses `k` of `n` along an axis: :func:`softbin.soft_binary_argmax`.
 
-    A learned temperature is kept positive by its logarithm, the parameter `log_temperature`; a learned share is kept
-    between 0 and 1 by the logit of it, the parameter `logit_share`.
+    A learned temperature stays positive, since the parameter, `log_temperature`, is its logarithm. A learned share
+    stays between 0 and 1, since the parameter, `logit_share`, is its logit.
 
     Args:
       k: how many to choose, real, in [0, n], or a share, such as `softbin.budgets.fraction(0.1)`.
-      temperature: positive; where it is learned, its initial value.
+      temperature: positive; if it is learned, its initial value.
       learn_temperature: whether the temperature is a parameter.
-      learn_k: whether the share is a parameter, of which `k` is the initial value: `softbin.budgets.fraction(0.1)`.
+      learn_k: whether the share is a parameter; `k` is then its initial value, such as `softbin.budgets.fraction(0.1)`.
       axis, regularizer, axis_name, straight_through: as for :func:`softbin.soft_binary_argmax`.
 
     Raises:
-      TypeError: `k` is to be learned and is no share.
+      TypeError: `learn_k` is true, and `k` is not a share.
       ValueError: the temperature is not positive and finite, or a share to be learned is not between 0 and 1.
 
     Example:
@@ -103,7 +117,7 @@ class SoftBinaryArgmax(nnx.Module):
         )
 
 
-class _Tracking(nnx.Module):
+class _Tracking(_Layer):
     """A layer that tracks something in training, and applies it at evaluation: which of both it is, is switched here.
 
     `model.train()` and `model.eval()` switch the attribute, `nnx.view` makes a module in which it is switched, and a
@@ -122,38 +136,38 @@ class _Tracking(nnx.Module):
 
 
 class TopK(_Tracking):
-    """A layer that keeps the `k` largest values, and at evaluation those above the cutoff that this took in training.
+    """A layer that keeps the `k` largest values, and at evaluation those above the average cutoff of training.
 
     In training it is `x * softbin.binary_argmax(x, k)`, and averages :func:`softbin.cutoff` into its `nnx.BatchStat`
     `cutoffs`. At evaluation (`model.eval()`, `use_running_average=True`) it keeps `x > cutoffs`, so that no value
     depends on the others: the activation of a JumpReLU with that threshold. Before any batch the cutoff is `-inf`.
-    Evaluation so has no `k`, and a call's `k` does nothing there: a forward pass may always hand on that of a schedule.
-    With `exact=True` evaluation chooses exactly `k` instead, the call's or the layer's, as training does.
+    So evaluation does not use `k`, and ignores the `k` of a call: a forward pass may always pass on that of a schedule.
+    With `exact=True`, evaluation instead chooses exactly `k`, as training does.
 
-    The cutoffs are in float32 whatever the values are. Where a model was cast, state and all, the layer takes the state
-    as it is, and it is float32 again after the next step; but a scan refuses a carry that changes its dtype, so cast
-    what is trained alone, `nnx.state(model, nnx.Param)`.
+    The cutoffs are in float32 whatever the values are. If a model was cast with its state, the layer takes the state as
+    it is, and it is float32 again after the next step. But a scan refuses a carry that changes its dtype, so cast only
+    what is trained, `nnx.state(model, nnx.Param)`.
 
     - `axis=-1`: the `k` largest latents of each example, as in a top-k sparse autoencoder.
-    - `axis=None`, with `k` examples times as large or a share: of the whole batch, as in BatchTopK.
+    - `axis=None`: the `k` largest of the whole batch, as in BatchTopK; `k` times the number of examples, or a share.
     - `axis=0`, `shape=(experts,)`: of router logits (tokens, experts) the `k` tokens of each expert, as in expert
       choice; `softbin.budgets.fraction(capacity / experts)` chooses for a batch of any size.
 
     Args:
       k: how many to keep, whole, or a share of the entries that exist, such as `softbin.budgets.fraction(0.02)`. A call
         may give another, traced too, so that a schedule can lower it: an array is rounded to the nearest whole number.
-      axis, axis_name: as for :func:`softbin.binary_argmax`; `axis_name` is of mapped axes over which `axis` is split.
-      batch_axis_name: of mapped axes over which the groups are split, such as the examples where `axis=-1`: all of
-        them then have the mean cutoff of all.
+      axis, axis_name: as for :func:`softbin.binary_argmax`; `axis_name` names mapped axes over which `axis` is split.
+      batch_axis_name: mapped axes over which the groups are split, such as the examples with `axis=-1`: every shard
+        then keeps the mean cutoff of all.
       momentum: of the average, in [0, 1).
-      shape: that of the cutoffs: the last dimensions of `x` without `axis`. The mean over the others counts.
-      magnitude: keep the `k` largest `|x|`, with their signs; at evaluation `|x| > cutoffs`.
+      shape: the shape of the cutoffs: the last dimensions of `x` without `axis`. Over the others, cutoffs are averaged.
+      magnitude: keep the `k` largest `|x|`, with their signs; at evaluation, where `|x| > cutoffs`.
       exact: choose exactly `k` at evaluation too.
       use_running_average: evaluation if true; set by `model.train()` and `model.eval()`.
 
     Raises:
-      TypeError: `x` is not floating point, `where` is not boolean, or the momentum is no number.
-      ValueError: the momentum is outside [0, 1), or the shape does not fit.
+      TypeError: `x` is not floating point, `where` is not boolean, or `momentum` is not a number.
+      ValueError: `momentum` is outside [0, 1), or `shape` does not fit.
 
     Example:
       >>> latents = jnp.array([[3.0, 1.0, 0.5], [4.0, 5.0, 0.1]])
@@ -206,9 +220,10 @@ class TopK(_Tracking):
         k: Count | None = None,
         use_running_average: bool | None = None,
     ) -> Float[Array, "*shape"]:
-        """Keep; entries where `where` is false become 0, and all others are kept where there are fewer than `k`.
+        """Keep the largest values of `x`, and set the others to 0.
 
-        `k` is in place of the layer's, where one is chosen by: in training, and at evaluation with `exact`.
+        Entries where `where` is false become 0; where fewer than `k` are left, all of these are kept. A `k` given here
+        replaces the layer's in training, and at evaluation with `exact`.
         """
         k = self.k if k is None else k
         running = RunningCutoffs(self.cutoffs[...], self.weight[...])
@@ -227,28 +242,29 @@ class TopK(_Tracking):
 class BalancedTopK(_Tracking):
     """A router that sends each token to `k` experts, and balances their load without an auxiliary loss.
 
-    The gates are those of :func:`softbin.routing.gates`: the softmax over the `k` experts with the largest
-    `logits + bias`, or their sigmoids, normalised, where the bias is added to these; and 0 for the others. In training
-    the `nnx.BatchStat` `bias` then makes a step of :func:`softbin.routing.quantile_bias`, for the next batch; at
-    evaluation (`model.eval()`, `use_running_average=True`) it stays. The bias chooses, and neither scales the gates nor
-    has a gradient. A token cannot use an expert whose logit is `-inf`.
+    The gates are those of :func:`softbin.routing.gates`. With `"softmax"` they are the softmax over the `k` experts
+    with the largest `logits + bias`; with `"sigmoid"` the normalised sigmoids of the `k` experts with the largest
+    `sigmoid(logits) + bias`; 0 for all others. In training, the `nnx.BatchStat` `bias` then takes a step of
+    :func:`softbin.routing.quantile_bias`, for the next batch; at evaluation (`model.eval()`,
+    `use_running_average=True`) it stays. The bias takes part in the choice only: it does not scale the gates, and gets
+    no gradient. A token cannot use an expert whose logit is `-inf`.
 
-    The bias is in float32, also in a model that was cast, as the cutoffs of :class:`TopK` are. Where a step works
-    through microbatches, the layer would move after each: use :func:`softbin.routing.gates` with a bias of your own,
-    and :func:`softbin.routing.margins`.
+    The bias is in float32, also in a model that was cast, as the cutoffs of :class:`TopK` are. In a step that works
+    through microbatches, the bias would move after each: use :func:`softbin.routing.gates` with a bias of your own, and
+    :func:`softbin.routing.margins`.
 
     Args:
-      num_experts: how many there are.
-      k: how many experts a token has, whole, at least 1 and less than there are.
+      num_experts: the number of experts.
+      k: how many experts a token goes to, whole, at least 1 and less than `num_experts`.
       gate: `"softmax"`, or `"sigmoid"`.
-      scale: that the gates of a token add up to, positive.
+      scale: what the gates of a token add up to, positive.
       axis_name: mapped axes over which the tokens are split.
       use_running_average: evaluation if true; set by `model.train()` and `model.eval()`.
 
     Raises:
-      TypeError: `num_experts`, `k` or `scale` is no such number, or the logits are not floating point.
-      ValueError: `k` is less than 1, not whole, or not less than `num_experts`; the gate is none of the two; the scale
-        is not positive; or the logits do not fit.
+      TypeError: `num_experts`, `k` or `scale` is not a number, or the logits are not floating point.
+      ValueError: `k` is less than 1, not whole, or not less than `num_experts`; `gate` is unknown; `scale` is not
+        positive; or the logits do not fit.
 
     Example:
       >>> logits = jnp.array([[3.0, 1.0, 0.0], [2.0, 1.5, 0.1], [4.0, 1.0, 3.0]])
@@ -288,7 +304,7 @@ class BalancedTopK(_Tracking):
         where: Bool[ArrayLike, "*tokens"] | None = None,
         use_running_average: bool | None = None,
     ) -> Float[Array, "*tokens experts"]:
-        """The gates; tokens where `where` is false have none."""
+        """The gates of the tokens; those of tokens where `where` is false are 0."""
         bias = self.bias[...].astype(jnp.float32)
         shares = gates(logits, bias, self.k, gate=self.gate, scale=self.scale, where=where)
         if not self._evaluates(use_running_average):
@@ -298,14 +314,16 @@ class BalancedTopK(_Tracking):
 
 
 class DecisionThresholds(_Tracking):
-    """The last layer of a classifier under `softbin.loss`: tracks thresholds in training, applies them afterwards.
+    """The last layer of a classifier that is trained with `softbin.loss`, so that its predictions are right.
+
+    It tracks decision thresholds in training, and subtracts them afterwards.
 
     In training it returns the logits as they are, and averages the batch's :func:`softbin.decision_thresholds` into
     its `nnx.BatchStat` `thresholds`, as `nnx.BatchNorm` averages its moments. At evaluation (`model.eval()`,
-    `use_running_average=True`) it subtracts them: it returns `τ (logits/τ - λ - ψ⁻¹(1/2))`, to be decided on as
-    usual, by `argmax`, or by the sign where each class is a binary problem.
+    `use_running_average=True`) it subtracts them: it returns `τ (logits/τ - λ - ψ⁻¹(1/2))`. Decide by that as usual: by
+    `argmax`, or by the sign if each class is a binary problem.
 
-    The average has no bias towards its start: after one batch it is that batch's thresholds, and before any the
+    The average has no bias towards its start: after one batch it is that batch's thresholds, and before any batch the
     logits pass unchanged. Thresholds of the whole training set, from :func:`softbin.decision_thresholds`, are those of
     the final model; these lag behind it by about `1 / (1 - momentum)` batches, and cost no pass over the data. They are
     in float32, also in a model that was cast, as the cutoffs of :class:`TopK` are.
@@ -317,8 +335,9 @@ class DecisionThresholds(_Tracking):
       use_running_average: evaluation if true; set by `model.train()` and `model.eval()`.
 
     Raises:
-      TypeError: the budget is none.
-      ValueError: the temperature is not positive and finite, the momentum is outside [0, 1), or the budget is a share.
+      TypeError: `budget` is not a number, an array or a callable.
+      ValueError: `temperature` is not positive and finite, `momentum` is outside [0, 1), or `budget` is a number that
+        looks like a share.
 
     Example:
       >>> logits = jnp.array([[2.0, 7.0], [1.0, 6.0], [-1.0, 9.0], [-2.0, 8.0]])
@@ -363,7 +382,7 @@ class DecisionThresholds(_Tracking):
         weights: Real[ArrayLike, "..."] | None = None,
         use_running_average: bool | None = None,
     ) -> Float[Array, "*shape"]:
-        """Track or apply; `labels`, `where` and `weights` as for :func:`softbin.loss`, in training only."""
+        """Track or subtract thresholds; `labels`, `where` and `weights` are those of the loss, for training only."""
         check_floating("logits", logits)
         logits = jnp.asarray(logits)
         if self._evaluates(use_running_average):

@@ -1,9 +1,11 @@
 """The losses as objectives for gradient boosting with LightGBM and XGBoost.
 
 Boosting sees the whole training set in every round, so the batch is the training set: one hypersimplex per class over
-all rows. An objective returns numpy arrays and takes them; in between, the gradient is computed by the jitted core, in
-the precision of the scores (LightGBM's are float64). Neither library is imported here.
+all rows. An objective takes and returns NumPy arrays; in between, JAX computes the gradient, in the precision of the
+scores (LightGBM's are float64). Neither library is imported here.
 """
+
+from __future__ import annotations
 
 import sys
 import warnings
@@ -26,6 +28,7 @@ from softbin._engine.batches import Budget, by_example, check_budget
 from softbin._engine.checks import check_amount, check_floating, check_real, check_regularizer, check_temperature
 from softbin._engine.groups import weighted
 from softbin._engine.projections import prepare_projection, solve
+from softbin._records import documented
 from softbin.decisions import decision_thresholds, predict
 from softbin.operators import pull_back
 from softbin.regularizers import Regularizer, euclidean
@@ -64,14 +67,15 @@ class _TrainingSet(NamedTuple):
 
 
 class Objective(ABC):
-    """A loss as an objective: called by the library, once a round, with the scores of all training rows.
+    """A loss as an objective: the library calls it once a round, with the scores of all training rows.
 
     Make one with :func:`lightgbm_objective` or :func:`xgboost_objective`, and a new one for each training: it holds the
     thresholds of one training set. The libraries' own `cv`, and threads that train with one objective side by side,
-    train on several at once; there the metric is refused, and the objective does what it should.
+    train on several sets at once; there the metric raises an error, and the gradients are still right.
 
     Attributes:
-      thresholds: of the training scores at the last call, as :func:`softbin.decision_thresholds`; None before.
+      thresholds: those of the training scores at the last call, as from :func:`softbin.decision_thresholds`; None
+        before.
     """
 
     def __init__(self, settings: _Settings):
@@ -86,12 +90,12 @@ class Objective(ABC):
     def __hash__(self) -> int:
         return hash(self._settings)
 
-    def __deepcopy__(self, memo: Any) -> "Objective":
+    def __deepcopy__(self, memo: Any) -> Objective:
         """Itself: LightGBM trains with a copy of its parameters, and the metric needs the thresholds tracked there."""
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the training set: of a model that is saved, thresholds are wanted."""
+        """Without the training set: a model that is saved needs the thresholds only."""
         return {**self.__dict__, "_training_set": None}
 
     @property
@@ -102,12 +106,12 @@ class Objective(ABC):
     def __call__(self, first: Any, second: Any, sample_weight: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """The gradient and the hessian by the scores, of their shape, in float32.
 
-        Takes `(scores, dataset)`, as the libraries' own `train` calls it, or `(labels, scores, sample_weight)`, as
-        their scikit-learn interfaces do.
+        The arguments are `(scores, dataset)`, as the libraries' own `train` calls it, or `(labels, scores,
+        sample_weight)`, as their scikit-learn interfaces do.
 
         Raises:
-          ValueError: labels or weights are not what the loss can take, or the rows are a part of those of several
-            machines; at the first call, before any tree is grown.
+          ValueError: labels or weights are not what the loss can take, or the rows are spread over several machines; at
+            the first call, before any tree is grown.
         """
         labels, scores, weights = _arguments(first, second, sample_weight)
         dataset = second if hasattr(second, "get_label") else None
@@ -125,19 +129,22 @@ class Objective(ABC):
             )
         return gradient, hessian
 
-    def decide(self, scores: Any, labels: Any, sample_weight: Any = None, calibrator: Any = None) -> "Decisions":
+    def decide(self, scores: Any, labels: Any, sample_weight: Any = None, calibrator: Any = None) -> Decisions:
         """Decisions of a trained model, with thresholds fitted to scores and labels.
 
         Args:
-          scores: margins or raw scores, (n,) or (n, C), of rows that stand for those to decide: the training set, or
-            for honest probabilities rows that the model has not seen. An `init_score` is not in what LightGBM predicts:
-            add it, here and to what is decided; and pass a `base_margin` to XGBoost's `predict` again.
-          labels, sample_weight: of these rows.
+          scores: margins or raw scores, (n,) or (n, C), of rows like those to be decided: the training set, or, for
+            honest probabilities, rows that the model has not seen. LightGBM's predictions leave out an `init_score`:
+            add it, here and to the scores that are decided. Pass a `base_margin` to XGBoost's `predict` again.
+          labels, sample_weight: those of these rows.
           calibrator: a scikit-learn classifier, such as `LogisticRegression()`; it is fitted to the scores less their
             thresholds, and gives the probabilities.
 
+        Returns:
+          :class:`Decisions`, which predict classes and, with a calibrator, probabilities.
+
         Raises:
-          ValueError: as calling the objective.
+          ValueError: as for calling the objective.
         """
         labels, scores = np.asarray(labels), np.asarray(scores)
         checked = self._checked(labels, scores, sample_weight)
@@ -174,13 +181,14 @@ class Objective(ABC):
         return float(np.average(chosen != labels, weights=weights))
 
 
+@documented
 class Decisions(NamedTuple):
-    """How scores become classes.
+    """The decisions of a trained model: from scores to classes, and to probabilities if there is a calibrator.
 
     Attributes:
       thresholds: one per class, or a single one for a binary problem.
       temperature, regularizer: those of the objective.
-      calibrator: gives the probabilities; None where they are not wanted.
+      calibrator: a fitted classifier that gives the probabilities, or None.
     """
 
     thresholds: Float[np.ndarray, "..."]
@@ -189,7 +197,7 @@ class Decisions(NamedTuple):
     calibrator: Any = None
 
     def predict(self, scores: Any) -> Int[np.ndarray, " n"]:
-        """The classes of scores (margins, raw scores) of shape (n,) or (n, C)."""
+        """The classes that scores (margins, raw scores) of shape (n,) or (n, C) stand for."""
         scores = self._checked(scores)
         with _precision_of(scores):
             return np.asarray(predict(scores, self.thresholds, self.temperature, regularizer=self.regularizer))
@@ -198,14 +206,14 @@ class Decisions(NamedTuple):
         """The probability of each class, by the calibrator.
 
         Raises:
-          ValueError: there is none.
+          ValueError: there is no calibrator.
         """
         if self.calibrator is None:
             raise ValueError("there are no probabilities without a calibrator: pass one to decide(...)")
         return self.calibrator.predict_proba(self.centred(self._checked(scores)))
 
     def centred(self, scores: Float[np.ndarray, "..."]) -> Float[np.ndarray, "n scores"]:
-        """`x/τ - λ`, a row for each row."""
+        """`x/τ - λ`, with one row for each row of the scores."""
         return (scores / self.temperature - self.thresholds).reshape(len(scores), -1)
 
     def _checked(self, scores: Any) -> np.ndarray:
@@ -240,7 +248,7 @@ def lightgbm_objective(
     hessian: str = "unit",
     regularizer: Regularizer = euclidean,
 ) -> Objective:
-    r"""A loss as an objective for LightGBM, for `lightgbm.train` and for `LGBMClassifier`.
+    r"""A loss as an objective for LightGBM: pass it to `lightgbm.train` or to `LGBMClassifier`.
 
     With `g = ∂L/∂x` for `L` :func:`softbin.loss` or :func:`softbin.fenchel_young_loss` over all rows, the objective
     hands over
@@ -252,29 +260,30 @@ def lightgbm_objective(
     error, in units of the temperature, whatever the number of rows; the temperature is the unit of the scores and
     nothing else, apart from the library's own penalties on leaves.
 
-    The predictions of `LGBMClassifier` are raw scores then: hand those of rows held out to :meth:`Objective.decide`,
-    and decide by what it returns. Give it `metric="None"`, since it logs a log-loss of raw scores else, and stops early
-    by that; and a patience above the first rounds, in which errors stay as they are. Watch validation sets alone where
-    trees are dropped (`boosting="dart"`): LightGBM 4.7.0 spoils the model where the training set is watched. Under
-    Dask the rows of each worker would be a batch of their own, without a word: train on one machine.
+    With an objective of one's own, the predictions of `LGBMClassifier` are raw scores: hand those of held-out rows to
+    :meth:`Objective.decide`, and decide by what it returns. Give the classifier `metric="None"`, since otherwise it
+    logs a log-loss of raw scores and stops early by that; and a patience longer than the first rounds, in which the
+    errors do not move. Where trees are dropped (`boosting="dart"`), watch validation sets only: LightGBM 4.7.0 spoils
+    the model if the training set is watched. Train on one machine: under Dask the rows of each worker would silently be
+    a batch of their own.
 
     Args:
       loss: "squared" or "fenchel_young".
       budget: `k` per class over the training set; as for :func:`softbin.loss`.
-      temperature: positive.
-      hessian: "unit", the weights of the rows, as published; or "gauss_newton", the diagonal of the Gauss-Newton
-        matrix, which is zero for a saturated row.
+      temperature: one positive number.
+      hessian: "unit", which is 1 or the weights of the rows, as published; or "gauss_newton", the diagonal of the
+        Gauss-Newton matrix, which is zero for a saturated row.
       regularizer: `softbin.euclidean`, `softbin.binary_entropy`, or another of `softbin.regularizers`.
 
     Returns:
-      An :class:`Objective`, with a metric `zero_one_error` for `feval` or `eval_metric`. Labels are 0 and 1 where there
-      is one score a row, and class numbers where there are several. A NaN label is refused, but not in a
-      `lightgbm.Dataset`, which takes it for 0 before any objective sees it.
+      An :class:`Objective`, with a metric `zero_one_error` for `feval` or `eval_metric`. Labels are 0 and 1 if a row
+      has one score, and class numbers if it has several. A NaN label is refused, but not in a `lightgbm.Dataset`, which
+      turns it into 0 before any objective sees it.
 
     Raises:
-      TypeError: the budget is none.
-      ValueError: there is no such loss or hessian, the temperature is not positive, or the budget is a share or
-        negative.
+      TypeError: `budget` is not a number, an array or a callable.
+      ValueError: `loss` or `hessian` is unknown, `temperature` is not positive, or `budget` is negative or a number
+        that looks like a share.
 
     Example:
       >>> objective = lightgbm_objective(budget=2)
@@ -299,11 +308,12 @@ def xgboost_objective(
     hessian: str = "unit",
     regularizer: Regularizer = euclidean,
 ) -> Objective:
-    """A loss as an objective for XGBoost, for `xgboost.train(..., obj=...)` and for `XGBClassifier`.
+    """A loss as an objective for XGBoost: pass it to `xgboost.train(..., obj=...)` or to `XGBClassifier`.
 
-    As :func:`lightgbm_objective`; its metric is for `custom_metric` or `eval_metric`. `XGBClassifier` takes the scores
-    for those of its own losses, and its `predict` cuts them at another place: hand `predict(..., output_margin=True)`
-    to :meth:`Objective.decide`. Several machines are refused.
+    Formula, args, returns and raises: as for :func:`lightgbm_objective`; its metric is for `custom_metric` or
+    `eval_metric`. `XGBClassifier` treats the scores as if they were those of its own losses, and its `predict` cuts
+    them in the wrong place: hand `predict(..., output_margin=True)` to :meth:`Objective.decide`. Training on several
+    machines is refused.
 
     Example:
       >>> objective = xgboost_objective(loss="fenchel_young", hessian="gauss_newton")
@@ -368,7 +378,7 @@ def warn_of_parameters_without_effect(parameters: Mapping[str, Any], stacklevel:
     set_ones = {name: parameters.get(name) for name in _WITHOUT_EFFECT}
     if ignored := [name for name, value in set_ones.items() if value not in (None, _WITHOUT_EFFECT[name])]:
         warnings.warn(
-            f"{', '.join(ignored)}: without effect on an objective of one's own, so pass weights of the rows instead",
+            f"{', '.join(ignored)}: without effect on a custom objective, so pass weights of the rows instead",
             stacklevel=stacklevel,
         )
 
@@ -376,7 +386,7 @@ def warn_of_parameters_without_effect(parameters: Mapping[str, Any], stacklevel:
 def _check(labels: np.ndarray, scores: np.ndarray, weights: Any) -> _TrainingSet:
     check_floating("scores", scores)
     if labels.dtype.kind not in "biuf":
-        raise TypeError(f"labels must be numbers, got {shares.brief(labels)}: encode them so")
+        raise TypeError(f"labels must be numbers, got {shares.brief(labels)}: encode them as class numbers")
     if scores.ndim not in (1, 2) or labels.shape != scores.shape[:1]:
         raise ValueError(
             f"scores with shape {scores.shape} do not fit labels with shape {labels.shape}: expected one row for each"
@@ -387,7 +397,9 @@ def _check(labels: np.ndarray, scores: np.ndarray, weights: Any) -> _TrainingSet
     allowed = "0 or 1" if scores.ndim == 1 else f"0, ..., {classes - 1}"
     right = (labels >= 0) & (labels < classes) & (labels == np.floor(labels))  # false for NaN
     if not right.all():
-        raise ValueError(f"labels must be {allowed}, got {labels[~right][0]} in row {np.argmin(right)}: encode them so")
+        raise ValueError(
+            f"labels must be {allowed}, got {labels[~right][0]} in row {np.argmin(right)}: encode them as class numbers"
+        )
     if np.all(labels == labels[0]):
         raise ValueError(f"all {len(labels)} labels are {labels[0]:g}: there is nothing to separate")
     given = (labels.copy(), None if weights is None else np.array(weights))
@@ -403,7 +415,7 @@ def _check(labels: np.ndarray, scores: np.ndarray, weights: Any) -> _TrainingSet
         if not right.all():
             raise ValueError(
                 f"sample_weight must be finite and not negative, got {weights[~right][0]} in row {np.argmin(right)}: "
-                "mend or drop such rows"
+                "correct or drop such rows"
             )
     return _TrainingSet(given, labels, weights)
 

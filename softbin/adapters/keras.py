@@ -3,6 +3,8 @@
 Set the environment variable `KERAS_BACKEND=jax` before Keras is imported for the first time.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple, no_type_check
 
@@ -43,22 +45,23 @@ _REGULARIZERS = {repr(regularizer): regularizer for regularizer in (euclidean, b
 class HyperSimplexLoss(keras.losses.Loss):
     """The HyperSimplex loss for `compile`: :func:`softbin.loss` of each batch, with weights that weigh.
 
-    A loss of one number for a batch does not go into Keras as a function: Keras would multiply that number by the mean
-    weight of the batch. Here weights, those of classes too, and masks reach the loss itself: a row of weight 2 acts as
-    two. The model's outputs are logits, without a softmax or a sigmoid.
+    `softbin.loss` itself cannot be passed to Keras: it is one number for a batch, which Keras would multiply by the
+    mean weight of the batch. Here weights, those of classes too, and masks reach the loss itself: a row of weight 2
+    acts as two. The model's outputs must be logits, without a softmax or a sigmoid.
 
-    The loss is that of the whole batch, also of a short last one, so take large batches. The loss of an epoch, and what
-    `evaluate` gives, is the mean over batches. `gradient_accumulation_steps` is wrong for it, without a word: its
-    gradient is not the mean of those of parts.
+    The loss is that of the whole batch, also of a short last one, so take large batches. The loss of an epoch, and the
+    result of `evaluate`, is the mean over batches. `gradient_accumulation_steps` is silently wrong for it: its gradient
+    is not the mean of the gradients of parts.
 
     Args:
-      budget, temperature, regularizer: as for :func:`softbin.loss`. A budget that is a function of your own has to be
-        registered with Keras where the model is saved.
-      name: of the loss.
+      budget, temperature, regularizer: as for :func:`softbin.loss`. To save a model, register a budget function of your
+        own with Keras.
+      name: the name of the loss.
+      dtype: as for any loss of Keras.
 
     Raises:
-      TypeError, ValueError: as :func:`softbin.loss`. Labels are known only when they run: one that is out of range, or
-        no whole number where there are classes, makes the loss NaN.
+      TypeError, ValueError: as for :func:`softbin.loss`. Labels are traced, so that one that is out of range, or a
+        class number that is not whole, makes the loss NaN.
 
     Example:
       >>> logits = jnp.array([[2.0, -1.0], [0.5, 0.0], [-1.0, 1.0], [0.0, 2.0]])
@@ -96,7 +99,7 @@ class HyperSimplexLoss(keras.losses.Loss):
         return {**_config(self.settings), "name": self.name}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "HyperSimplexLoss":
+    def from_config(cls, config: dict[str, Any]) -> HyperSimplexLoss:
         """The loss of a saved model."""
         return cls(**_from_config(config))
 
@@ -105,14 +108,18 @@ class HyperSimplexLoss(keras.losses.Loss):
 class ZeroOneError(keras.metrics.Metric):
     """The share of examples decided wrongly, each batch with the thresholds of its own logits.
 
-    Plain accuracy compares logits of classes whose constants the loss leaves undetermined, and reads low. This is what
-    to watch in training, where batches are large and alike. Under `label_count` it knows how many of each class a batch
-    has, so that held-out errors come out low: judge a final model by its layer :class:`DecisionThresholds` and Keras'
-    own accuracies.
+    Plain accuracy compares the logits of classes, whose constants the loss leaves undetermined, and is too low. Watch
+    this metric instead in training, where batches are large and alike. With `label_count` it knows how many of each
+    class a batch has, so that it is too optimistic about held-out data: judge a final model by its layer
+    :class:`DecisionThresholds` and Keras' own accuracies.
 
     Args:
       budget, temperature, regularizer: those of the loss.
-      name: of the metric.
+      name: the name of the metric.
+      dtype: as for any metric of Keras.
+
+    Raises:
+      TypeError, ValueError: as for :class:`HyperSimplexLoss`.
 
     Example:
       >>> metric = ZeroOneError(temperature=1.0)
@@ -137,7 +144,7 @@ class ZeroOneError(keras.metrics.Metric):
         self.total = self.add_variable((), "zeros", name="total")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Count those of a batch."""
+        """Count the wrong decisions of a batch."""
         batch = _batch(y_true, y_pred, sample_weight)
         found = decision_thresholds(
             batch.logits, batch.labels, where=batch.where, weights=batch.weights, **self.settings._asdict()
@@ -155,7 +162,7 @@ class ZeroOneError(keras.metrics.Metric):
         self.total.assign_add(jnp.sum(weights))
 
     def result(self) -> Float[Array, ""]:
-        """The share of those that were counted; 0 before any."""
+        """The share of wrong decisions so far; 0 before any batch."""
         return self.wrong / jnp.maximum(self.total.value, jnp.finfo(jnp.float32).tiny)
 
     def get_config(self) -> dict[str, Any]:
@@ -163,7 +170,7 @@ class ZeroOneError(keras.metrics.Metric):
         return {**_config(self.settings), "name": self.name}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "ZeroOneError":
+    def from_config(cls, config: dict[str, Any]) -> ZeroOneError:
         """The metric of a saved model."""
         return cls(**_from_config(config))
 
@@ -172,20 +179,20 @@ class ZeroOneError(keras.metrics.Metric):
 class DecisionThresholds(keras.layers.Layer):
     """The last layer of a classifier under the loss: subtracts thresholds from the logits, so that argmax is right.
 
-    It returns `τ (logits/τ - λ - ψ⁻¹(1/2))`, to be decided on by `argmax`, or by the sign for a binary problem; Keras'
-    accuracies do that (`BinaryAccuracy` with `threshold=0`). The loss is the same with and without it. In training it
-    averages the thresholds of the batches into `λ`. A layer sees no labels, so with a budget that counts them let
+    It returns `τ (logits/τ - λ - ψ⁻¹(1/2))`. Decide by `argmax`, or by the sign for a binary problem, as Keras'
+    accuracies do (`BinaryAccuracy` with `threshold=0`). The loss is the same with and without this layer. In training
+    it averages the thresholds of the batches into `λ`. A layer sees no labels, so with a budget that counts them let
     :class:`FitThresholds` set `λ`, which is better for a final model anyway. Under a policy of mixed precision give it
     `dtype="float32"`, as any layer of logits.
 
     Args:
-      budget, temperature, regularizer: those of the loss. Under `budgets.label_count` the layer keeps its thresholds.
-      momentum: of the average, in [0, 1).
-      others: those of `keras.layers.Layer`.
+      budget, temperature, regularizer: those of the loss. With `budgets.label_count` training leaves `λ` as it is.
+      momentum: that of the average, in [0, 1).
+      others: keywords of `keras.layers.Layer`.
 
     Raises:
-      TypeError: the budget is none.
-      ValueError: the temperature is not positive, or the momentum is outside [0, 1).
+      TypeError: `budget` is not a number, an array or a callable.
+      ValueError: `temperature` is not positive, or `momentum` is outside [0, 1).
 
     Example:
       >>> logits = jnp.array([[2.0, 7.0], [1.0, 6.0], [-1.0, 9.0], [-2.0, 8.0]])
@@ -228,7 +235,7 @@ class DecisionThresholds(keras.layers.Layer):
         )  # fmt: skip
 
     def call(self, logits: Any, training: bool | None = None) -> Any:
-        """Subtract, and in training track."""
+        """Subtract the thresholds, and in training track them."""
         budget, temperature, regularizer = self.settings
         of_classes = logits[..., 0] if logits.shape[-1] == 1 else logits
         centred = subtract_thresholds(of_classes, self.thresholds.value, temperature, regularizer)
@@ -242,7 +249,7 @@ class DecisionThresholds(keras.layers.Layer):
         return centred.reshape(logits.shape)
 
     def compute_output_shape(self, input_shape: Sequence[Any]) -> Sequence[Any]:
-        """That of the logits."""
+        """The shape of the logits."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
@@ -250,24 +257,24 @@ class DecisionThresholds(keras.layers.Layer):
         return {**super().get_config(), **_config(self.settings), "momentum": self.momentum}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "DecisionThresholds":
+    def from_config(cls, config: dict[str, Any]) -> DecisionThresholds:
         """The layer of a saved model."""
         return cls(**_from_config(config))
 
 
 class FitThresholds(keras.callbacks.Callback):
-    """Sets the thresholds of the model's last layer, :class:`DecisionThresholds`, by a whole data set, after training.
+    """Fits the thresholds of the model's last layer, :class:`DecisionThresholds`, to a whole data set, after training.
 
-    Averages over batches lag behind the model, and a layer cannot count labels. This predicts the data once when `fit`
-    ends, and takes the thresholds of all of it: hand it the training set, or a large part of it, and let it be the last
-    callback, after one that restores the best weights.
+    Averages over batches lag behind the model, and a layer cannot count labels. This callback predicts the data once,
+    when `fit` ends, and takes the thresholds of all of it. Give it the training set, or a large part of it, and let it
+    be the last callback, after one that restores the best weights.
 
     Args:
-      x, y, sample_weight: the data, as `fit` takes arrays of them.
-      batch_size: to predict with.
+      x, y, sample_weight: the data, as arrays that `fit` takes.
+      batch_size: the size of the batches to predict in.
 
     Raises:
-      TypeError: the model's last layer is another.
+      TypeError: the model's last layer is not :class:`DecisionThresholds`.
     """
 
     def __init__(self, x: Any, y: Any, sample_weight: Any = None, *, batch_size: int = 1024):
@@ -276,7 +283,7 @@ class FitThresholds(keras.callbacks.Callback):
         self.batch_size = batch_size
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Fit them."""
+        """Fit the thresholds."""
         layer = self.model.layers[-1]
         if not isinstance(layer, DecisionThresholds):
             raise TypeError(f"the last layer of the model must be DecisionThresholds, got {layer!r}")
@@ -346,7 +353,10 @@ def _config(settings: _Settings) -> dict[str, Any]:
     else:
         written = np.asarray(budget).tolist()
     if repr(regularizer) not in _REGULARIZERS and not repr(regularizer).startswith("softbin.tsallis"):
-        raise ValueError(f"only softbin's own regularizers can be saved, got {regularizer!r}: make the object anew")
+        raise ValueError(
+            f"only softbin's own regularizers can be saved, got {regularizer!r}: use save_weights, "
+            "and build the model in code"
+        )
     return {"budget": written, "temperature": np.asarray(temperature).tolist(), "regularizer": repr(regularizer)}
 
 

@@ -1,5 +1,7 @@
 """The leaves of a tree: which of them take part, and all of their entries as one vector."""
 
+from __future__ import annotations
+
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -13,17 +15,19 @@ from jaxtyping import Array, ArrayLike, Bool, Num, Shaped
 from softbin._engine.arguments import convert
 from softbin._engine.checks import dtype_of
 from softbin._engine.shares import brief
+from softbin._records import documented
 
 
+@documented
 class Leaves(NamedTuple):
     """The leaves of a tree, of which some take part.
 
     Attributes:
-      name: of the argument that the tree is.
+      name: the argument that the tree is.
       paths: what to call the leaves in messages.
       all: the leaves.
-      mask: whether each takes part.
-      structure: of the tree.
+      mask: whether each leaf takes part.
+      structure: the structure of the tree.
     """
 
     name: str

@@ -1,8 +1,10 @@
 """Projections onto the hypersimplex and onto box sections, and pruning, in the manner of Optax.
 
-All leaves of a tree together are projected, or pruned. Leaves that are not floating point, such as a counter of steps,
-are left alone and do not count, and so are parameters whose update is None.
+All leaves of a tree are projected, or pruned, together. Leaves that are not floating point, such as a counter of steps,
+are left alone and do not count; neither do parameters whose update is None.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +23,7 @@ from softbin._engine.checks import broadcasts, check_amount, check_real, is_nume
 from softbin._engine.groups import Groups
 from softbin._engine.search import search
 from softbin._engine.shares import Share, brief
+from softbin._records import documented
 from softbin.adapters.leaves import Leaves, check_some, computed_in, floating_leaves, pack, packed, unpack
 from softbin.operators import soft_binary_argmax
 from softbin.regularizers import euclidean
@@ -32,7 +35,7 @@ _ALL = Groups((0,))  # one group: the whole tree
 
 
 def projection_hypersimplex(tree: PyTree, k: Count) -> PyTree:
-    r"""Projection onto the hypersimplex.
+    r"""Projects a tree onto the hypersimplex: entries between 0 and 1 that sum to `k`.
 
     .. math::
         \arg\min_p \lVert x - p \rVert_2^2 \quad \text{subject to} \quad 0 \le p \le 1,\ \textstyle\sum_i p_i = k,
@@ -41,15 +44,16 @@ def projection_hypersimplex(tree: PyTree, k: Count) -> PyTree:
 
     Args:
       tree: of floating point arrays; other leaves are left alone, and do not count.
-      k: real, in [0, n], one number, or a share of the entries made by `softbin.budgets.fraction`: the number 0.5 is
-        half an entry, and not half of the entries. May be traced, and has a gradient.
+      k: what the entries sum to: one real number in [0, n], or a share of the entries made by
+        `softbin.budgets.fraction`. The number 0.5 is half an entry, not half of the entries. May be traced, and has a
+        gradient.
 
     Returns:
       The projected tree, of the same structure, shapes and dtypes. NaN where a traced `k` is out of range.
 
     Raises:
-      TypeError: no leaf of the tree is floating point, or `k` is no number.
-      ValueError: a `k` that is known when traced is out of range, or there are several.
+      TypeError: no leaf of the tree is floating point, or `k` is not a number.
+      ValueError: a concrete `k` is out of range, or `k` is an array of several.
 
     Example:
       >>> print(projection_hypersimplex({"a": jnp.array([1.0, 0.5]), "b": jnp.array(2.5)}, k=2))
@@ -69,7 +73,7 @@ def projection_hypersimplex(tree: PyTree, k: Count) -> PyTree:
 def projection_box_section(
     tree: PyTree, lower: PyTree, upper: PyTree, weights: PyTree, total: Real[ArrayLike, ""]
 ) -> PyTree:
-    r"""Projection onto a box cut by a hyperplane.
+    r"""Projects a tree onto a box section: entries between bounds whose weighted sum is given.
 
     .. math::
         \arg\min_p \lVert x - p \rVert_2^2 \quad \text{subject to} \quad
@@ -78,7 +82,7 @@ def projection_box_section(
     where `x` are all entries of the tree together, and `s` solves one scalar equation. The probability simplex is
     `lower=0, upper=inf, weights=1, total=1`; the hypersimplex `lower=0, upper=1, weights=1, total=k`.
 
-    Differentiable by every argument, in forward and reverse mode, through the optimality conditions.
+    Differentiable with respect to every argument, in forward and reverse mode, through the optimality conditions.
 
     Args:
       tree: of floating point arrays; other leaves are left alone, and so are what bounds and weights have for them.
@@ -88,13 +92,12 @@ def projection_box_section(
       total: finite, one number.
 
     Returns:
-      The projected tree, of the same structure, shapes and dtypes. NaN where the constraints contradict each other
-      and that is only known at run time.
+      The projected tree, of the same structure, shapes and dtypes. NaN where traced constraints contradict each other.
 
     Raises:
       TypeError: no leaf of the tree is floating point, or another argument is not real.
-      ValueError: structures or shapes do not fit; or constraints known when traced contradict each other or break the
-        rule above.
+      ValueError: structures or shapes do not fit; or concrete constraints contradict each other or break the rule
+        above.
 
     Example:
       >>> portfolio = projection_box_section(
@@ -123,20 +126,20 @@ def keep_params_in_hypersimplex(k: Count) -> optax.GradientTransformation:
     """Modifies the updates to keep the parameters, all together, in the hypersimplex `{0 <= p <= 1, Σ p = k}`.
 
     The parameters after the update are the projection of what they would have been, so that any optimizer becomes a
-    projected one. It belongs at the end of a chain; `optax.masked` picks the parameters that it is for. Behind Adam it
-    can stall: Adam divides by the size of the gradient, and most of that can be the part common to all entries, which
-    the projection takes out again. Prefer SGD. Parameters that are not floating point, or whose update is None, are
-    left alone and do not count.
+    projected one. Put it at the end of a chain; `optax.masked` restricts it to some of the parameters. Behind Adam it
+    can stall: Adam divides by the size of the gradient, which can be mostly the part that all entries have in common,
+    and the projection takes that part out again. Prefer SGD. Parameters that are not floating point, or whose update is
+    None, are left alone and do not count.
 
     Args:
       k: what the parameters sum to, in [0, n], as for :func:`projection_hypersimplex`. `optax.inject_hyperparams` makes
         it follow a schedule.
 
     Returns:
-      An `optax.GradientTransformation`, to be updated with `params`.
+      An `optax.GradientTransformation`, whose `update` needs `params`.
 
     Raises:
-      TypeError, ValueError: in the update: as :func:`projection_hypersimplex`, or there are no `params`.
+      TypeError, ValueError: in the update: as for :func:`projection_hypersimplex`, or there are no `params`.
 
     Example:
       >>> optimizer = optax.chain(optax.sgd(1.0), keep_params_in_hypersimplex(k=2))
@@ -168,12 +171,13 @@ def keep_params_in_hypersimplex(k: Count) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
+@documented
 class KeepTopKState(NamedTuple):
     """The state of :func:`keep_top_k`.
 
     Attributes:
-      step: how many updates there were.
-      mask: a tree like the parameters: which of them were kept last.
+      step: the number of updates so far.
+      mask: a tree like the parameters that says which of them the last update kept.
     """
 
     step: Int[Array, ""]
@@ -183,26 +187,27 @@ class KeepTopKState(NamedTuple):
 def keep_top_k(k: Count | Callable[[Int[Array, ""]], Count]) -> optax.GradientTransformation:
     """Modifies the updates to keep the `k` parameters of the largest magnitude, and to set all others to 0.
 
-    The largest of the whole tree, by one threshold, which is found by counting in one leaf after the other: no leaf is
-    sorted, raveled or gathered. Magnitudes that equal the k-th are all kept. A parameter that was set to 0 comes back
-    as soon as its update is large enough: iterative hard thresholding. It belongs at the end of a chain; `optax.masked`
-    picks the parameters that it is for. Parameters that are not floating point, or whose update is None, are left alone
-    and do not count. In `jax.shard_map` every device chooses among its own.
+    It keeps the largest of the whole tree, by one threshold, which is found by counting in one leaf after the other: no
+    leaf is sorted, raveled or gathered. Magnitudes that equal the k-th are all kept. A parameter that was set to 0
+    comes back as soon as its update is large enough: iterative hard thresholding. Put it at the end of a chain;
+    `optax.masked` restricts it to some of the parameters. Parameters that are not floating point, or whose update is
+    None, are left alone and do not count. In `jax.shard_map` every device chooses among its own parameters.
 
     Args:
       k: how many to keep, a share of them, such as `softbin.budgets.fraction(0.05)`, or a schedule of either: a
-        function of the number of updates, here or in `optax.inject_hyperparams`. A number of Python or NumPy must be
-        whole; a JAX array, as schedules give, is rounded, halves to the even number. 0 keeps none, and a positive share
-        at least one. Less than 2^31; a traced one that is out of range counts as the nearest end, and NaN makes the
-        updates NaN.
+        function of the number of updates, here or in `optax.inject_hyperparams`. A Python or NumPy number must be
+        whole; a JAX array, as from a schedule, is rounded half to even. 0 keeps none, and a positive share at least
+        one. Less than 2^31; a traced one out of range counts as the nearest end of the range, and NaN makes the updates
+        NaN.
 
     Returns:
-      An `optax.GradientTransformation`, to be updated with `params`. Its state has the mask.
+      An `optax.GradientTransformation`, whose `update` needs `params`. Its state, a :class:`KeepTopKState`, has the
+      mask.
 
     Raises:
       TypeError: `k`, or what its schedule gives, is neither one number nor one share.
-      ValueError: `k` is known, and not whole, or between 0 and 1, which would be less than a parameter; in the update:
-        there are no `params`, or `k` is known when traced and out of range.
+      ValueError: a concrete `k` is not whole, or is between 0 and 1 and so looks like a share; in the update: there are
+        no `params`, or a concrete `k` is out of range.
 
     Example:
       >>> import softbin

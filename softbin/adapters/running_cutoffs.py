@@ -1,5 +1,7 @@
 """Running cutoffs as pure functions: what the Flax layers keep as state that choose the largest in training."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,17 +16,19 @@ from softbin._engine import meshes
 from softbin._engine.arguments import Count, as_computed, checked_count, groups_along
 from softbin._engine.checks import check_axis_name, check_entries
 from softbin._engine.shares import brief
+from softbin._records import documented
 from softbin.adapters.running_thresholds import average_in
 from softbin.hard_choices import binary_argmax, cutoff
 
 
+@documented
 class RunningCutoffs(NamedTuple):
     """An exponential average of the cutoffs of the batches so far, without the bias of its start.
 
     In float32: a state that was cast is read as it is, and comes back in float32.
 
     Attributes:
-      cutoffs: of the choices; `-inf` before any batch, which takes all.
+      cutoffs: what values must exceed; `-inf` before any batch, so that all do.
       weight: `1 - momentum^t` after `t` batches that determined a cutoff.
     """
 
@@ -33,7 +37,7 @@ class RunningCutoffs(NamedTuple):
 
 
 def initial_cutoffs(shape: tuple[int, ...]) -> RunningCutoffs:
-    """Before any batch."""
+    """The state before any batch, with which all values are kept."""
     if not isinstance(shape, Sequence) or not all(isinstance(size, int | np.integer) and size >= 0 for size in shape):
         raise TypeError(f"shape must be that of the cutoffs, a tuple of whole numbers such as (8,), got {brief(shape)}")
     return RunningCutoffs(jnp.full(shape, -jnp.inf, jnp.float32), jnp.zeros(shape, jnp.float32))

@@ -1,5 +1,7 @@
 """Running decision thresholds as pure functions: what the Flax modules keep as state."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import jax
@@ -19,10 +21,12 @@ from softbin._engine.batches import (
 )
 from softbin._engine.checks import check_regularizer, check_size
 from softbin._engine.shares import brief
+from softbin._records import documented
 from softbin.decisions import decision_thresholds
 from softbin.regularizers import Regularizer
 
 
+@documented
 class RunningThresholds(NamedTuple):
     """An exponential average of the thresholds of the batches so far, without the bias of its start.
 
@@ -38,7 +42,7 @@ class RunningThresholds(NamedTuple):
 
 
 def initial_thresholds(num_classes: int | None, regularizer: Regularizer) -> RunningThresholds:
-    """Before any batch: the thresholds that leave logits as they are, of classes, or of a binary problem."""
+    """The state before any batch: thresholds that leave logits as they are; None for a binary problem."""
     check_regularizer(regularizer)
     if num_classes is not None:
         check_size("num_classes", num_classes)
@@ -51,7 +55,7 @@ def check_momentum(momentum: int | float) -> None:
     try:
         valid = 0 <= momentum < 1
     except (TypeError, ValueError):  # neither what is no number, nor one that is not known yet
-        raise TypeError(f"momentum must be a known number in [0, 1), got {brief(momentum)}") from None
+        raise TypeError(f"momentum must be a concrete number in [0, 1), got {brief(momentum)}") from None
     if not valid:
         raise ValueError(f"momentum must be in [0, 1), got {momentum}")
 

@@ -1,5 +1,7 @@
 """A scikit-learn classifier that boosts with the losses: an estimator of LightGBM or XGBoost, with thresholds."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from inspect import signature
 from typing import Any
@@ -29,33 +31,33 @@ _PATIENCE = ("early_stopping_rounds", "early_stopping_round", "early_stopping", 
 
 
 class HyperSimplexClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
-    """Boosting by the losses for those who work with scikit-learn: right classes, and probabilities, from `predict`.
+    """A scikit-learn classifier that boosts with the losses, and predicts the right classes, and probabilities.
 
-    `LGBMClassifier` and `XGBClassifier` take an objective, but not its thresholds: the one predicts raw scores then,
-    the other cuts them at a wrong place. This trains a clone of such an estimator with an objective of its own, holds
-    back some rows, fits thresholds and probabilities to them, and predicts labels as they were given. It can stand in a
-    `Pipeline`, a `GridSearchCV` or a `CalibratedClassifierCV`, and be cloned and pickled.
+    `LGBMClassifier` and `XGBClassifier` take an objective, but not its thresholds: the first then predicts raw scores,
+    the second cuts them in the wrong place. This trains a clone of such an estimator with an objective of its own,
+    holds back some rows, fits thresholds and probabilities to them, and predicts labels as they were given. It can
+    stand in a `Pipeline`, a `GridSearchCV` or a `CalibratedClassifierCV`, and be cloned and pickled.
 
     A class is predicted where `x/τ - λ` is largest, or, of two, the second where `ψ(x/τ - λ) > 1/2`. Weights of
     classes, as in `LGBMClassifier(class_weight="balanced")`, are weights of their rows here, for thresholds and
-    probabilities too. Where the estimator stops early, it does so by the zero-one error on the evaluation sets that
-    `fit` is given, else on the rows held out; errors are flat in the first rounds, so let its patience be longer. Do
-    not expect to beat the libraries' own classifiers: on three tables their errors were lower, by 0.002 to 0.010 beside
-    LightGBM and by 0.008 to 0.033 beside XGBoost, and a held-out fifth is missed where rows are few. On digits, which
-    have ten classes, `loss="fenchel_young"`, `hessian="gauss_newton"` and `binary_entropy` come within 0.003 of both.
+    probabilities too. An estimator that stops early does so by the zero-one error on the evaluation sets that `fit` is
+    given, or else on the rows held out; errors are flat in the first rounds, so let its patience be longer. Do not
+    expect to beat the libraries' own classifiers: on three tables their errors were lower, LightGBM's by 0.002 to 0.010
+    and XGBoost's by 0.008 to 0.033, and a held-out fifth is missed where rows are few. On digits, which have ten
+    classes, `loss="fenchel_young"`, `hessian="gauss_newton"` and `binary_entropy` come within 0.003 of both.
 
     Args:
       estimator: an `LGBMClassifier` or `XGBClassifier`; its own objective is not used. `scale_pos_weight` and
-        `is_unbalance` have no effect, which is warned of.
+        `is_unbalance` have no effect, and a warning says so.
       loss, hessian: as for :func:`softbin.adapters.gbdt.lightgbm_objective`.
-      budget: `k` per class; a number is of all rows or their weight, and parts of the rows have their part of it.
+      budget: `k` per class. A number counts all rows, or their weight; a part of the rows gets its part of it.
       temperature: the unit of the scores.
-      regularizer: None is `softbin.euclidean`.
+      regularizer: None stands for `softbin.euclidean`.
       calibrator: a scikit-learn classifier, fitted to `x/τ - λ` of the rows held out; its probabilities need not agree
         with the classes. None scales them by one number, so that they do.
-      calibration_fraction: the share of rows held out, by chance and in the proportions of the classes; None fits
-        thresholds and probabilities to the rows that are trained on: these are too sure of themselves then.
-      random_state: of the rows held out.
+      calibration_fraction: the share of rows held out, at random and in the proportions of the classes. None fits
+        thresholds and probabilities to the rows that are trained on; the probabilities are then overconfident.
+      random_state: the seed for the rows held out.
 
     Attributes:
       estimator_: the one that was trained.
@@ -65,8 +67,8 @@ class HyperSimplexClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator)
 
     Raises:
       TypeError: in `fit`: the estimator is not of these libraries, or trains on several machines.
-      ValueError: in `fit`: there is one class, rows of a class are too few to hold some back, a weight is negative, or
-        a setting is none of the objective's.
+      ValueError: in `fit`: there is only one class, a class has too few rows to hold some back, a weight is negative,
+        or the objective refuses a setting.
 
     Example:
       >>> from sklearn.datasets import load_wine
@@ -106,7 +108,7 @@ class HyperSimplexClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator)
         self.calibration_fraction = calibration_fraction
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None, **fit_params: Any) -> "HyperSimplexClassifier":  # noqa: N803
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, **fit_params: Any) -> HyperSimplexClassifier:  # noqa: N803
         """Train a clone of the estimator, and fit thresholds and probabilities.
 
         `fit_params` are those of the estimator's own `fit`, such as `eval_set`, with labels as `y` has them.
@@ -137,12 +139,12 @@ class HyperSimplexClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator)
         return self
 
     def decision_function(self, X: Any) -> Float[np.ndarray, "..."]:  # noqa: N803
-        """`x/τ - λ`: of shape (n,) for two classes, and positive for the second; else (n, classes)."""
+        """`x/τ - λ`, of shape (n, classes); for two classes (n,), and positive for the second."""
         centred = self._centred(X)
         return centred if centred.shape[1] > 1 else centred[:, 0] - self._half
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
-        """The classes, as the decision function has it."""
+        """The classes that the decision function stands for."""
         decision = self.decision_function(X)
         return self.classes_[decision.argmax(1) if decision.ndim > 1 else (decision > 0).astype(int)]
 
@@ -162,12 +164,12 @@ class HyperSimplexClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator)
 
     @property
     def n_features_in_(self) -> int:
-        """Of the fitted estimator."""
+        """The number of features of the fitted estimator."""
         return self._of_estimator("n_features_in_")
 
     @property
     def feature_names_in_(self) -> np.ndarray:
-        """Of the fitted estimator, where it was fitted to a data frame."""
+        """The names of the features, if the estimator was fitted to a data frame."""
         return self._of_estimator("feature_names_in_")
 
     def __sklearn_tags__(self) -> Any:

@@ -1,4 +1,6 @@
-"""Probabilities from decisions by one number, the slope: what no other class wins by is what the decision says."""
+"""Probabilities from decisions, scaled by one number: the most likely class is the one that was decided on."""
+
+from __future__ import annotations
 
 from typing import Any
 
@@ -13,8 +15,8 @@ _SLOPES = (-4.0, 6.0)  # their logarithms
 class TemperatureScaling:
     """A calibrator: the softmax of `a u`, or the sigmoid of `a (u - half)` for two classes, with one slope `a`.
 
-    The slope is that of the smallest log-loss. A row that is every class in equal parts is added, so that it stays
-    finite where all decisions are right. The class of the largest probability is the one that was decided on.
+    The slope is that of the smallest log-loss. One row that belongs to all classes in equal parts is added, so that the
+    slope stays finite if all decisions are right. The class of the largest probability is the one that was decided on.
 
     Attributes:
       half: `ψ⁻¹(1/2)`, above which the second of two classes is decided on.
@@ -25,9 +27,7 @@ class TemperatureScaling:
         self.half = half
         self.slope: float | None = None
 
-    def fit(
-        self, scores: Float[np.ndarray, "n scores"], labels: Any, sample_weight: Any = None
-    ) -> "TemperatureScaling":
+    def fit(self, scores: Float[np.ndarray, "n scores"], labels: Any, sample_weight: Any = None) -> TemperatureScaling:
         """Find the slope; labels are 0, ..., C-1."""
         logits = self._logits(scores)
         weights = np.ones(len(logits)) if sample_weight is None else np.asarray(sample_weight, float)
