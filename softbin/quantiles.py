@@ -70,7 +70,8 @@ def quantile(
     those that :func:`softbin.kth_largest` names. By `q` it is `n - 1` times the slope between the two entries, and at
     an entry the mean of the slopes on both sides, so that a level that is learned does not get stuck there. Only
     "linear" has a gradient by `q`, and weights have none. Forward and reverse mode, `jit`, `vmap` and `jax.checkpoint`
-    work.
+    work. Before JAX 0.12, a derivative by `q` and then by `values` fails where both are taken of a whole `jax.lax.map`
+    or `scan`, in which JAX forgets the rules: take the one by `q` inside of it.
 
     A positive temperature makes it smooth: all entries near the quantile share its gradient. It is
 

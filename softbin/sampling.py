@@ -155,7 +155,9 @@ def min_p_mask(
     References:
       Nguyen et al., `Turning Up the Heat: Min-p Sampling for Creative and Coherent LLM Outputs`, arXiv:2407.01082.
     """
-    groups, settings = arguments.checked(logits, where, "keep", axis, axis_name, min_p=p, temperature=temperature)
+    groups, settings = arguments.checked(
+        logits, where, "keep", axis, axis_name, least_is_p=True, min_p=p, temperature=temperature
+    )
     return _run(_mask, lambda spec: spec, logits, where, settings, groups, first=False)
 
 
@@ -192,17 +194,21 @@ def truncate(
     `temperature_last` the tokens are chosen at temperature 1, and the kept logits are then divided by the temperature.
 
     ==================================== =================================================================
-    temperature, top-k, top-p, min-p     `transformers`, tpu-inference: the default
-    top-k, top-p, min-p, temperature     llama.cpp, MaxText, JetStream: `temperature_last=True`
+    temperature, top-k, top-p, min-p     `transformers`, tpu-inference (without min-p): the default
+    top-k, top-p, min-p, temperature     llama.cpp, MaxText (without min-p), JetStream (one of top-k and top-p):
+                                         `temperature_last=True`
     top-p, min-p, top-k, temperature     mlx-lm: each by all probabilities, so `temperature_last=True` with
                                          `where=top_p_mask(...)`, and `top_k` and `min_p`
     temperature, min-p, top-k, top-p     vLLM: `where=min_p_mask(logits, min_p, temperature)`, and the rest
     temperature, top-k and top-p, min-p  sglang, where both see all probabilities: `where=top_p_mask(logits, top_p,
-                                         temperature)`, and the rest
+                                         temperature)`, and the rest; with FlashInfer, where a request of the
+                                         batch has a min-p, the default
     ==================================== =================================================================
 
-    vLLM and `transformers` cut ties at the edge of the nucleus and keep them at that of the `top_k`; here one rule
-    holds for both. An exact hit of `top_p` ends the nucleus, as it does there.
+    So it is in `transformers` 5.24, tpu-inference 0.32, llama.cpp as in llama-cpp-python 0.3.36, mlx-lm 0.32, vLLM 0.33
+    and sglang 0.5.23. vLLM and `transformers` cut ties at the edge of the nucleus and keep them at that of the `top_k`,
+    mlx-lm the other way round; here one rule holds for both. An exact hit of `top_p` ends the nucleus, as it does there;
+    sglang's PyTorch backend keeps one more.
 
     Args:
       logits, where, axis, axis_name: as for :func:`top_k_mask`.
@@ -228,10 +234,11 @@ def truncate(
       >>> print(jnp.round(100 * jnp.exp(kept - log_normalizer)))
       [62. 38.  0.  0.]
     """
+    arguments.check_order(temperature_last)
     groups, settings = arguments.checked(
         logits, where, ties, axis, axis_name, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p
     )
-    options = {"first": ties == "first", "temperature_last": temperature_last}
+    options = {"first": ties == "first", "temperature_last": bool(temperature_last)}
     return Truncated(
         *_run(_truncate, lambda spec: (spec, groups.sharding(spec)), logits, where, settings, groups, **options)
     )
@@ -294,11 +301,12 @@ def sample(
       >>> print(tokens.shape, tokens[1], log_probabilities[1])
       (2,) 3 0.0
     """
+    arguments.check_order(temperature_last)
     groups, settings = arguments.checked(
         logits, where, ties, axis, axis_name, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p
     )
     words, impl = arguments.key_words(key, logits, groups)
-    options = {"first": ties == "first", "temperature_last": temperature_last, "impl": impl}
+    options = {"first": ties == "first", "temperature_last": bool(temperature_last), "impl": impl}
     return Sampled(
         *_run(_sample, lambda spec: (groups.sharding(spec),) * 2, logits, where, settings, groups, words, **options)
     )

@@ -5,13 +5,14 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 import softbin
-from softbin import budgets, routing
+from softbin import budgets, routing, sampling
 from softbin.adapters import flax_linen, flax_nnx, gbdt
 from softbin.adapters import optax as projections
 
@@ -275,6 +276,50 @@ QUANTILE = {
     "axis_name": AXIS_NAME,
     "temperature": TEMPERATURE_OR_ZERO,
 }
+ROW_NUMBER = {
+    **{name: AMOUNT[name] for name in NOT_REAL if name != "None"},
+    "NaN": Mistake(np.nan, "nan"),
+    "negative": Mistake(-1, "-1"),
+    "one negative": Mistake(np.array([1, 1, 1, -2]), "-2"),
+    **OF_ANOTHER_SHAPE,
+}
+NONE = {"None": NO_NUMBER["None"]}
+KEPT = {**ROW_NUMBER, **NOT_WHOLE, "negative": Mistake(-1, "-1: 0 keeps all tokens")}
+NUCLEUS = {**ROW_NUMBER, "zero": Mistake(0, "0: 1 keeps all tokens")}
+LEAST = {**ROW_NUMBER, "above 1": Mistake(1.5, "1.5: 0 keeps all tokens")}
+COLD = {**POSITIVE, **OF_ANOTHER_SHAPE, "one negative": Mistake(np.array([1, 0, 1, -2]), "-2")}
+ROWS_OF_TOKENS = {
+    "logits": {**ENTRIES, "no entries": Mistake(X[:, :0], "(4, 0)")},
+    "axis": ONE_AXIS,
+    "where": MASK,
+    "axis_name": AXIS_NAME,
+}
+TIES = {
+    "unknown": Mistake("both", "'both'"),
+    "None": Mistake(None, "None"),
+    "list": Mistake(["first"], "['first']"),
+}
+TRUNCATION = {
+    **ROWS_OF_TOKENS,
+    "temperature": COLD,
+    "top_k": KEPT,
+    "top_p": NUCLEUS,
+    "min_p": LEAST,
+    "ties": TIES,
+    "temperature_last": {
+        "number": Mistake(2, "2"),
+        "None": Mistake(None, "None"),
+        "for each row": Mistake(np.array([True, False, True, True]), "True, False|True False"),
+    },
+}
+KEYS = {
+    "number": Mistake(0, "jax.random.key(0)"),
+    "None": Mistake(None, "None"),
+    "list": Mistake([0, 1], "[0, 1]"),
+    "numbers": Mistake(np.zeros(2), "float64 of shape (2,)"),
+    "words of another length": Mistake(np.zeros(5, np.uint32), "(5,)"),
+    "of other rows": Mistake(jax.random.split(jax.random.key(0), 3), "one for each row, of shape (4,), got shape (3,)"),
+}
 METRIC = {**SCORES, "k": {**COUNTED, **ZERO}, "labels": LABELS_OF_ENTRIES, "weights": WEIGHTS}
 BATCH = {
     "logits": LOGITS,
@@ -441,6 +486,19 @@ FUNCTIONS = {
     ),
     "percentile": public(softbin.percentile, {"values": X, "q": 50, "axis": 1}, {**QUANTILE, "q": PERCENTAGE}),
     "median": public(softbin.median, {"values": X, "axis": 1}, QUANTILE),
+    "sampling.top_k_mask": public(
+        sampling.top_k_mask, {"logits": X, "k": 2}, {**ROWS_OF_TOKENS, "ties": TIES, "k": {**KEPT, **NONE}}
+    ),
+    "sampling.top_p_mask": public(
+        sampling.top_p_mask,
+        {"logits": X, "p": 0.5},
+        {**ROWS_OF_TOKENS, "ties": TIES, "p": {**NUCLEUS, **NONE}, "temperature": COLD},
+    ),
+    "sampling.min_p_mask": public(
+        sampling.min_p_mask, {"logits": X, "p": 0.5}, {**ROWS_OF_TOKENS, "p": {**LEAST, **NONE}, "temperature": COLD}
+    ),
+    "sampling.truncate": public(sampling.truncate, {"logits": X}, TRUNCATION),
+    "sampling.sample": public(sampling.sample, {"key": jax.random.key(0), "logits": X}, {**TRUNCATION, "key": KEYS}),
     "precision_at_k": public(softbin.precision_at_k, {**SCORED, "labels": X > 0}, METRIC),
     "recall_at_k": public(softbin.recall_at_k, {**SCORED, "labels": X > 0}, METRIC),
     "loss": public(softbin.loss, CLASSIFIED, {**BATCH, "implementation": IMPLEMENTATION}),
@@ -659,7 +717,7 @@ FUNCTIONS = {
 
 ENGLISH = {"where", "shape", "total", "loss", "gate", "scale", "share", "weight", "name", "state", "updates", "step"}
 NAMES = frozenset().union(*(function.names for function in FUNCTIONS.values())) - ENGLISH
-NOT_NAMES = re.compile(r"softbin[\w.]*|'[^']*'|\w+\(|floating point|first axis|mapped axis")
+NOT_NAMES = re.compile(r"softbin[\w.]*|'[^']*'|\w+\(|floating point|first axis|mapped axis|top_k chooses")
 
 
 def refused(function: Function, argument: str, mistake: Mistake) -> tuple[type | None, str]:
@@ -687,8 +745,10 @@ def faults(function: Function, argument: str, mistake: Mistake) -> list[str]:
 
 def test_no_function_and_no_argument_is_left_out():
     functions = {name: getattr(softbin, name) for name in softbin.__all__}
-    of_routing = {name: value for name, value in vars(routing).items() if not name.startswith(("_", "check_"))}
-    functions |= {f"routing.{n}": f for n, f in of_routing.items() if getattr(f, "__module__", "") == routing.__name__}
+    for module in (routing, sampling):
+        public_ones = {name: value for name, value in vars(module).items() if not name.startswith(("_", "check_"))}
+        of_module = {n: f for n, f in public_ones.items() if getattr(f, "__module__", "") == module.__name__}
+        functions |= {f"{module.__name__.removeprefix('softbin.')}.{name}": f for name, f in of_module.items()}
     for name, function in functions.items():
         if inspect.isfunction(function):
             left = set(inspect.signature(function).parameters) - set(FUNCTIONS[name].mistakes)

@@ -312,6 +312,25 @@ def test_vmap_scan_and_remat():
         np.testing.assert_allclose(found[1:] @ row, found[0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["linear", "lower", "inverted_cdf"])
+def test_a_mapped_quantile_has_the_derivatives_of_single_ones(method):
+    q = np.float32([0.1, 0.5, 0.77, 0.9])  # as many as rows, so that neither is taken for the other
+    weights = np.ones(VALUES.shape[1], np.float32) if method == "inverted_cdf" else None
+    shares = np.arange(1, 17, dtype=np.float32).reshape(4, 4) ** 2
+
+    def total(values, of_rows):
+        return (shares * of_rows(values)).sum()
+
+    def of_row(row):
+        return quantile(row, q, method=method, weights=weights)
+
+    mapped = jax.jit(jax.grad(lambda values: total(values, jax.vmap(of_row))))(VALUES)
+    single = jax.jit(jax.grad(lambda values: total(values, lambda x: jnp.stack([of_row(row) for row in x]))))(VALUES)
+    np.testing.assert_allclose(mapped, single, rtol=1e-6)
+    by_level = jax.vmap(jax.grad(lambda row, level: quantile(row, level, method=method, weights=weights)), (None, 0))
+    np.testing.assert_allclose(jax.jit(by_level)(VALUES[0], q).sum(1), 1, rtol=1e-6)
+
+
 def test_strict_promotion_of_types_and_ranks():
     def everything(values, q, where, weights):
         for method in METHODS:

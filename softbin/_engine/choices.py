@@ -41,7 +41,7 @@ def kth_value(choice: Choice, groups: Groups, few: int | None) -> Float[Array, "
         like = order_statistics.blank_group(ranked, k, ranked.dtype)
         return order_statistics.find(ranked, k, Sought(), partial(_value, ranked), like, few)
 
-    return _one_by_one(search, choice, groups)
+    return batches_first(_one_by_one(search, choice, groups))
 
 
 @kth_value.defjvp
@@ -49,7 +49,15 @@ def _kth_value_jvp(groups: Groups, few: int | None, primals: tuple, tangents: tu
     (choice,), (change,) = primals, tangents
     value, held = located(lax.stop_gradient(choice), groups, few, last_only=True)
     again, change = (groups.plain_total(jnp.where(held, scores, 0)) for scores in (choice.scores, change.scores))
-    return with_derivative_of(again, value), change
+    return batches_first((with_derivative_of(again, value), change))
+
+
+def batches_first(arrays: Any) -> Any:
+    """The same arrays; under `jax.vmap` the batch is their first dimension.
+
+    A function and its rule must agree on where that is: under `jax.jit`, JAX goes by the function's for both.
+    """
+    return jax.tree.map(lambda array: jnp.squeeze(jnp.expand_dims(array, 0), 0), arrays)
 
 
 @jax.custom_jvp
@@ -105,7 +113,7 @@ def value_and_next(
 def neighbours(choice: Choice, groups: Groups) -> tuple[Float[Array, "*group"], Float[Array, "*group"]]:
     """The next value after the k-th largest, and that one; a derivative goes to one entry that holds it."""
     value, after = _one_by_one(lambda choice: value_and_next(choice, groups, None), choice, groups)
-    return after, value
+    return batches_first((after, value))
 
 
 @neighbours.defjvp
@@ -117,7 +125,7 @@ def _neighbours_jvp(groups: Groups, primals: tuple, tangents: tuple) -> tuple[tu
         return [groups.plain_total(jnp.where(here, entries, 0)) for here in held]
 
     again = tuple(map(with_derivative_of, of(choice.scores), values))
-    return again, tuple(of(change.scores))
+    return batches_first((again, tuple(of(change.scores))))
 
 
 def _located_neighbours(choice: Choice, groups: Groups) -> tuple[tuple, tuple]:

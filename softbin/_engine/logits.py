@@ -20,6 +20,7 @@ from softbin._engine.shares import brief, show
 from softbin._engine.truncations import Limits, divided
 
 _GREEDY = 1e-5  # temperatures below it stand for 0
+_OPTIONAL = ("top_k", "top_p", "min_p")
 _MOST = np.iinfo(np.int32).max
 
 
@@ -46,8 +47,13 @@ class Prepared(NamedTuple):
     temperature: Float[Array, "*group"] | None
 
 
-def checked(logits: Any, where: Any, ties: Any, axis: Any, axis_name: Any, **numbers: Any) -> tuple[Groups, Settings]:
-    """The rows, and what is asked for, by the names that the caller gives: `k` or `top_k`, `p` or `top_p`, `min_p`."""
+def checked(
+    logits: Any, where: Any, ties: Any, axis: Any, axis_name: Any, *, least_is_p: bool = False, **numbers: Any
+) -> tuple[Groups, Settings]:
+    """The rows, and what is asked for, by the names that the caller gives: `k` or `top_k`, `p` or `top_p`, `min_p`.
+
+    The `min_p` of a caller whose only share it is has the name `p`.
+    """
     if isinstance(axis, bool) or not isinstance(axis, int | np.integer):
         raise TypeError(f"axis must be an integer, got {brief(axis)}")
     groups = groups_along(axis, logits, axis_name, "logits")
@@ -56,12 +62,20 @@ def checked(logits: Any, where: Any, ties: Any, axis: Any, axis_name: Any, **num
         raise ValueError(f"ties must be 'keep' or 'first', got {brief(ties)}")
     found: dict[str, Any] = {}
     for name, number in numbers.items():
-        if number is not None:
-            role = {"temperature": "temperature", "k": "k", "top_k": "k", "p": "p", "top_p": "p"}.get(name, "least")
-            _CHECKS[role](name, number)
-            check_per_group(name, number, "logits", logits, groups)
-            found[role] = _unless_off(role, number, groups.size(jnp.shape(logits)))
+        if number is None and name in _OPTIONAL and not least_is_p:
+            continue
+        role = {"temperature": "temperature", "k": "k", "top_k": "k", "p": "p", "top_p": "p"}.get(name, "least")
+        name = "p" if least_is_p and role == "least" else name
+        _CHECKS[role](name, number)
+        check_per_group(name, number, "logits", logits, groups)
+        found[role] = _unless_off(role, number, groups.size(jnp.shape(logits)))
     return groups, Settings(**found)
+
+
+def check_order(temperature_last: Any) -> None:
+    """Refuse an order that is neither the one nor the other."""
+    if not isinstance(temperature_last, bool | np.bool_):
+        raise TypeError(f"temperature_last must be True or False, got {brief(temperature_last)}")
 
 
 def _check_count(name: str, number: Any) -> None:
@@ -79,7 +93,8 @@ def _check_mass(name: str, number: Any) -> None:
     check_real(name, number)
     known = known_value(number)
     if known is not None and not np.all(known > 0):
-        raise ValueError(f"{name} must be positive, got {show(number)}: 1 keeps all tokens, and top_k=1 the largest")
+        remedy = ", and top_k=1 the largest" if name == "top_p" else ""
+        raise ValueError(f"{name} must be positive, got {show(number)}: 1 keeps all tokens{remedy}")
 
 
 def _check_least(name: str, number: Any) -> None:

@@ -32,6 +32,7 @@ BASELINES = ("cross_entropy", LOGISTIC)
 _ITS_SHARE = "its share of"
 _LINEAR = "linear"
 _MARKERS = "os^D"  # of variants of one loss
+_MORE_COLORS = ["#56b4e9", "#b2df8a", "#8c564b"]  # of those after the first
 _READING = f"""\
 Of the test rows with the highest scores, 1% to 10% of all, the share of positives: mean ± standard deviation over the
 seeds, and in brackets the gain over the logistic loss (`{BASELINES[0]}`, `{BASELINES[1]}`) of the same model and its p.
@@ -202,6 +203,7 @@ def _figure(table: pd.DataFrame) -> Figure:
     places = {model: place for place, model in enumerate(models)}
     alike = table.drop_duplicates("variant").groupby("loss")["variant"].unique()
     markers = {variant: _MARKERS[i % len(_MARKERS)] for variants in alike for i, variant in enumerate(variants)}
+    more = {variant: _MORE_COLORS[i % len(_MORE_COLORS)] for found in alike for i, variant in enumerate(found[1:])}
     figure, panels = style.grid(len(datasets), len(PERCENTAGES), width=3.2, height=2.4, sharex=True, sharey="row")
     for row, dataset in zip(panels, datasets, strict=True):
         row[0].set_ylabel(f"{dataset}\ngain in precision", fontsize=8)
@@ -212,9 +214,9 @@ def _figure(table: pd.DataFrame) -> Figure:
             axes.set_xticks(range(len(models)), models, fontsize=8)
             axes.spines[["top", "right"]].set_visible(False)
             for variant, found in shown.dropna(subset="difference").groupby("variant", sort=False):
-                color = style.COLORS.get(found["loss"].iloc[0], "#999999")
-                inside = color if _ITS_SHARE in variant else "white"
-                dots = {"color": color, "markerfacecolor": inside, "markersize": 4, "label": variant}
+                color = more.get(variant, style.COLORS.get(found["loss"].iloc[0], "#999999"))
+                inside, size = (color, 4) if _ITS_SHARE in variant else ("none", 6)  # each shows within the other
+                dots = {"color": color, "markerfacecolor": inside, "markersize": size, "label": variant}
                 found = found.assign(place=found["model"].map(places)).sort_values("place")
                 axes.plot(found["place"], found["difference"], "-", marker=markers[variant], **dots)
     style.legend(figure)

@@ -86,5 +86,5 @@ def _name_rows(panels: np.ndarray, rows: pd.DataFrame, variants: list[str]) -> N
         label.set_color(style.COLORS[losses[variant]])
     for axes in panels:
         axes.grid(axis="x", alpha=0.25)
-        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_locator(MaxNLocator(3))
         axes.spines[["top", "right"]].set_visible(False)

@@ -75,4 +75,5 @@ def legend(figure: Figure) -> None:
     """One legend below all panels, of the lines of all."""
     lines = {label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     columns = max(1, int(figure.get_figwidth() / _LEGEND_COLUMN))
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+    style = {"frameon": False, "fontsize": 8, "handlelength": 4, "markerscale": 0.7}  # whose dashes can be told apart
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=columns, **style)

@@ -21,12 +21,12 @@ _PANELS = {
         "validation_accuracy": "argmax of logits",
         "validation_accuracy_thresholded": "with thresholds",
     },
-    "worst class": {
+    "test accuracy of the worst class": {
         "test_worst_class": "argmax of logits",
         "test_worst_class_thresholded": "with thresholds",
     },
     "precision at the top 2%": {"test_precision_at_2": "test", "validation_precision_at_2": "validation"},
-    "share of the batch": {
+    "share of the entries of the batch": {
         "active": "active",
         "saturated_right": "saturated, right",
         "saturated_wrong": "saturated, wrong",
