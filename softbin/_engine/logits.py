@@ -119,7 +119,7 @@ _OFF = {
 
 
 def _unless_off(role: str, number: Any, size: Any) -> Any:
-    """None for a number that is known and changes nothing."""
+    """None for a concrete number that changes nothing."""
     known = known_value(number)
     if known is None or not isinstance(size, int) or not np.all(_OFF[role](known.astype(np.float64), size)):
         return number

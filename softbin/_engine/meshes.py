@@ -20,7 +20,7 @@ def run(function: Callable[..., Any], out_spec: Callable[[Any], Any], *arrays: A
     """`function(*arrays, **static)`, on a mesh of any kind.
 
     Args:
-      function: of pytrees of arrays, and of settings that are none.
+      function: of pytrees of arrays, and of settings that are not arrays.
       out_spec: from the sharding of the first array, with an entry for each of its dimensions, to that of what comes
         out, or to a tree of them. Where the first argument is a tree of arrays, from the tree of their shardings.
       arrays, static: its arguments.
@@ -38,7 +38,7 @@ def run(function: Callable[..., Any], out_spec: Callable[[Any], Any], *arrays: A
 
 
 def run_with_k(function: Callable[..., Any], out_spec: Callable[[Any], Any], k: Any, *arrays: Any) -> Any:
-    """`run` of `function(*arrays, k=k)`, in which a `k` that is known when traced stays known."""
+    """`run` of `function(*arrays, k=k)`, in which a concrete `k` stays concrete."""
     if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(k)):
         return run(lambda *arrays: function(*arrays[:-1], k=arrays[-1]), out_spec, *arrays, k)
     return run(function, out_spec, *arrays, k=k)

@@ -14,7 +14,7 @@ def check(config: ml_collections.ConfigDict, kind: Kind) -> None:
     """Refuse a config that lacks a field of its kind, has an unknown one, or has a number out of range.
 
     Raises:
-      UserError: it is so; the message names the field, and the file of the kind's example.
+      UserError: the config is wrong; the message names the field, or the file of the kind's example.
     """
     source = config_files.path(kind.example)
     missing, unknown = set(kind.fields) - set(config), set(config) - set(kind.fields)
@@ -30,10 +30,10 @@ def check(config: ml_collections.ConfigDict, kind: Kind) -> None:
 
 
 def check_hidden(hidden: Any) -> None:
-    """Refuse what are no widths of the hidden layers of an MLP.
+    """Refuse a value that is not a sequence of widths for the hidden layers of an MLP.
 
     Raises:
-      UserError: it is so.
+      UserError: a width is not a whole number of at least 1.
     """
     if not isinstance(hidden, tuple | list) or not all(isinstance(width, int) and width > 0 for width in hidden):
         raise UserError(f"hidden must be widths of at least 1, such as (128, 128), got {hidden}")

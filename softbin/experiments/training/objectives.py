@@ -62,7 +62,7 @@ def budget(name: str, train_labels: np.ndarray, classes: int):
     the size of the batch.
 
     Raises:
-      UserError: it is none of these.
+      UserError: the name is not one of these, or the share is not in [0, 1].
     """
     if name == "label_count":
         return softbin.budgets.label_count
@@ -80,7 +80,7 @@ def check_two_classes(name: str, budget_name: str | None, classes: int) -> None:
     """Refuse to rank the examples of other than two classes, or with a share for each class.
 
     Raises:
-      UserError: it is so.
+      UserError: the loss `name` ranks, and the classes are not two or the budget is `prior`.
     """
     if name not in RANKINGS:
         return
