@@ -68,7 +68,7 @@ def test_an_interrupted_sweep_ends_with_the_results_of_one_that_was_not(undistur
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("softbin.experiments.training.run.Checkpoints", Interrupted)
+        patched.setattr("softbin.experiments.runs.checkpoints.Checkpoints", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             sweep(sweep_config(), tmp_path)
     assert {path.parent.name for path in tmp_path.rglob("summary.json")} == {NAMES[0]}

@@ -76,6 +76,18 @@ def budget(name: str, train_labels: np.ndarray, classes: int):
         ) from None
 
 
+def check(name: str, temperature: float) -> None:
+    """Refuse an unknown loss, and a temperature that is none.
+
+    Raises:
+      UserError: it is so.
+    """
+    if name not in OBJECTIVES:
+        raise UserError(f"unknown loss {name!r}: choose one of {', '.join(OBJECTIVES)}")
+    if not 0 < temperature < float("inf"):
+        raise UserError(f"temperature must be positive and finite, got {temperature}")
+
+
 def check_two_classes(name: str, budget_name: str | None, classes: int) -> None:
     """Refuse to rank the examples of other than two classes, or with a share for each class.
 
@@ -108,10 +120,7 @@ def objective(name: str, setting: Setting) -> Objective:
     Raises:
       UserError: the name is unknown, or the temperature is not positive.
     """
-    if name not in OBJECTIVES:
-        raise UserError(f"unknown loss {name!r}: choose one of {', '.join(OBJECTIVES)}")
-    if not 0 < setting.temperature < float("inf"):
-        raise UserError(f"temperature must be positive and finite, got {setting.temperature}")
+    check(name, setting.temperature)
     if name in _COUPLED:
         return Objective(_COUPLED[name](setting), None)
     terms = _TERMS[name](setting)

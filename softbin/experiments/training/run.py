@@ -10,7 +10,6 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from softbin.experiments.kinds import ACCURACIES, BESIDE
 from softbin.experiments.runs import life
-from softbin.experiments.runs.checkpoints import Checkpoints
 from softbin.experiments.training import learner as learning
 from softbin.experiments.training import tasks
 
@@ -65,6 +64,8 @@ class _Training(life.Work):
         self._trained: dict[str, Any] = {}
 
     def restore(self, checkpoints: Path) -> int:
+        from softbin.experiments.runs.checkpoints import Checkpoints  # loads Orbax, once there is what to save
+
         self._checkpoints = Checkpoints(checkpoints)
         done, self._learner = self._checkpoints.restore(self._learner)
         return done

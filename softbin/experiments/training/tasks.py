@@ -7,7 +7,6 @@ import jax
 import ml_collections
 
 from softbin.experiments.datasets import data, readers
-from softbin.experiments.kinds import NETWORKS
 from softbin.experiments.runs import settings
 from softbin.experiments.runs.errors import UserError
 from softbin.experiments.training import models, noise, objectives, selection
@@ -100,7 +99,7 @@ def budget_name(config: ml_collections.ConfigDict) -> str | None:
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
-    settings.check(config, NETWORKS)
+    objectives.check(config.loss, config.temperature)
     if not 0 <= config.label_noise <= 1:
         raise UserError(f"label_noise must be in [0, 1], got {config.label_noise}")
     if config.noise_kind not in noise.KINDS:

@@ -59,6 +59,7 @@ def test_every_loss_learns_a_line_from_right_targets(estimator, loss, tmp_path):
 def test_the_summary_is_that_of_the_last_epoch_and_in_the_units_of_the_table(tmp_path, monkeypatch):
     summary = train(config(), tmp_path / "line")
     assert json.loads((tmp_path / "line" / "summary.json").read_text()) == json.loads(json.dumps(summary))
+    assert (tmp_path / "line" / "curves.png").read_bytes().startswith(b"\x89PNG")
     records = [json.loads(text) for text in (tmp_path / "line" / "metrics.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in records] == list(range(1, 101))
     assert {name: records[-1][name] for name in (MEDIAN_ERROR, *REGRESSION_MEASURES)} == {

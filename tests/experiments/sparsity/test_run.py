@@ -55,6 +55,7 @@ def test_the_summary_is_that_of_the_last_epoch(finished):
         assert [record["epoch"] for record in records] == list(range(1, EPOCHS + 1))
         validation = f"validation_{TASKS[task].measure}"
         assert records[-1][validation] == summary[validation]
+        assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
         assert json.loads((folder / "summary.json").read_text()) == summary
         assert sentence(summary).startswith(f"{task}, {CHANGES[task]['method']}: test {TASKS[task].measure} 0.")
 

@@ -105,7 +105,7 @@ def test_a_run_goes_on_where_it_was(changes, tmp_path, monkeypatch):
                 shutil.copytree(tmp_path / "whole", tmp_path / "cut")
 
     with monkeypatch.context() as patched:
-        patched.setattr("softbin.experiments.training.run.Checkpoints", Copied)
+        patched.setattr("softbin.experiments.runs.checkpoints.Checkpoints", Copied)
         train(settings, tmp_path / "whole")
     train(settings, tmp_path / "cut")
     assert [record["epoch"] for record in metrics(tmp_path / "cut")] == [3, 4]
