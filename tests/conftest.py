@@ -1,9 +1,11 @@
+import gc
 import os
 import socket
 
 import jax
 import jaxtyping
 import pytest
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 from tests import compiling
@@ -15,7 +17,18 @@ os.environ.setdefault("KERAS_BACKEND", "jax")  # for examples in docstrings
 os.environ.setdefault("NPROC", "32")
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {compiling.flags(devices=8)}"  # read when first used
 
+jax.config.update("jax_traceback_in_locations_limit", 0)  # compilation takes a sixth longer with lines of Python
+
 install_import_hook("softbin", "beartype.beartype")
+settings.register_profile("always alike", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("always alike")
+
+
+def pytest_collection_finish():
+    """Look seldom for garbage, and never among what was imported, which is most that there is."""
+    gc.set_threshold(100_000, 20, 20)
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -23,6 +36,7 @@ def few_programs():
     """Unmap what a module has compiled: a process may map only so much memory, and all tests together compile more."""
     yield
     jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture

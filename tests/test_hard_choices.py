@@ -34,8 +34,7 @@ properties = settings(max_examples=50, deadline=None, derandomize=True)
 def all_choices(scores, k, axis=-1, **keywords):
     """The value, the choice, the cutoff, and the gradient of the value's sum."""
     value = partial(kth_largest, k=k, axis=axis, **keywords)
-    _, pull_back = jax.vjp(value, scores)
-    values = value(scores)
+    values, pull_back = jax.vjp(value, scores)
     (gradient,) = pull_back(jax.tree.map(jnp.ones_like, values))
     return values, binary_argmax(scores, k, axis=axis, **keywords), cutoff(scores, k, axis=axis, **keywords), gradient
 

@@ -48,10 +48,12 @@ def all_masks(logits, k, p, temperature, least):
     )
 
 
-@partial(jax.jit, static_argnames="last", compiler_options=AS_USERS_DO)
-def truncated(logits, k, p, temperature, least, last=False):
+def in_order(logits, k, p, temperature, least, last=False):
     order = {"temperature": temperature, "temperature_last": last}
     return truncate(logits, top_k=k, top_p=p, min_p=least, **order)
+
+
+truncated = jax.jit(in_order, static_argnames="last", compiler_options=AS_USERS_DO)
 
 
 def parameters(seed):
@@ -182,10 +184,9 @@ def settle_small(logits, k, p, temperature):
 def test_a_vocabulary_of_32_000():
     logits = np.random.default_rng(3).standard_normal((9, 32_000)).astype(np.float32) * 2
     k = np.array([1, 2, 50, 1000, 4001, 16_000, 31_999, 32_000, 0])
-    found, nuclei = jax.jit(
-        lambda x, k, p: (top_k_mask(x, k), [top_p_mask(x, p, ties=t) for t in ("keep", "first")]),
-        compiler_options=AS_USERS_DO,
-    )(logits, k, LADDER)
+    found, nuclei = jax.jit(lambda x, k, p: (top_k_mask(x, k), [top_p_mask(x, p, ties=t) for t in ("keep", "first")]))(
+        logits, k, LADDER
+    )
     np.testing.assert_array_equal(found, of_rank(logits, k, "keep"))
     for ties, nucleus in zip(("keep", "first"), nuclei, strict=True):
         check_nucleus(np.asarray(nucleus), logits.astype(np.float64), LADDER, ties)
@@ -277,7 +278,7 @@ def test_zeros_are_equal_and_infinite_logits_share_all_of_it():
 def test_narrow_logits_are_those_of_single_precision():
     for dtype in (jnp.bfloat16, jnp.float16):
         logits = jnp.asarray(INPUTS["normal"], dtype)
-        found, expected = (truncated(each, *parameters(4)) for each in (logits, logits.astype(jnp.float32)))
+        found, expected = (jax.jit(in_order)(each, *parameters(4)) for each in (logits, logits.astype(jnp.float32)))
         jax.tree.map(np.testing.assert_array_equal, found, expected)
         assert found.logits.dtype == jnp.float32
 

@@ -153,7 +153,7 @@ class TestProjectionBoxSection:
         np.testing.assert_allclose(projection_box_section(x, lower, upper, weights, total), expected, atol=3e-6)
         np.testing.assert_allclose(jax.jit(projection_box_section)(x, *arguments), expected, atol=3e-6)
 
-    @settings(deadline=None, max_examples=50)
+    @settings(max_examples=50)
     @given(data=st.data())
     def test_meets_its_constraints_and_the_exact_point(self, data):
         size = data.draw(st.sampled_from([1, 2, 7, 30]))  # each is compiled once
