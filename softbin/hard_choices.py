@@ -23,6 +23,7 @@ from softbin._engine import choices, meshes, ranks
 from softbin._engine.arguments import Count, as_computed, checked_count, groups_along, prepare_choice
 from softbin._engine.checks import check_entries, check_k
 from softbin._engine.groups import Groups
+from softbin._engine.thresholds import check_implementation
 from softbin._records import documented
 
 
@@ -34,6 +35,7 @@ def kth_largest(
     where: Bool[ArrayLike, "..."] | None = None,
     weights: Real[ArrayLike, "..."] | None = None,
     axis_name: Any = None,
+    implementation: str | None = None,
 ) -> Float[Array, "..."]:
     r"""The exact k-th largest score of each group, equal ones counted as often as they occur.
 
@@ -64,6 +66,9 @@ def kth_largest(
       weights: non-negative, broadcasts to `scores`. An entry of weight 2 acts as two equal entries. Sums of weights
         are in floats: exact for whole weights up to a sum of 2^24 in float32.
       axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split.
+      implementation: "xla", which None stands for, runs everywhere. "pallas" counts in a kernel for TPUs, and for GPUs
+        from Hopper on; it takes groups of up to 262,144 entries on one device, in float32 or narrower and without
+        weights, and leaves all else to "xla". What is chosen is the same to the bit.
 
     Returns:
       The values, in the dtype of `scores`, without `axis`. `inf`, which no score exceeds, where none is chosen: at
@@ -79,9 +84,10 @@ def kth_largest(
       >>> print(kth_largest(jnp.array([3.0, 1.0, 2.0]), k=2, where=jnp.array([False, True, False])))
       1.0
     """
-    groups, k = _checked(scores, k, axis, where, weights, axis_name)
-    few = choices.known_few(k, weights, jnp.shape(scores), groups)
-    return meshes.run(_kth_largest, groups.sharding, scores, k, where, weights, groups=groups, few=few)
+    groups, k = _checked(scores, k, axis, where, weights, axis_name, implementation)
+    few = choices.known_few(k, weights, jnp.shape(scores), groups, implementation)
+    settings = {"groups": groups, "few": few, "implementation": implementation}
+    return meshes.run(_kth_largest, groups.sharding, scores, k, where, weights, **settings)
 
 
 def binary_argmax(
@@ -91,6 +97,7 @@ def binary_argmax(
     axis: int | Sequence[int] | None = -1,
     where: Bool[ArrayLike, "..."] | None = None,
     axis_name: Any = None,
+    implementation: str | None = None,
 ) -> Float[Array, "*shape"]:
     """The hard choice: exactly `k` ones, on the largest scores; of equal scores the one with the lower index.
 
@@ -107,6 +114,7 @@ def binary_argmax(
       where: broadcasts to `scores`. Entries where it is false are never chosen; where fewer than `k` are left, all of
         these are.
       axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split.
+      implementation: as for :func:`kth_largest`.
 
     Returns:
       Zeros and ones, with the shape and dtype of `scores`; NaN in a group with NaN, and where a traced `k` is
@@ -125,9 +133,10 @@ def binary_argmax(
       >>> print(schedule(0), schedule(1))
       [1. 1. 1. 0.] [0. 1. 1. 0.]
     """
-    groups, k = _checked(scores, k, axis, where, None, axis_name)
-    few = choices.known_few(k, None, jnp.shape(scores), groups)
-    return meshes.run(_binary_argmax, lambda spec: spec, scores, k, where, groups=groups, few=few)
+    groups, k = _checked(scores, k, axis, where, None, axis_name, implementation)
+    few = choices.known_few(k, None, jnp.shape(scores), groups, implementation)
+    settings = {"groups": groups, "few": few, "implementation": implementation}
+    return meshes.run(_binary_argmax, lambda spec: spec, scores, k, where, **settings)
 
 
 def cutoff(
@@ -138,6 +147,7 @@ def cutoff(
     where: Bool[ArrayLike, "..."] | None = None,
     weights: Real[ArrayLike, "..."] | None = None,
     axis_name: Any = None,
+    implementation: str | None = None,
 ) -> Float[Array, "..."]:
     """The cutoff that `k` scores are above: the middle between the k-th largest score and the next.
 
@@ -162,9 +172,10 @@ def cutoff(
       >>> print(cutoff(scores, k=2), scores > cutoff(scores, k=2))
       1.5 [ True False  True False]
     """
-    groups, k = _checked(scores, k, axis, where, weights, axis_name)
-    few = choices.known_few(k, weights, jnp.shape(scores), groups)
-    return meshes.run(_cutoff, groups.sharding, scores, k, where, weights, groups=groups, few=few)
+    groups, k = _checked(scores, k, axis, where, weights, axis_name, implementation)
+    few = choices.known_few(k, weights, jnp.shape(scores), groups, implementation)
+    settings = {"groups": groups, "few": few, "implementation": implementation}
+    return meshes.run(_cutoff, groups.sharding, scores, k, where, weights, **settings)
 
 
 @documented
@@ -253,8 +264,11 @@ def _top_k(scores: Float[Array, "*shape"], where: Bool[Array, "..."] | None, *, 
     return tuple(jnp.moveaxis(array, -1, axis) for array in (values, indices, mask))
 
 
-def _checked(scores: Any, k: Any, axis: Any, where: Any, weights: Any, axis_name: Any) -> tuple[Groups, Any]:
+def _checked(
+    scores: Any, k: Any, axis: Any, where: Any, weights: Any, axis_name: Any, implementation: Any
+) -> tuple[Groups, Any]:
     """The groups, and how many are chosen of each."""
+    check_implementation(implementation)
     groups = groups_along(axis, scores, axis_name)
     check_entries("scores", scores, where, weights, groups)
     if weights is None:
@@ -263,30 +277,34 @@ def _checked(scores: Any, k: Any, axis: Any, where: Any, weights: Any, axis_name
     return groups, k
 
 
-@partial(jax.jit, static_argnames=("groups", "few"))
-def _kth_largest(scores: Any, k: Any, where: Any, weights: Any, *, groups: Groups, few: int | None) -> Array:
+@partial(jax.jit, static_argnames=("groups", "few", "implementation"))
+def _kth_largest(
+    scores: Any, k: Any, where: Any, weights: Any, *, groups: Groups, few: int | None, implementation: Any
+) -> Array:
     choice = prepare_choice(scores, k, groups, where, weights)
-    value = choices.kth_value(choice, groups, few)
+    value = choices.kth_value(choice, groups, few, implementation)
     value = jnp.where(choice.k > 0, value, jnp.where(jnp.isnan(value), value, jnp.inf))
     value = jnp.where(choice.valid, value, jnp.nan)
     return jnp.squeeze(value, groups.axes).astype(jnp.result_type(scores))
 
 
-@partial(jax.jit, static_argnames=("groups", "few"))
-def _binary_argmax(scores: Any, k: Any, where: Any, *, groups: Groups, few: int | None) -> Array:
+@partial(jax.jit, static_argnames=("groups", "few", "implementation"))
+def _binary_argmax(scores: Any, k: Any, where: Any, *, groups: Groups, few: int | None, implementation: Any) -> Array:
     dtype = jnp.result_type(scores)
     choice = prepare_choice(lax.stop_gradient(scores), k, groups, where, None)
-    value, chosen = choices.located(choice, groups, few)
+    value, chosen = choices.located(choice, groups, few, implementation)
     chosen = chosen & (choice.k > 0)
     y = jnp.where(choice.valid & ~jnp.isnan(value), chosen.astype(dtype), jnp.asarray(jnp.nan, dtype))
     return y if choice.mask is None else jnp.where(choice.mask, y, 0)
 
 
-@partial(jax.jit, static_argnames=("groups", "few"))
-def _cutoff(scores: Any, k: Any, where: Any, weights: Any, *, groups: Groups, few: int | None) -> Array:
+@partial(jax.jit, static_argnames=("groups", "few", "implementation"))
+def _cutoff(
+    scores: Any, k: Any, where: Any, weights: Any, *, groups: Groups, few: int | None, implementation: Any
+) -> Array:
     dtype = jnp.result_type(scores)
     choice = prepare_choice(lax.stop_gradient(scores), k, groups, where, weights)
-    value, after = choices.value_and_next(choice, groups, few)
+    value, after = choices.value_and_next(choice, groups, few, implementation)
     middle = (value / 2 + after / 2).astype(dtype).astype(value.dtype)
     middle = jnp.where((after < middle) & (middle < value), middle, after)
     middle = jnp.where(jnp.isnan(value), value, jnp.where(choice.k > 0, middle, jnp.inf))

@@ -24,6 +24,7 @@ from softbin._engine import logits as arguments
 from softbin._engine.choices import with_derivative_of
 from softbin._engine.groups import Groups
 from softbin._engine.logits import Settings
+from softbin._engine.thresholds import check_implementation
 from softbin._records import documented
 
 Number = Real[ArrayLike, "..."]
@@ -38,6 +39,7 @@ def top_k_mask(
     where: Bool[ArrayLike, "..."] | None = None,
     ties: str = "keep",
     axis_name: Any = None,
+    implementation: str | None = None,
 ) -> Bool[Array, "*shape"]:
     """Which tokens are among the `k` most likely, where `k` may differ from row to row and may be traced.
 
@@ -52,6 +54,7 @@ def top_k_mask(
       ties: `"keep"` keeps all that equal the k-th, and so may keep more than `k`; `"first"` keeps exactly `k`, and of
         those that equal the k-th the lower indices.
       axis_name: mapped axes (of `jax.shard_map` or `jax.vmap`) over which `axis` is split.
+      implementation: as for :func:`softbin.kth_largest`.
 
     Returns:
       The mask: empty in a row without tokens, with NaN, or with a traced `k` that is negative or NaN.
@@ -70,7 +73,8 @@ def top_k_mask(
       [False  True  True False]
     """
     groups, settings = arguments.checked(logits, where, ties, axis, axis_name, k=k)
-    return _run(_mask, lambda spec: spec, logits, where, settings, groups, first=ties == "first")
+    options = {"first": ties == "first", "implementation": implementation}
+    return _run(_mask, lambda spec: spec, logits, where, settings, groups, **options)
 
 
 def top_p_mask(
@@ -82,6 +86,7 @@ def top_p_mask(
     where: Bool[ArrayLike, "..."] | None = None,
     ties: str = "keep",
     axis_name: Any = None,
+    implementation: str | None = None,
 ) -> Bool[Array, "*shape"]:
     r"""The nucleus: the smallest set of the most likely tokens that together have at least the probability `p`.
 
@@ -98,7 +103,7 @@ def top_p_mask(
     may choose it or the next; otherwise the nucleus is exact.
 
     Args:
-      logits, axis, where, axis_name: as for :func:`top_k_mask`.
+      logits, axis, where, axis_name, implementation: as for :func:`top_k_mask`.
       p: in (0, 1); 1 or more keeps all.
       temperature: what the logits are divided by. 0, or any number below 1e-5, keeps only the most likely token, of
         equal ones that with the lower index.
@@ -123,7 +128,8 @@ def top_p_mask(
       Holtzman et al., `The Curious Case of Neural Text Degeneration`, arXiv:1904.09751.
     """
     groups, settings = arguments.checked(logits, where, ties, axis, axis_name, p=p, temperature=temperature)
-    return _run(_mask, lambda spec: spec, logits, where, settings, groups, first=ties == "first")
+    options = {"first": ties == "first", "implementation": implementation}
+    return _run(_mask, lambda spec: spec, logits, where, settings, groups, **options)
 
 
 def min_p_mask(
@@ -158,7 +164,7 @@ def min_p_mask(
     groups, settings = arguments.checked(
         logits, where, "keep", axis, axis_name, least_is_p=True, min_p=p, temperature=temperature
     )
-    return _run(_mask, lambda spec: spec, logits, where, settings, groups, first=False)
+    return _run(_mask, lambda spec: spec, logits, where, settings, groups, first=False, implementation=None)
 
 
 @documented
@@ -186,6 +192,7 @@ def truncate(
     temperature_last: bool = False,
     axis: int = -1,
     axis_name: Any = None,
+    implementation: str | None = None,
 ) -> Truncated:
     """The distribution that a serving engine draws from: the logits of the tokens that are kept, over the temperature.
 
@@ -207,11 +214,11 @@ def truncate(
 
     So it is in `transformers` 5.24, tpu-inference 0.32, llama.cpp as in llama-cpp-python 0.3.36, mlx-lm 0.32, vLLM 0.33
     and sglang 0.5.23. vLLM and `transformers` cut ties at the edge of the nucleus and keep them at that of the `top_k`,
-    mlx-lm the other way round; here one rule holds for both. An exact hit of `top_p` ends the nucleus, as it does there;
-    sglang's PyTorch backend keeps one more.
+    mlx-lm the other way round; here one rule holds for both. An exact hit of `top_p` ends the nucleus, as it does
+    there; sglang's PyTorch backend keeps one more.
 
     Args:
-      logits, where, axis, axis_name: as for :func:`top_k_mask`.
+      logits, where, axis, axis_name, implementation: as for :func:`top_k_mask`.
       temperature: non-negative. 0, or any number below 1e-5, keeps only the most likely token, of equal ones that with
         the lower index; its logit is then not divided.
       top_k: as `k` of :func:`top_k_mask`.
@@ -238,7 +245,11 @@ def truncate(
     groups, settings = arguments.checked(
         logits, where, ties, axis, axis_name, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p
     )
-    options = {"first": ties == "first", "temperature_last": bool(temperature_last)}
+    options = {
+        "first": ties == "first",
+        "temperature_last": bool(temperature_last),
+        "implementation": implementation,
+    }
     return Truncated(
         *_run(_truncate, lambda spec: (spec, groups.sharding(spec)), logits, where, settings, groups, **options)
     )
@@ -270,22 +281,22 @@ def sample(
     temperature_last: bool = False,
     axis: int = -1,
     axis_name: Any = None,
+    implementation: str | None = None,
 ) -> Sampled:
     """One token of each row, drawn from the distribution of :func:`truncate`, on one device or on many.
 
     It is the kept token with the largest sum of logit and Gumbel noise. A token's noise depends only on the key of its
     row and on its index. So a request draws the same tokens whoever shares its batch, however far the vocabulary is
     padded, and on however many devices it lies: these exchange a few numbers for each row, and no logits. The noise is
-    in float32 at least; that of `jax.random.categorical` has only the digits of bfloat16 logits, and so
-    ties.
+    in float32 at least; that of `jax.random.categorical` has only the digits of bfloat16 logits, and so has ties.
 
     That the noise depends on nothing else is due to JAX's defaults: its keys, and `jax_threefry_partitionable`.
 
     Args:
       key: from `jax.random.key` or `jax.random.PRNGKey`; or an array with one key for each row, of the shape of
         `logits` without `axis`. If there are rows and a single key, row `i` draws with `jax.random.fold_in(key, i)`.
-      logits, temperature, top_k, top_p, min_p, where, ties, temperature_last, axis, axis_name: as for :func:`truncate`.
-        Rows of temperature 0 take the most likely token.
+      logits, temperature, top_k, top_p, min_p, where, ties, temperature_last, axis, axis_name, implementation: as for
+        :func:`truncate`. Rows of temperature 0 take the most likely token.
 
     Returns:
       Tokens and their log-probabilities, which are 0 where only one token is left. In a row without tokens, -1 and
@@ -306,7 +317,12 @@ def sample(
         logits, where, ties, axis, axis_name, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p
     )
     words, impl = arguments.key_words(key, logits, groups)
-    options = {"first": ties == "first", "temperature_last": bool(temperature_last), "impl": impl}
+    options = {
+        "first": ties == "first",
+        "temperature_last": bool(temperature_last),
+        "implementation": implementation,
+        "impl": impl,
+    }
     return Sampled(
         *_run(_sample, lambda spec: (groups.sharding(spec),) * 2, logits, where, settings, groups, words, **options)
     )
@@ -322,18 +338,22 @@ def _run(
     *rest: Any,
     **options: Any,
 ) -> Any:
+    check_implementation(options["implementation"])
     options |= {"groups": groups, "greedy": arguments.may_be_greedy(settings)}
     return meshes.run(function, out_spec, logits, where, settings, *rest, **options)
 
 
-@partial(jax.jit, static_argnames=("groups", "greedy", "first"))
-def _mask(logits: Any, where: Any, settings: Settings, *, groups: Groups, greedy: bool, first: bool) -> Array:
+@partial(jax.jit, static_argnames=("groups", "greedy", "first", "implementation"))
+def _mask(
+    logits: Any, where: Any, settings: Settings, *, groups: Groups, greedy: bool, first: bool, implementation: Any
+) -> Array:
     scores, limits, _ = arguments.prepare(logits, where, settings, groups, greedy=greedy)
-    (mask,), _ = truncations.truncate(scores, limits, groups, truncations.mask, ([bool], []), first=first)
+    how: dict[str, Any] = {"first": first, "implementation": implementation}
+    (mask,), _ = truncations.truncate(scores, limits, groups, truncations.mask, ([bool], []), **how)
     return mask
 
 
-@partial(jax.jit, static_argnames=("groups", "greedy", "first", "temperature_last"))
+@partial(jax.jit, static_argnames=("groups", "greedy", "first", "implementation", "temperature_last"))
 def _truncate(
     logits: Any,
     where: Any,
@@ -342,14 +362,16 @@ def _truncate(
     groups: Groups,
     greedy: bool,
     first: bool,
+    implementation: Any,
     temperature_last: bool,
 ) -> tuple[Array, Array]:
     scores, limits, temperature = arguments.prepare(
         logits, where, settings, groups, greedy=greedy, temperature_last=temperature_last
     )
     finish = partial(truncations.distribution, temperature=jax.lax.stop_gradient(temperature))
+    how: dict[str, Any] = {"first": first, "implementation": implementation}
     kinds = [scores.dtype], [scores.dtype]
-    (kept,), (normalizer,) = truncations.truncate(scores, limits, groups, finish, kinds, first=first)
+    (kept,), (normalizer,) = truncations.truncate(scores, limits, groups, finish, kinds, **how)
     if temperature is not None:
         scores = truncations.divided(scores, temperature)
     others = truncations.again(scores, kept, normalizer, groups)
@@ -357,7 +379,7 @@ def _truncate(
     return kept, jnp.squeeze(normalizer, groups.axes)
 
 
-@partial(jax.jit, static_argnames=("groups", "greedy", "first", "temperature_last", "impl"))
+@partial(jax.jit, static_argnames=("groups", "greedy", "first", "implementation", "temperature_last", "impl"))
 def _sample(
     logits: Any,
     where: Any,
@@ -367,6 +389,7 @@ def _sample(
     groups: Groups,
     greedy: bool,
     first: bool,
+    implementation: Any,
     temperature_last: bool,
     impl: Any,
 ) -> tuple[Array, Array]:
@@ -375,7 +398,8 @@ def _sample(
     )
     noise = draws.gumbel(words, impl, scores.shape, groups, scores.dtype)
     finish = partial(truncations.draw, temperature=jax.lax.stop_gradient(temperature), noise=noise)
+    how: dict[str, Any] = {"first": first, "implementation": implementation}
     kinds: tuple = [], [jnp.int32, scores.dtype]
-    _, drawn = truncations.truncate(scores, limits, groups, finish, kinds, first=first)
+    _, drawn = truncations.truncate(scores, limits, groups, finish, kinds, **how)
     tokens, log_probabilities = (jnp.squeeze(each, groups.axes) for each in drawn)
     return tokens, log_probabilities

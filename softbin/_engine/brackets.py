@@ -9,16 +9,18 @@ beside it as ends, and bounds the number of rounds by the bits of a float. The f
 normal sample of the same moments, which a few hundred of the entries have, without those that lie far from the rest.
 """
 
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
 from softbin._engine.counting import COUNT, LARGEST, LEAST, SUM, Layout, statistics
 from softbin._engine.ranks import Ranked, keys, value_of
+from softbin._engine.sums import Statistic
 
 _MARGIN = 1.5  # standard deviations to both sides of where a value is expected
 _UNEVEN = 1 / 16  # of what is in between, to both sides: where entries were not spread evenly, or weigh what is unknown
@@ -65,16 +67,19 @@ class Search(NamedTuple):
 
 def run(search: Search, bracket: Bracket, more: Bool[Array, ""]) -> tuple[Bracket, Array]:
     """All groups, until each has its value; and whether there is more to do, which there is not."""
+    if search.ranked.on_chip is not None:
+        bracket = search.ranked.on_chip(search, bracket, more)
+        return bracket, more & jnp.any(bracket.open)
 
     def improve(state: tuple) -> tuple:
         before, inside = state
-        after = _round(search, before, inside)
-        return jax.tree.map(partial(jnp.where, before.open), after, before), jnp.any(before.open & after.open)
+        after = narrowed(search, before, _look(search, before.pivots, inside))
+        return after, jnp.any(before.open & after.open)
 
     return lax.while_loop(lambda state: state[1], improve, (bracket, more))
 
 
-class _Look(NamedTuple):
+class Look(NamedTuple):
     """What a pass finds of two pivots."""
 
     of_left: Num[Array, "1 ..."]  # how many entries reach them
@@ -84,29 +89,42 @@ class _Look(NamedTuple):
     before: Int[Array, "1 ..."]  # the largest that does not reach the right one
 
 
-def _look(search: Search, pivots: Int[Array, "2 ..."], inside: Bool[Array, ""]) -> _Look:
-    """In the order of the fields. Keys may be places, while ties are cut; that of NaN is the largest of all."""
-    ranked, layout, limits = search.ranked, search.ranked.layout, jnp.iinfo(pivots.dtype)
-    entries = ranked.keys(inside)
-    left, right = (entries >= pivot for pivot in layout.spread(pivots))
-    counts = [(COUNT, left), (COUNT, right)]
-    if ranked.weights is not None and ranked.masses is None:
-        counts = [(SUM, jnp.where(reach, ranked.weights, 0)) for reach in (left, right)]
-    after, before = jnp.where(left, entries, limits.max), jnp.where(right, limits.min, entries)
-    others = [(LEAST, after), (LARGEST, before)]
+def _look(search: Search, pivots: Int[Array, "2 ..."], inside: Bool[Array, ""]) -> Look:
+    ranked, layout = search.ranked, search.ranked.layout
+    found = statistics(asked(ranked, ranked.keys(inside), layout.spread(pivots)), layout)
+    return Look(*(each[None] for each in answered(search, found)))
+
+
+def asked(
+    ranked: Ranked, entries: Int[Array, "..."], pivots: Iterable[Int[Array, "..."]]
+) -> list[tuple[Statistic, Shaped[Array, "..."]]]:
+    """The statistics of a pass; of keys that may be places, while ties are cut; that of NaN is the largest of all."""
+    limits = jnp.iinfo(entries.dtype)
+    left, right = (entries >= pivot for pivot in pivots)
+    others = [(LEAST, jnp.where(left, entries, limits.max)), (LARGEST, jnp.where(right, limits.min, entries))]
     if ranked.masses is not None:  # of which it is known whether there is NaN
-        *sums, least, largest = statistics([*ranked.masses.sums(left, right), *others], layout)
-        reached, nan = ranked.masses.excess(sums, search.k.dtype), jnp.zeros(least.shape, jnp.int32)
+        return [*ranked.masses.sums(left, right), *others]
+    counts = [(COUNT, left), (COUNT, right)]
+    if ranked.weights is not None:
+        counts = [(SUM, jnp.where(reach, ranked.weights, 0)) for reach in (left, right)]
+    return [*counts, (COUNT, entries == limits.max), *others]
+
+
+def answered(search: Search, found: Sequence[Num[Array, "..."]]) -> list[Num[Array, "..."]]:
+    """The fields of a look, from the statistics."""
+    masses = search.ranked.masses
+    *counts, least, largest = found
+    if masses is None:
+        *reached, nan = counts
     else:
-        *reached, nan, least, largest = statistics([*counts, (COUNT, entries == limits.max), *others], layout)
-    return _Look(*(each[None] for each in (*(each.astype(search.k.dtype) for each in reached), nan, least, largest)))
+        reached, nan = masses.excess(counts, search.k.dtype), jnp.zeros(least.shape, jnp.int32)
+    return [*(each.astype(search.k.dtype) for each in reached), nan, least, largest]
 
 
-def _round(search: Search, bracket: Bracket, inside: Bool[Array, ""]) -> Bracket:
-    """One pass, and what follows from it: the value is above both pivots, between them, or below."""
+def narrowed(search: Search, bracket: Bracket, seen: Look) -> Bracket:
+    """What follows from a pass, where there is more to do: the value is above both pivots, between them, or below."""
     limits, sought = jnp.iinfo(bracket.ends.dtype), search.sought
     (bottom, top), (reached, above), (rounds, misses), (left, right) = (jnp.split(pair, 2) for pair in bracket)
-    seen = _look(search, bracket.pivots, inside)
     none_below = seen.before == limits.min  # then all that there is reaches k, if it is less by a rounding too
     if search.ranked.weights is not None:  # of which pivots before, between entries, may have missed it
         top = jnp.where(none_below & (seen.after < limits.max), jnp.maximum(top, seen.after), top)
@@ -127,7 +145,8 @@ def _round(search: Search, bracket: Bracket, inside: Bool[Array, ""]) -> Bracket
     counts = jnp.concatenate([reached, above])
     tries = jnp.concatenate([rounds + 1, jnp.where(missed, misses + 1, 0)])
     after = Bracket(ends, counts, tries, bracket.pivots)
-    return after._replace(pivots=_pivots(search, after))
+    after = after._replace(pivots=_pivots(search, after))
+    return jax.tree.map(partial(jnp.where, bracket.open), after, bracket)
 
 
 def _pivots(search: Search, bracket: Bracket) -> Int[Array, "2 ..."]:

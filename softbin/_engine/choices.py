@@ -24,20 +24,22 @@ _FEW = 4  # of so few the largest are found one after the other
 _SHORT = 64  # in groups up to this length
 
 
-def known_few(k: Any, weights: Any, shape: tuple[Any, ...], groups: Groups) -> int | None:
+def known_few(k: Any, weights: Any, shape: tuple[Any, ...], groups: Groups, implementation: Any = None) -> int | None:
     """`k`, at least 1, where it is known and so small that maxima one after the other are cheaper than counting."""
+    if implementation not in (None, "xla"):
+        return None
     known = isinstance(k, np.ndarray | np.number | int | float) and np.ndim(k) == 0 and weights is None
     sizes = [shape[axis] for axis in groups.axes]
     short = groups.axis_name is None and not any(map(is_symbolic, sizes)) and math.prod(sizes) <= _SHORT
     return max(math.ceil(k), 1) if known and short and k <= _FEW else None
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def kth_value(choice: Choice, groups: Groups, few: int | None) -> Float[Array, "*group"]:
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
+def kth_value(choice: Choice, groups: Groups, few: int | None, implementation: Any = None) -> Float[Array, "*group"]:
     """The k-th largest value; NaN in a group with NaN."""
 
     def search(choice: Choice) -> Array:
-        ranked, k = _ranked(choice, groups)
+        ranked, k = _ranked(choice, groups, implementation)
         like = order_statistics.blank_group(ranked, k, ranked.dtype)
         return order_statistics.find(ranked, k, Sought(), partial(_value, ranked), like, few)
 
@@ -45,9 +47,11 @@ def kth_value(choice: Choice, groups: Groups, few: int | None) -> Float[Array, "
 
 
 @kth_value.defjvp
-def _kth_value_jvp(groups: Groups, few: int | None, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+def _kth_value_jvp(
+    groups: Groups, few: int | None, implementation: Any, primals: tuple, tangents: tuple
+) -> tuple[Array, Array]:
     (choice,), (change,) = primals, tangents
-    value, held = located(lax.stop_gradient(choice), groups, few, last_only=True)
+    value, held = located(lax.stop_gradient(choice), groups, few, implementation, last_only=True)
     again, change = (groups.plain_total(jnp.where(held, scores, 0)) for scores in (choice.scores, change.scores))
     return batches_first((with_derivative_of(again, value), change))
 
@@ -70,10 +74,10 @@ with_derivative_of.defjvps(lambda tangent, *_: tangent, None)
 
 
 def located(
-    choice: Choice, groups: Groups, few: int | None, *, last_only: bool = False
+    choice: Choice, groups: Groups, few: int | None, implementation: Any = None, *, last_only: bool = False
 ) -> tuple[Array, Bool[Array, "*shape"]]:
     """The k-th largest value, and which entries are chosen, of equal ones the first; or the last of these alone."""
-    ranked, k = _ranked(choice, groups, ties=few is None)
+    ranked, k = _ranked(choice, groups, implementation, ties=few is None)
 
     def place(found: Found) -> tuple[Array, Array]:
         layout, positions = ranked.layout, ranked.layout.positions()
@@ -91,10 +95,10 @@ def located(
 
 
 def value_and_next(
-    choice: Choice, groups: Groups, few: int | None
+    choice: Choice, groups: Groups, few: int | None, implementation: Any = None
 ) -> tuple[Float[Array, "*group"], Float[Array, "*group"]]:
     """The k-th largest value and the one after it, which is the same if it is cut, and `-inf` if there is none."""
-    ranked, k = _ranked(choice, groups)
+    ranked, k = _ranked(choice, groups, implementation)
     layout, rank = ranked.layout, ranked.layout.enter_groups(k)
 
     def both(found: Found) -> tuple[Array, Array]:
@@ -207,9 +211,12 @@ def _one_by_one(search: Callable[[Choice], Any], choice: Choice, groups: Groups)
     return several(choice)
 
 
-def _ranked(choice: Choice, groups: Groups, *, ties: bool = False) -> tuple[Ranked, Num[Array, "*group"]]:
+def _ranked(
+    choice: Choice, groups: Groups, implementation: Any = None, *, ties: bool = False
+) -> tuple[Ranked, Num[Array, "*group"]]:
     """What to rank, and a `k` that there is an entry for."""
-    ranked = ranks.rank(choice.scores, choice.mask, choice.weights, choice.size, groups, ties=ties)
+    on_chip = order_statistics.chosen_kernels(implementation, choice.scores, choice.weights, groups)
+    ranked = ranks.rank(choice.scores, choice.mask, choice.weights, choice.size, groups, ties=ties, on_chip=on_chip)
     return ranked, jnp.where(choice.k > 0, choice.k, jnp.ones_like(choice.k))
 
 

@@ -135,10 +135,10 @@ class Layout(NamedTuple):
 
 def arrange(shape: tuple[Any, ...], groups: Groups, *, manual: bool) -> Layout:
     """The layout for entries of a shape; `manual` if they are those of one device."""
-    axis = max(groups.axes, key=lambda axis: 0 if is_symbolic(shape[axis]) else shape[axis])
-    n, last = shape[axis], len(shape) - 1
     if any(map(is_symbolic, shape)) or groups.lanes > 1 or 0 in shape:
-        return Layout(shape, groups, False, False, axis, 1, n, 1, groups.axis_name is None, groups)
+        return as_they_lie(shape, groups)
+    axis = _longest(shape, groups)
+    n, last = shape[axis], len(shape) - 1
     if vector := len(shape) == 1:
         shape, last = (n, 1), 1
     parts = 1 if manual else shards(n)
@@ -153,6 +153,16 @@ def arrange(shape: tuple[Any, ...], groups: Groups, *, manual: bool) -> Layout:
     length = -(-n // unit) * unit if parts == 1 else n
     laid_out = Groups(groups.axes, groups.axis_name, lanes)
     return Layout(shape, groups, vector, False, axis, lanes, length, parts, local, laid_out)
+
+
+def as_they_lie(shape: tuple[Any, ...], groups: Groups) -> Layout:
+    """The layout that changes nothing."""
+    axis = _longest(shape, groups)
+    return Layout(shape, groups, False, False, axis, 1, shape[axis], 1, groups.axis_name is None, groups)
+
+
+def _longest(shape: tuple[Any, ...], groups: Groups) -> int:
+    return max(groups.axes, key=lambda axis: 0 if is_symbolic(shape[axis]) else shape[axis])
 
 
 COUNT = Statistic(lax.add, lambda dtype: 0)

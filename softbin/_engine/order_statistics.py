@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Int, Num, Shaped
 from softbin._engine import brackets, meshes
 from softbin._engine.brackets import Search, Sought
 from softbin._engine.counting import COUNT, LARGEST, LEAST, statistics
+from softbin._engine.groups import Groups
 from softbin._engine.ranks import Ranked, kind_of
 
 _ALL = jnp.iinfo(jnp.int32).max  # the last of all positions
@@ -47,6 +48,15 @@ class _Tie(NamedTuple):
     key: Int[Array, "*group"]
     k: Num[Array, "*group"]  # at first of all entries, and then of these
     placing: Bool[Array, ""]  # whether their places are searched
+
+
+def chosen_kernels(implementation: Any, scores: Array, weights: Array | None, groups: Groups) -> Callable | None:
+    """What `rank` takes for `on_chip`, where the implementation in kernels is chosen and can take these groups."""
+    if implementation in (None, "xla"):
+        return None
+    from softbin._engine.kernels import rounds  # loads Pallas
+
+    return rounds.chosen(implementation, scores, weights, groups)
 
 
 def find(

@@ -1,5 +1,6 @@
 """What is ranked: scores, or integers in their order, laid out for counting."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -7,7 +8,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
 from softbin._engine import meshes
-from softbin._engine.counting import Layout, arrange
+from softbin._engine.counting import Layout, arrange, as_they_lie
 from softbin._engine.groups import Groups
 from softbin._engine.masses import Weighed
 from softbin._engine.search import ordered
@@ -24,6 +25,7 @@ class Ranked(NamedTuple):
       layout: how they lie.
       dtype: of the scores.
       masses: what weights are counted in, as an excess over a target, so that `k` is 0; None for in floats.
+      on_chip: narrows a bracket in a kernel, until each group has its value; None for by XLA.
     """
 
     entries: Shaped[Array, "..."]
@@ -32,6 +34,7 @@ class Ranked(NamedTuple):
     layout: Layout
     dtype: Any
     masses: Weighed | None = None
+    on_chip: Callable[..., Any] | None = None
 
     @property
     def none(self) -> int:
@@ -60,17 +63,24 @@ def rank(
     groups: Groups,
     *,
     ties: bool = False,
+    on_chip: Callable[..., Any] | None = None,
 ) -> Ranked:
-    """Scores of which those that are not in `mask` do not exist, for :func:`find`; of which `ties` are cut."""
-    layout = arrange(scores.shape, groups, manual=meshes.is_manual(scores))
+    """Scores of which those that are not in `mask` do not exist, for :func:`find`; of which `ties` are cut.
+
+    For kernels they are left as they lie.
+    """
+    if on_chip is None:
+        layout = arrange(scores.shape, groups, manual=meshes.is_manual(scores))
+    else:
+        layout = as_they_lie(scores.shape, groups)
     size = size if jnp.ndim(size) == 0 else layout.enter_groups(size)[None]
     weights = None if weights is None else layout.enter(weights, 0)
     if mask is None and not ties and layout.in_place:
-        return Ranked(layout.enter(scores, 0), weights, size, layout, scores.dtype)
+        return Ranked(layout.enter(scores, 0), weights, size, layout, scores.dtype, on_chip=on_chip)
     limits = jnp.iinfo(kind_of(scores.dtype))
     found = jnp.where(jnp.isnan(scores), limits.max, keys(scores))
     found = found if mask is None else jnp.where(mask, found, limits.min)
-    return Ranked(layout.enter(found, limits.min), weights, size, layout, scores.dtype)
+    return Ranked(layout.enter(found, limits.min), weights, size, layout, scores.dtype, on_chip=on_chip)
 
 
 def keys(scores: Float[Array, "..."]) -> Int[Array, "..."]:

@@ -365,7 +365,7 @@ def _hopeless(
     most = _Limits.of(state.centre.dtype).most
     open_above = (sums.residual > 0) & (narrowed.above == jnp.inf) & (state.fine < most)
     open_below = (sums.residual < 0) & (narrowed.below == -jnp.inf) & (state.fine > -most)
-    is_late = stuck | jnp.where(sums.slope == 0, rounds >= _HOPELESS, rounds >= _LONG)
+    is_late = stuck | (rounds >= jnp.where(sums.slope == 0, _HOPELESS, _LONG))  # Mosaic TPU cannot select conditions
     return jnp.where(is_late & open_above, most, jnp.where(is_late & open_below, -most, 0)).astype(state.centre.dtype)
 
 

@@ -84,6 +84,7 @@ def truncate(
     kinds: tuple[Sequence[Any], Sequence[Any]],
     *,
     first: bool,
+    implementation: Any = None,
 ) -> tuple[list[Array], ...]:
     """`finish(left)`, of scores that are `-inf` where there is no entry.
 
@@ -92,6 +93,7 @@ def truncate(
       finish: makes arrays with a number for each entry, and group arrays.
       kinds: their dtypes.
       first: whether of equal entries the first are left, as many as are needed; otherwise all.
+      implementation: as for :func:`softbin._engine.order_statistics.chosen_kernels`.
     """
     names = groups.axis_name if isinstance(groups.axis_name, tuple) else (groups.axis_name,)
     scores, limits = lax.stop_gradient((scores, limits))
@@ -103,7 +105,7 @@ def truncate(
     )
 
     def turn(state: tuple) -> tuple:
-        left = _left(scores, limits, groups, state[0], first)
+        left = _left(scores, limits, groups, state[0], first, implementation)
         return _as(state[0], ~left.inside), jax.tree.map(_as, like, tuple(map(list, finish(left))))
 
     start = meshes.vary(jnp.ones((), bool), axes - set(names))
@@ -114,8 +116,17 @@ def _as(like: Array, found: Array) -> Array:
     return meshes.vary(found, meshes.varying_axes(like))
 
 
-def _left(scores: Float[Array, "*shape"], limits: Limits, groups: Groups, inside: Bool[Array, ""], first: bool) -> Left:
-    ranked = ranks.rank(scores, None, None, jnp.asarray(groups.size(scores.shape)), groups, ties=first)
+def _left(
+    scores: Float[Array, "*shape"],
+    limits: Limits,
+    groups: Groups,
+    inside: Bool[Array, ""],
+    first: bool,
+    implementation: Any,
+) -> Left:
+    on_chip = order_statistics.chosen_kernels(implementation, scores, None, groups)
+    size = jnp.asarray(groups.size(scores.shape))
+    ranked = ranks.rank(scores, None, None, size, groups, ties=first, on_chip=on_chip)
     layout, dtype = ranked.layout, ranked.dtype
     nan, cuts = jnp.iinfo(ranks.kind_of(dtype)).max, []
     if limits.k is not None:

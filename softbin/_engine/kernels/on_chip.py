@@ -15,17 +15,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import mosaic_gpu as plgpu
+from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
 from softbin._engine.groups import Groups
-from softbin._engine.kernels import Interpreted
+from softbin._engine.kernels import Interpreted, arrays, gpu
+from softbin._engine.kernels.arrays import LANES
 from softbin._engine.search import Reductions
 
-LONGEST = 8192  # entries of a group that fit on chip, in as many copies as the solver works with
-MOSAIC_GPU = (0, 10, 2)  # the JAX whose Mosaic GPU has all operations of the solver
-_HOPPER = 9.0  # its compute capability, the least that Mosaic GPU supports
-_LANES = 128  # of a vector register on TPU, of a warpgroup on GPU
+LONGEST = 8192  # entries of a group that fit on chip, in as many copies as the solver works with; on TPU v4 a fourth
 
 Compute = Callable[[Sequence[Array], Sequence[Array], Reductions], tuple[Sequence[Array], Sequence[Array]]]
 """From group arrays and entries, and sums over groups, to group arrays and entries.
@@ -94,17 +92,10 @@ class _Block(_OnChip):
 
 def fits(scores: Float[Array, "*shape"], groups: Groups) -> bool:
     """Whether the kernels can search these groups: in float32, not sharded, and short."""
-    if jax.default_backend() == "gpu" and _compute_capability(jax.devices()[0]) < _HOPPER:
+    if scores.dtype != jnp.float32 or groups.axis_name is not None or not arrays.device_has_kernels():
         return False
-    return scores.dtype == jnp.float32 and groups.axis_name is None and groups.size(scores.shape) <= LONGEST
-
-
-def _compute_capability(device) -> float:
-    """Of a GPU by NVIDIA; 0 of another, which names its architecture."""
-    try:
-        return float(getattr(device, "compute_capability", 0))
-    except ValueError:
-        return 0.0
+    most = LONGEST if arrays.fast_memory() == arrays.AMPLE else LONGEST // 4
+    return groups.size(scores.shape) <= most
 
 
 def run(
@@ -117,25 +108,22 @@ def run(
 
     The first entries are scores: where a kernel pads a group, they are `-inf`, which takes no part, and the others 0.
     """
-    kernels = {"tpu": on_tpu, "cuda": on_gpu}
-    if jax.__version_info__ < MOSAIC_GPU:
-        del kernels["cuda"]
     return lax.platform_dependent(
         group_arrays,
         entries,
         default=lambda group_arrays, entries: tuple(map(list, compute(group_arrays, entries, groups))),
-        **{name: partial(kernel, compute, groups=groups) for name, kernel in kernels.items()},
+        **arrays.by_platform(*(partial(kernel, compute, groups=groups) for kernel in (on_tpu, on_gpu))),
     )
 
 
 def on_tpu(compute, group_arrays, entries, groups, interpret=False):
     """`run` in Mosaic TPU; interpreted, by XLA on any platform."""
-    n, count = _sizes(entries, groups)
-    missing = -count % _LANES
-    columns = [jnp.pad(_columns(array, groups), ((0, 0), (0, missing))) for array in entries]
-    rows = [jnp.pad(_row(array, groups), (0, missing), constant_values=1)[None] for array in group_arrays]
+    n, count = arrays.sizes(entries[0].shape, groups)
+    missing = -count % LANES
+    columns = [jnp.pad(arrays.columns(array, groups), ((0, 0), (0, missing))) for array in entries]
+    rows = [jnp.pad(arrays.vector(array, groups), (0, missing), constant_values=1)[None] for array in group_arrays]
     row_shape, column_shape = ((length, count + missing) for length in (1, n))
-    row, column = (pl.BlockSpec((length, _LANES), lambda i: (0, i)) for length in (1, n))
+    row, column = (pl.BlockSpec((length, LANES), lambda i: (0, i)) for length in (1, n))
     of_groups, of_entries = _count_outputs(compute, rows, columns, _Columns())
 
     def kernel(*refs):
@@ -146,28 +134,29 @@ def on_tpu(compute, group_arrays, entries, groups, interpret=False):
 
     found = pl.pallas_call(
         kernel,
-        grid=((count + missing) // _LANES,),
+        grid=((count + missing) // LANES,),
         in_specs=[row] * len(rows) + [column] * len(columns),
         out_specs=[row] * of_groups + [column] * of_entries,
         out_shape=_float32(row_shape, of_groups) + _float32(column_shape, of_entries),
+        compiler_params=pltpu.CompilerParams(vmem_limit_bytes=arrays.fast_memory()),
         interpret=interpret,
     )(*rows, *columns)
     found = [array[:, :count] for array in found]
     return (
-        [_group_array(row, group_arrays[0].shape, groups) for row in found[:of_groups]],
-        [_entries(columns, entries[0].shape, groups) for columns in found[of_groups:]],
+        [arrays.group_array(row, group_arrays[0].shape, groups) for row in found[:of_groups]],
+        [arrays.from_columns(columns, entries[0].shape, groups) for columns in found[of_groups:]],
     )
 
 
 def on_gpu(compute, group_arrays, entries, groups, interpret=False):
     """`run` in Mosaic GPU; interpreted, by XLA on any platform."""
-    n, count = _sizes(entries, groups)
-    missing, takes_no_part = -n % _LANES, [-jnp.inf] + [0] * (len(entries) - 1)
+    n, count = arrays.sizes(entries[0].shape, groups)
+    missing, takes_no_part = -n % LANES, [-jnp.inf] + [0] * (len(entries) - 1)
     blocks = [
-        jnp.pad(_columns(array, groups), ((0, missing), (0, 0)), constant_values=fill).T.reshape(count, -1, _LANES)
+        jnp.pad(arrays.columns(array, groups), ((0, missing), (0, 0)), constant_values=fill).T.reshape(count, -1, LANES)
         for array, fill in zip(entries, takes_no_part, strict=True)
     ]
-    rows = [_row(array, groups) for array in group_arrays]
+    rows = [arrays.vector(array, groups) for array in group_arrays]
     of_groups, of_entries = _count_outputs(compute, [row[0] for row in rows], [block[0] for block in blocks], _Block())
     outputs = _float32((count,), of_groups) + _float32(blocks[0].shape, of_entries)
 
@@ -178,24 +167,10 @@ def on_gpu(compute, group_arrays, entries, groups, interpret=False):
         for ref, result in zip(outputs, (*results[0], *results[1]), strict=True):
             ref[group] = result
 
-    if interpret:
-        call = pl.pallas_call(
-            lambda *refs: kernel(pl.program_id(0), *refs), outputs, grid=(count,), interpret=True,
-            in_specs=[pl.BlockSpec()] * (len(rows) + len(blocks)), out_specs=[pl.BlockSpec()] * len(outputs),
-        )  # fmt: skip
-    else:
-        call = plgpu.kernel(
-            lambda *refs: kernel(lax.axis_index("group"), *refs),
-            out_type=outputs,
-            grid=(count,),
-            grid_names=("group",),
-            # Warpgroup, the default since JAX 0.11, does not lower operations on scalar constants.
-            compiler_params=plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Lane),
-        )
-    found = call(*rows, *blocks)
+    found = gpu.call(kernel, outputs, count, interpret)(*rows, *blocks)
     return (
-        [_group_array(row, group_arrays[0].shape, groups) for row in found[:of_groups]],
-        [_entries(block.reshape(count, -1).T[:n], entries[0].shape, groups) for block in found[of_groups:]],
+        [arrays.group_array(row, group_arrays[0].shape, groups) for row in found[:of_groups]],
+        [arrays.from_columns(block.reshape(count, -1).T[:n], entries[0].shape, groups) for block in found[of_groups:]],
     )
 
 
@@ -205,31 +180,6 @@ RUNS: dict[str, Callable] = {
     Interpreted.GPU: partial(on_gpu, interpret=True),
 }
 """Of each implementation in kernels."""
-
-
-def _sizes(entries, groups):
-    """The length and the number of the groups."""
-    n = groups.size(entries[0].shape)
-    return n, entries[0].size // n
-
-
-def _columns(array, groups):
-    """Entries as a matrix with groups as columns, and back."""
-    return jnp.moveaxis(array, groups.axes, range(len(groups.axes))).reshape(groups.size(array.shape), -1)
-
-
-def _entries(columns, shape, groups):
-    along = tuple(shape[axis] for axis in groups.axes)
-    return jnp.moveaxis(columns.reshape(*along, *groups.without(shape)), range(len(along)), groups.axes)
-
-
-def _row(group_array, groups):
-    """A group array as a vector, and back."""
-    return groups.gather(group_array).ravel()
-
-
-def _group_array(row, shape, groups):
-    return groups.spread(row.reshape(*shape[:-1], shape[-1] // groups.lanes))
 
 
 def _count_outputs(compute, rows, columns, reductions):

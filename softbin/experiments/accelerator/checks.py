@@ -41,6 +41,35 @@ def hard_cases(plan: Plan, regularizer: str) -> list[dict[str, Any]]:
     return [_compared(name, find, expected, difference, tolerance=1e-6) for name, find in finds.items()]
 
 
+def choices(plan: Plan) -> list[dict[str, Any]]:
+    """The share of entries that differ where hard choices and a nucleus are made of the hard cases, as often as fit."""
+    cases = [case for case in CASES.values() if case.scores.size == 512]
+    k = np.round([case.k for case in cases]).astype(np.int32)
+    p = np.linspace(0.05, 0.95, len(cases), dtype=np.float32)
+    functions = {
+        "binary_argmax": lambda rows, **how: softbin.binary_argmax(rows, k, **how),
+        "cutoff": lambda rows, **how: softbin.cutoff(rows, k, **how),
+        "top_p_mask": lambda rows, **how: softbin.sampling.top_p_mask(rows, p, ties="first", **how),
+    }
+
+    def outcomes(implementation: str, backend: str | None = None) -> Outcomes:
+        device = jax.local_devices(backend=backend)[0]
+        return {
+            f"{name}, {length:,}": jax.jit(partial(choose, implementation=implementation))(
+                jax.device_put(np.stack([np.resize(case.scores, length) for case in cases]), device)
+            )
+            for length in plan.ranked
+            for name, choose in functions.items()
+        }
+
+    def difference(found, expected) -> float:
+        found, expected = np.asarray(found, np.float32), np.asarray(expected, np.float32)
+        return float(np.mean((found != expected) & ~(np.isnan(found) & np.isnan(expected))))
+
+    expected = outcomes("xla")
+    return [_compared(name, partial(outcomes, name), expected, difference, tolerance=0) for name in plan.kernels]
+
+
 def ways(plan: Plan) -> list[dict[str, Any]]:
     """The errors of values and gradients, over the largest entry, where masks, weights and rows go through kernels."""
     n, classes = plan.checked

@@ -68,6 +68,7 @@ def plan_parts(plan: Plan, workdir: Path, paper: bool) -> Iterator[tuple[str, Pa
     for name in plan.regularizers:
         yield f"check_{name}", Part({"check": f"hard cases, {name}"}, partial(checks.hard_cases, plan, name))
     yield "check_ways", Part({"check": "ways of use"}, partial(checks.ways, plan))
+    yield "check_choices", Part({"check": "hard choices"}, partial(checks.choices, plan))
     for dtype in plan.dtypes:
         for n, classes in plan.losses:
             do: Callable[[], Any] = partial(programs.losses, plan, n, classes, dtype)
@@ -76,6 +77,10 @@ def plan_parts(plan: Plan, workdir: Path, paper: bool) -> Iterator[tuple[str, Pa
             do = partial(programs.rows, plan, length, dtype)
             subject = {"rows": plan.entries // length, "length": length, "dtype": dtype}
             yield f"rows_{length}_{dtype}", Part(subject, do)
+    for rows, length in plan.vocabularies:
+        do = partial(programs.masks, plan, rows, length)
+        subject = {"rows": rows, "length": length, "dtype": "float32"}
+        yield f"masks_{rows}x{length}", Part(subject, do)
     datasets, problem = ([], "None were looked for.") if plan.interpret else networks.found()
     if paper and not datasets:
         raise UserError(f"--paper finds no images; {problem}")

@@ -13,7 +13,7 @@ _LOSSES = """\
 Value and gradient, microseconds a call, of many calls in one program. `softbin-bench`'s own docstring says what is
 assumed on paper; two CPU cores are README's."""
 _ROWS = """\
-Microseconds: `soft_binary_argmax` with the gradient of a sum of squares, the hard choices forward alone."""
+Microseconds: `soft_binary_argmax` with the gradient of a sum of squares, hard choices and masks forward alone."""
 _SEND = """\
 Please open an issue in softbin's repository, attach `accelerator.json`, and say whether the device was shared."""
 

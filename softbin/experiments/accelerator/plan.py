@@ -14,10 +14,12 @@ class Plan(NamedTuple):
     most_entries: int  # of a hard case
     checked: tuple[int, int]  # the shape of the logits on which ways of use are checked
     losses: tuple[tuple[int, int], ...]  # examples and classes
+    ranked: tuple[int, ...]  # lengths of rows in which hard choices are checked
     lengths: tuple[int, ...]  # of rows
     entries: int  # of all rows together
     chosen: tuple[int, ...]  # entries of each
     dtypes: tuple[str, ...]
+    vocabularies: tuple[tuple[int, int], ...]  # rows and tokens
     seconds: float  # of a program with many calls
     trained: tuple[str, ...]  # losses of the network
     epochs: int
@@ -32,10 +34,12 @@ FULL = Plan(
     most_entries=1_000_000,
     checked=(4096, 10),
     losses=roofline.SIZES,
+    ranked=(512, 50_257, 151_936),
     lengths=(8, 64, 1024, 8192, 16_384),
     entries=2**22,
     chosen=(2, 8),
     dtypes=("float32", "bfloat16"),
+    vocabularies=((8, 151_936), (32, 32_000), (1, 151_936)),
     seconds=0.1,
     trained=("hypersimplex", "cross_entropy"),
     epochs=6,
@@ -49,10 +53,12 @@ SMALL = Plan(
     most_entries=512,
     checked=(96, 3),
     losses=((128, 10),),
+    ranked=(600,),
     lengths=(16,),
     entries=256,
     chosen=(2,),
     dtypes=("bfloat16",),
+    vocabularies=((2, 64),),
     seconds=0.0,
     trained=("hypersimplex",),
     epochs=2,

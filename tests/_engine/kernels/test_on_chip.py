@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import export
 
 import softbin
 from softbin import budgets
@@ -17,18 +16,13 @@ from softbin._engine.groups import Groups
 from softbin._engine.kernels import Interpreted, on_chip
 from softbin._engine.search import excess, search
 from softbin._engine.thresholds import solve
+from tests._engine.kernels.platforms import CUSTOM_CALLS, each_kernel, each_platform, lowered
 from tests.hard_cases import CASES, REGULARIZERS
 
-CUSTOM_CALLS = {"tpu": "tpu_custom_call", "cuda": "mosaic_gpu"}
 LABELS = np.random.default_rng(2).integers(0, 3, 192)
 LOGITS = 2 * np.random.default_rng(0).standard_normal((192, 3), np.float32)
 WEIGHTS = np.random.default_rng(1).integers(0, 3, (192, 3)).astype(np.float32)
 
-each_kernel = pytest.mark.parametrize("implementation", Interpreted)
-old_jax = pytest.mark.skipif(
-    jax.__version_info__ < on_chip.MOSAIC_GPU, reason="left to the solver: this Mosaic GPU lacks operations"
-)
-each_platform = pytest.mark.parametrize("platform", ["tpu", pytest.param("cuda", marks=old_jax)])
 each_regularizer = pytest.mark.parametrize("regularizer", REGULARIZERS.values(), ids=REGULARIZERS)
 SOLVE = jax.jit(solve, static_argnames=("groups", "regularizer", "implementation"))
 
@@ -119,10 +113,6 @@ def test_the_loss_has_second_derivatives_and_forward_mode(implementation):
 
     for actual, expected in zip(*map(derivatives, (on_chip_loss, loss)), strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-7)
-
-
-def lowered(function, platform, *arguments) -> str:
-    return export.export(jax.jit(function), platforms=[platform])(*arguments).mlir_module()
 
 
 @each_platform

@@ -13,7 +13,9 @@ from softbin.experiments.accelerator.plan import FULL, SMALL
 from softbin.experiments.datasets import packages
 from softbin.experiments.runs.errors import UserError
 
-PARTS = ("check_euclidean", "check_ways", "loss_128x10_bfloat16", "rows_16_bfloat16")
+PARTS = (
+    "check_euclidean", "check_ways", "check_choices", "loss_128x10_bfloat16", "rows_16_bfloat16", "masks_2x64",
+)  # fmt: skip
 NETWORK = "network_random_images_hypersimplex"
 
 
@@ -60,12 +62,12 @@ def test_every_part_is_done_and_shown(trial):
 def test_only_what_is_missing_is_done_again(trial):
     workdir, _ = trial
     folder, before = workdir / "accelerator", figures(workdir)["parts"]
-    (folder / f"{PARTS[2]}.json").unlink()
+    (folder / f"{PARTS[3]}.json").unlink()
     (workdir / "accelerator.json").unlink()
-    assert run(workdir) == [PARTS[2]]
+    assert run(workdir) == [PARTS[3]]
     after = figures(workdir)["parts"]
     assert list(after) == list(before)
-    assert [name for name in before if before[name] != after[name]] == [PARTS[2]]  # by its times
+    assert [name for name in before if before[name] != after[name]] == [PARTS[3]]  # by its times
 
 
 def test_a_folder_of_other_versions_is_refused(trial, monkeypatch):
