@@ -26,7 +26,7 @@ def _parser() -> command_line.Parser:
         default="",
         help="report these instead of the runs in the folder: "
         f"{', '.join(results.names())}, or the path of a CSV file; of several, with a comma between them, the "
-        "precision at the top together",
+        "precision at the top together, or of swap_development,swap what each loss chooses and reaches",
     )
     parser.add_argument(
         "--reference",
@@ -43,12 +43,13 @@ def _run(arguments: Sequence[str] | None) -> None:
         results.path(name)
     if not names:
         folder.runs(place)
-    from softbin.experiments.reports import capacity, run_table  # loads all that draws, once there is what to draw
+    from softbin.experiments.reports import capacity, run_table, swap  # loads all that draws
 
     several = [run_table.read_results(name) for name in names] or [run_table.read_workdir(place)]
     source = " and ".join(names) or place.name
     if len(several) > 1:
-        sentences = capacity.report(several, source, place)
+        reporter = swap if capacity.precisions_at_the_top(several).empty else capacity
+        sentences = reporter.report(several, source, place)
     else:
         (runs,) = several
         room = import_module(f"softbin.experiments.reports.{runs.kind.name}")

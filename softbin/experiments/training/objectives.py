@@ -21,6 +21,8 @@ DEFAULT_BUDGETS = {"hypersimplex": "0.5", "fenchel_young": "label_count"}
 """The losses with a projection, and the budget that each has in the library."""
 CHOOSING = {"capacity": "label_count", "pat_mat": "label_count", "top_mean": "label_count"}
 """The losses of two classes that choose at least one example, and the budget of each where the config has none."""
+DECIDED = ("cross_entropy", "label_smoothing")
+"""The losses without a projection that decide with thresholds beside argmax where the config has a budget."""
 TEMPERED = (*DEFAULT_BUDGETS, "capacity", "scaled_mse", "centred_scaled_mse")
 """The losses that see the logits divided by the temperature."""
 
@@ -134,11 +136,13 @@ def objective(name: str, setting: Setting) -> Objective:
 def thresholds(name: str, budget, temperature: float) -> Thresholds | None:
     """What to subtract from `logits / temperature` before an argmax, from a data set: logits, labels, and which count.
 
-    None for a loss that sees a constant added to the logits of a class: plain argmax is right for it.
+    None for a loss that sees a constant added to the logits of a class: plain argmax is right for it. Those of
+    `DECIDED` have them too where they have a budget, to be subtracted from the logits themselves.
     """
-    if name in DEFAULT_BUDGETS:
-        return lambda logits, labels, where: softbin.decision_thresholds(
-            logits, labels, budget=budget, temperature=temperature, where=where
+    if name in DEFAULT_BUDGETS or (name in DECIDED and budget is not None):
+        unit = temperature if name in DECIDED else 1
+        return lambda logits, labels, where: (
+            unit * softbin.decision_thresholds(logits, labels, budget=budget, temperature=temperature, where=where)
         )
     if name == "centred_scaled_mse":
         return lambda logits, labels, where: jnp.mean(logits / temperature, 0, where=where[:, None]) - 0.5

@@ -53,7 +53,8 @@ def _with_loss(config: ml_collections.ConfigDict, dataset: data.Dataset, classes
     budget = name and objectives.budget(name, labels, classes)
     weights = objectives.class_weights(labels, classes)
     objective = objectives.objective(config.loss, objectives.Setting(budget, temperature, weights))
-    thresholds = objectives.thresholds(config.loss, budget, temperature)
+    decides = config.budget or config.loss in objectives.DEFAULT_BUDGETS  # not by the budget that is to trim alone
+    thresholds = objectives.thresholds(config.loss, budget if decides else None, temperature)
     _check_selection(config, objective)
     trim = None
     if config.trim < 1:
@@ -95,6 +96,8 @@ def budget_name(config: ml_collections.ConfigDict) -> str | None:
     own = (objectives.DEFAULT_BUDGETS | objectives.CHOOSING).get(config.loss)
     if config.trim < 1 and config.trim_by == "projection":
         own = own or objectives.DEFAULT_BUDGETS["hypersimplex"]
+    if config.loss in objectives.DECIDED:
+        own = own or config.budget or None
     return own and (config.budget or own)
 
 

@@ -61,6 +61,13 @@ def test_a_loss_that_sees_constants_has_no_thresholds(name):
     assert objectives.thresholds(name, None, 1.0) is None
 
 
+@pytest.mark.parametrize("name", objectives.DECIDED)
+def test_cross_entropy_decides_by_softbins_thresholds_in_the_unit_of_its_logits(name):
+    counts = np.arange(len(LABELS)) % 3 != 0
+    thresholds = objectives.thresholds(name, softbin.budgets.fraction(0.5), 100.0)(LOGITS, LABELS, counts)
+    assert np.allclose(np.mean((LOGITS[counts] - thresholds) / 100, 0), 0.5, atol=1e-6)
+
+
 def test_cross_entropy_is_the_mean_negative_log_likelihood():
     log_p = np.asarray(jax.nn.log_softmax(LOGITS))
     assert value("cross_entropy") == pytest.approx(-log_p[np.arange(12), LABELS].mean(), rel=1e-6)

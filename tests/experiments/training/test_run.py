@@ -291,6 +291,16 @@ def test_the_budget_of_a_ranking_by_projections_is_named(trim, by, name):
     assert tasks.budget_name(config(loss="mse", trim=trim, trim_by=by)) == name
 
 
+@pytest.mark.parametrize(
+    ("changes", "decides"),
+    [({}, False), ({"budget": "label_count"}, True), ({"trim": 0.5, "trim_by": "projection"}, False)],
+)
+def test_cross_entropy_decides_by_thresholds_where_the_config_has_a_budget(changes, decides):
+    settings = config(loss="cross_entropy", **changes)
+    assert (tasks.prepare(settings).thresholds is not None) == decides
+    assert tasks.budget_name(settings) == ("0.5" if "trim" in changes else changes.get("budget"))
+
+
 CNN = {"model": "cnn", "train_examples": 256, "batch_size": 64, "epochs": 4, "temperature": 5.0}
 
 
