@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from softbin.experiments.reports import comparisons, style, text
 from softbin.experiments.reports.run_table import Runs
 from softbin.experiments.runs import workdir as folder
+from softbin.experiments.runs.curves import write_figure
 from softbin.experiments.runs.errors import UserError
 
 FIGURE_FILE = "swap.png"
@@ -125,7 +126,7 @@ def report(several: Sequence[Runs], source: str, workdir: Path) -> list[str]:
     if table.empty:
         raise UserError(f"{source} have no setting in common that the first choose: name them as swap_development,swap")
     folder.make(workdir)
-    folder.write_figure(workdir / FIGURE_FILE, figure(development))
+    write_figure(workdir / FIGURE_FILE, figure(development))
     findings = _findings(table)
     caption = (
         "Validation accuracy after the last epoch over the learning rate, at the best other setting of each loss, one "

@@ -24,11 +24,11 @@ def test_packed_files_are_read_as_they_are_named(name, pack, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("file.gz", gzip.compress(GOOD)[:-20], r"file.gz is damaged \(.*ended.*\): fetch it again"),
+        ("file.gz", gzip.compress(GOOD, mtime=0)[:-20], r"file.gz is damaged \(.*ended.*\): fetch it again"),
         ("file.bz2", bz2.compress(GOOD)[:-10], r"file.bz2 is damaged \(.*ended.*\): fetch it again"),
         ("file.gz", GOOD, "another name than its content: it is not packed, so take .gz from its name"),
         ("file.xz", lzma.compress(GOOD), "another name than its content: unpack it with unxz"),
-        ("file", gzip.compress(GOOD), "another name than its content: unpack it with gunzip"),
+        ("file", gzip.compress(GOOD, mtime=0), "another name than its content: unpack it with gunzip"),
         ("file", GOOD + b"1 3000000000:1", r"line 401: the index of '3000000000:1' is above 2147483647: hash features"),
         ("file", GOOD + b"1 3:1 1:1", "line 401: the index of '1:1' does not rise"),
         ("file", b"# ours\n\n" + GOOD + b"1 3:x", "line 403: '3:x' is not index:value"),

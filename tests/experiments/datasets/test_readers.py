@@ -84,7 +84,7 @@ def idx_of_int32(count: int) -> bytes:
     [
         (idx_of_int32(3), "is an idx file of int32, and only unsigned bytes are read: convert it"),
         (lzma.compress(GOOD), "is packed, and not as .gz names it: unpack it with unxz"),
-        (gzip.compress(GOOD), "is packed, and not as .gz names it: unpack it with gunzip"),
+        (gzip.compress(GOOD, mtime=0), "is packed, and not as .gz names it: unpack it with gunzip"),
     ],
 )
 def test_idx_files_of_other_kinds_are_not_called_damaged(tmp_path, content, message):
