@@ -1,6 +1,6 @@
 """The k-th largest score, the k largest, and the cutoff: exact on every input, by numpy's stable sort."""
 
-from functools import partial
+from functools import cache, partial
 
 import chex
 import jax
@@ -481,12 +481,16 @@ MESHES = {
 }
 
 
+@cache
+def in_one_place(k, axis=-1):
+    return jax.jit(partial(all_choices, k=k, axis=axis))(TIED)
+
+
 @pytest.mark.parametrize("kind", MESHES)
 @pytest.mark.parametrize("k", [2, 30])
 def test_a_sharded_axis_has_the_same_bits_and_only_all_reduces(kind, k):
     for axis in (-1, None):
-        run = jax.jit(partial(all_choices, k=k, axis=axis))
-        expected = run(TIED)
+        run, expected = jax.jit(partial(all_choices, k=k, axis=axis)), in_one_place(k, axis)
         for spec in (PartitionSpec(None, "shards"), PartitionSpec("shards")):
             sharding = NamedSharding(MESHES[kind], spec)
             scores = jax.device_put(TIED, sharding)
@@ -502,7 +506,7 @@ def test_a_sharded_axis_has_the_same_bits_and_only_all_reduces(kind, k):
 
 @pytest.mark.parametrize("k", [2, 30])
 def test_shards_of_a_mapped_axis_are_one_group(k):
-    expected = jax.jit(partial(all_choices, k=k))(TIED)
+    expected = in_one_place(k)
     over_shards, replicated = PartitionSpec(None, "shards"), PartitionSpec()
     run = partial(all_choices, k=k, axis_name="shards")
     found = jax.jit(

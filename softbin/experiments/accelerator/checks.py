@@ -67,7 +67,7 @@ def choices(plan: Plan) -> list[dict[str, Any]]:
         return float(np.mean((found != expected) & ~(np.isnan(found) & np.isnan(expected))))
 
     expected = outcomes("xla")
-    return [_compared(name, partial(outcomes, name), expected, difference, tolerance=0) for name in plan.kernels]
+    return [_compared(name, partial(outcomes, name), expected, difference, tolerance=0.0) for name in plan.kernels]
 
 
 def ways(plan: Plan) -> list[dict[str, Any]]:
