@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
+from tqdm import tqdm
 
 from softbin.experiments.runs import command_line, grids
 from softbin.experiments.runs import workdir as folder
@@ -42,8 +43,6 @@ def sweep(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list
     folder.make(workdir)
     (workdir / folder.FAILED_FILE).unlink(missing_ok=True)
     failed: list[dict[str, str]] = []
-    from tqdm import tqdm
-
     begun = {"initial": len(runs) - len(remaining), "total": len(runs)}
     bar = tqdm(remaining.items(), desc="sweep", unit="run", smoothing=0, **begun)
     with _compiled_once(), bar as progress:

@@ -307,7 +307,9 @@ def best_settings(
         common = validated.dropna()
         means = (validated if common.empty else common).mean()
         best = means.idxmin() if lowest else means.idxmax()
-        parts.append(part[(part[tuned] == best).all(axis=1)])
+        values = best if isinstance(best, tuple) else (best,)
+        alike = [part[name] == value for name, value in zip(tuned, values, strict=True)]
+        parts.append(part[np.logical_and.reduce(alike)])
     return pd.concat(parts)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
+from tqdm import tqdm
 
 import softbin
 from softbin.experiments import kinds
@@ -119,8 +120,6 @@ def records(columns: Mapping[str, Any]) -> list[Record]:
 
 def _work_through(work: Work, config: Mapping[str, Any], workdir: Path) -> tuple[list[Record], float]:
     """The records of all steps, and the seconds that the steps took."""
-    from tqdm import tqdm
-
     writes, checkpoints = _writes(), workdir / folder.CHECKPOINTS_FOLDER
     if writes:
         folder.start(workdir, dict(config))
