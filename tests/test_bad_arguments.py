@@ -456,9 +456,9 @@ ROWS = {
 SCORED_ROWS = {"labels": LABELS, "scores": X, "sample_weight": None, "budget": budgets.label_count}
 
 FUNCTIONS = {
-    "kth_largest": public(softbin.kth_largest, SCORED, {**HARD, "weights": WEIGHTS}),
-    "cutoff": public(softbin.cutoff, SCORED, {**HARD, "weights": WEIGHTS}),
-    "binary_argmax": public(softbin.binary_argmax, SCORED, HARD),
+    "kth_largest": public(softbin.kth_largest, SCORED, {**HARD, "weights": WEIGHTS, "implementation": IMPLEMENTATION}),
+    "cutoff": public(softbin.cutoff, SCORED, {**HARD, "weights": WEIGHTS, "implementation": IMPLEMENTATION}),
+    "binary_argmax": public(softbin.binary_argmax, SCORED, {**HARD, "implementation": IMPLEMENTATION}),
     "top_k": public(softbin.top_k, SCORED, {**without(SCORES, "axis_name"), "k": ONE_INTEGER, "axis": ONE_AXIS}),
     "soft_binary_argmax": public(
         softbin.soft_binary_argmax, SCORED, {**SCORES, **SOFT, "implementation": IMPLEMENTATION}

@@ -74,7 +74,7 @@ def run(search: Search, bracket: Bracket, more: Bool[Array, ""]) -> tuple[Bracke
     def improve(state: tuple) -> tuple:
         before, inside = state
         after = narrowed(search, before, _look(search, before.pivots, inside))
-        return after, jnp.any(before.open & after.open)
+        return jax.tree.map(partial(jnp.where, before.open), after, before), jnp.any(before.open & after.open)
 
     return lax.while_loop(lambda state: state[1], improve, (bracket, more))
 
@@ -122,7 +122,7 @@ def answered(search: Search, found: Sequence[Num[Array, "..."]]) -> list[Num[Arr
 
 
 def narrowed(search: Search, bracket: Bracket, seen: Look) -> Bracket:
-    """What follows from a pass, where there is more to do: the value is above both pivots, between them, or below."""
+    """What follows from a pass: the value is above both pivots, between them, or below."""
     limits, sought = jnp.iinfo(bracket.ends.dtype), search.sought
     (bottom, top), (reached, above), (rounds, misses), (left, right) = (jnp.split(pair, 2) for pair in bracket)
     none_below = seen.before == limits.min  # then all that there is reaches k, if it is less by a rounding too
@@ -145,8 +145,7 @@ def narrowed(search: Search, bracket: Bracket, seen: Look) -> Bracket:
     counts = jnp.concatenate([reached, above])
     tries = jnp.concatenate([rounds + 1, jnp.where(missed, misses + 1, 0)])
     after = Bracket(ends, counts, tries, bracket.pivots)
-    after = after._replace(pivots=_pivots(search, after))
-    return jax.tree.map(partial(jnp.where, bracket.open), after, bracket)
+    return after._replace(pivots=_pivots(search, after))
 
 
 def _pivots(search: Search, bracket: Bracket) -> Int[Array, "2 ..."]:

@@ -2,8 +2,8 @@
 
 A kernel holds the groups that lie in some rows or columns of a block (TPU), or one group (GPU), and goes through them
 piece by piece in every round, since registers are few. A row of the longest takes 1 MB: on TPU eight of them are in
-fast memory at once, with their masses where these are searched. On GPU what registers and the first cache do not hold
-is read again from the second.
+fast memory at once, with their masses where these are searched. On GPU each round reads again, from caches that hold
+what was read before; a cluster's shared memory is not used.
 """
 
 import itertools
@@ -30,7 +30,7 @@ from softbin._engine.ranks import Ranked, keys, kind_of
 from softbin._engine.sums import Statistic
 
 LONGEST = 2**18  # entries of a group
-_LONGEST_COLUMN = 8192  # of eight times as many groups as there are rows in a block
+_LONGEST_COLUMN = 8192  # entries, of which a block has 128 groups, and of rows 8
 _SUBLANES = 8  # rows of a vector register on TPU
 _BUFFERS = 2**23  # bytes that are brought in while others are worked on, and no more
 _SPARE = 2**22  # bytes of fast memory for what is not entries
@@ -222,7 +222,8 @@ def _narrowed(search: Search, state: _State, seen: Sequence[Array]) -> _State:
             ranked = ranked._replace(
                 masses=masses._replace(units=masses.units._replace(coarse=units), ends=(None, top))
             )
-        return brackets.narrowed(Search(ranked, k, step, placing, search.sought), bracket, seen)
+        after = brackets.narrowed(Search(ranked, k, step, placing, search.sought), bracket, seen)
+        return jax.tree.map(partial(jnp.where, bracket.open), after, bracket)
 
     pairs: list[Any] = [elements(state[place : place + 2]) for place in range(0, len(state), 2)]
     ones: list[Any] = [elements([each]) for each in seen]
