@@ -18,7 +18,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment = False  # random crops and flips
     config.mixed_precision = False  # compute in bfloat16
     config.loss = "hypersimplex"  # or fenchel_young, cross_entropy, scaled_mse, ...: a wrong name lists them all
-    config.budget = ""  # the loss's own, label_count, prior, or a share: "0.5" is half the batch; with one cross_entropy has thresholds too
+    config.budget = ""  # the loss's own, label_count, prior, or a share: "0.5" is budgets.fraction(0.5), half the batch
     config.temperature = 1.5  # of the losses that have one; the logits are divided by it
     config.trim = 1.0  # the share of the batch that is kept, the examples with the smallest errors; 1 for all
     config.trim_warmup = 0.2  # the share of the steps over which the share that is kept falls from 1 to trim
