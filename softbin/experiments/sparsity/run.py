@@ -57,13 +57,13 @@ class _Choosing(life.Work):
         super().__init__(config.method, title, "epoch", config.epochs, config.epochs)
         self._config, self._task, self._split = config, task, split
         self._found: dict[str, np.ndarray] = {}
-        parts = {f"{part}_{task.measure}": part for part in ("validation", "test")}
-        self.shown = tuple(parts)
+        validation = f"validation_{task.measure}"
+        self.shown = (validation,)
         self.panels = {
             "training loss": {"loss": "loss"},
-            task.measure: parts,
-            "busiest and idlest": {"load_max": "largest load", "load_min": "smallest load"},
-            "latents": {"dead": "never used"},
+            validation.replace("_", " "): {validation: "validation"},
+            "load of an expert": {"load_max": "largest", "load_min": "smallest"},
+            "share of latents without use": {"dead": "without use"},
         }
 
     def advance(self) -> int:
