@@ -293,7 +293,7 @@ def _values_and_gradient(
     implementation: str | None,
 ) -> tuple[Float[Array, "*group"], Float[Array, "*shape"]]:
     """The value per class, and the gradient by the scores."""
-    run = thresholds.chosen_kernels(implementation, scores, groups)
+    run = thresholds.chosen_kernels(implementation, scores, groups, regularizer)
     if run is not None:
         return _value_and_gradient_on_chip(scores, k, temperature, weights, targets, groups, regularizer, run)
     found = thresholds.solve(scores, k, temperature, weights, groups, regularizer, implementation)

@@ -74,7 +74,7 @@ def soft_binary_argmax(
       forward_mode: use `jax.custom_jvp` in place of `jax.custom_vjp`, as `jax.jvp` and `jax.jacfwd` need.
       implementation: None or "xla" runs everywhere. "pallas" searches for the threshold in a kernel for TPUs, and for
         GPUs from Hopper on, that reads the scores once; it takes float32 groups of up to 8,192 entries on one device,
-        and leaves everything else to "xla".
+        of a regularizer other than `normal` and `tsallis`, and leaves everything else to "xla".
 
     Returns:
       `y`, with the shape and dtype of `scores`. NaN where a traced `k` is outside [0, n] or a traced

@@ -100,7 +100,7 @@ def _solve(
     implementation: str | None,
     k_rest: Float[Array, "*group"] | None,
 ) -> Threshold:
-    run = chosen_kernels(implementation, scores, groups)
+    run = chosen_kernels(implementation, scores, groups, regularizer)
     if run is None:
         return find(Equation(scores, k, temperature, weights, groups, regularizer, k_rest), groups)[0]
 
@@ -157,7 +157,9 @@ def _solve_jvp(
     return threshold, Threshold(zero, dfine, zero, zero)
 
 
-def chosen_kernels(implementation: str | None, scores: Float[Array, "*shape"], groups: Groups) -> Callable | None:
+def chosen_kernels(
+    implementation: str | None, scores: Float[Array, "*shape"], groups: Groups, regularizer: Regularizer
+) -> Callable | None:
     """The `run` of `softbin._engine.kernels.on_chip` that is chosen, where it can take these groups, else None.
 
     Raises:
@@ -168,7 +170,7 @@ def chosen_kernels(implementation: str | None, scores: Float[Array, "*shape"], g
         return None
     from softbin._engine.kernels import on_chip  # loads Pallas
 
-    return on_chip.RUNS[implementation] if on_chip.fits(scores, groups) else None
+    return on_chip.RUNS[implementation] if on_chip.fits(scores, groups, regularizer) else None
 
 
 def check_implementation(implementation: Any) -> None:

@@ -6,6 +6,7 @@ block of threads), with scalars for group arrays.
 """
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,8 +23,11 @@ from softbin._engine.groups import Groups
 from softbin._engine.kernels import Interpreted, arrays, gpu
 from softbin._engine.kernels.arrays import LANES
 from softbin._engine.search import Reductions
+from softbin.regularizers import Regularizer
 
 LONGEST = 8192  # entries of a group that fit on chip, in as many copies as the solver works with; on TPU v4 a fourth
+
+_LACKING = frozenset({"erf", "erfc", "erf_inv", "expm1", "log1p"})  # operations that Mosaic has not, on TPU or on GPU
 
 Compute = Callable[[Sequence[Array], Sequence[Array], Reductions], tuple[Sequence[Array], Sequence[Array]]]
 """From group arrays and entries, and sums over groups, to group arrays and entries.
@@ -90,9 +94,12 @@ class _Block(_OnChip):
         return group_array
 
 
-def fits(scores: Float[Array, "*shape"], groups: Groups) -> bool:
-    """Whether the kernels can search these groups: in float32, not sharded, and short."""
+def fits(scores: Float[Array, "*shape"], groups: Groups, regularizer: Regularizer) -> bool:
+    """Whether the kernels can search these groups: in float32, not sharded, short, of a link that Mosaic lowers."""
     if scores.dtype != jnp.float32 or groups.axis_name is not None or not arrays.device_has_kernels():
+        return False
+    link = str(jax.make_jaxpr(regularizer.parts)(jnp.zeros(1, scores.dtype)))
+    if _LACKING & set(re.findall(r"= (\w+)", link)):
         return False
     most = LONGEST if arrays.fast_memory() == arrays.AMPLE else LONGEST // 4
     return groups.size(scores.shape) <= most

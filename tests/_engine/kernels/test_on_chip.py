@@ -149,6 +149,14 @@ def test_rows_lower(platform, regularizer, length, keywords):
 
 
 @each_platform
+@pytest.mark.parametrize(("regularizer", "on_chip"), [("laplace", True), ("normal", False), ("tsallis", False)])
+def test_links_of_operations_that_mosaic_lacks_are_left_to_the_solver(platform, regularizer, on_chip):
+    link = softbin.tsallis(1.5) if regularizer == "tsallis" else getattr(softbin, regularizer)
+    project = partial(softbin.soft_binary_argmax, k=2, regularizer=link, implementation="pallas")
+    assert (CUSTOM_CALLS[platform] in lowered(project, platform, jnp.zeros(1024))) == on_chip
+
+
+@each_platform
 def test_long_groups_are_left_to_the_solver(platform):
     project = partial(softbin.soft_binary_argmax, k=2, implementation="pallas")
     assert CUSTOM_CALLS[platform] in lowered(project, platform, jnp.zeros(8192))
@@ -196,4 +204,4 @@ def test_a_program_is_never_that_of_another_implementation(function):
 def test_gpus_that_are_not_of_nvidia_are_left_to_xla(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(compute_capability="gfx942")])
-    assert not on_chip.fits(jnp.zeros(8), Groups((0,)))
+    assert not on_chip.fits(jnp.zeros(8), Groups((0,)), softbin.euclidean)
