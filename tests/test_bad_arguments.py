@@ -299,13 +299,14 @@ TIES = {
     "None": Mistake(None, "None"),
     "list": Mistake(["first"], "['first']"),
 }
+SEARCHED = {"ties": TIES, "implementation": IMPLEMENTATION}
 TRUNCATION = {
     **ROWS_OF_TOKENS,
     "temperature": COLD,
     "top_k": KEPT,
     "top_p": NUCLEUS,
     "min_p": LEAST,
-    "ties": TIES,
+    **SEARCHED,
     "temperature_last": {
         "number": Mistake(2, "2"),
         "None": Mistake(None, "None"),
@@ -487,12 +488,12 @@ FUNCTIONS = {
     "percentile": public(softbin.percentile, {"values": X, "q": 50, "axis": 1}, {**QUANTILE, "q": PERCENTAGE}),
     "median": public(softbin.median, {"values": X, "axis": 1}, QUANTILE),
     "sampling.top_k_mask": public(
-        sampling.top_k_mask, {"logits": X, "k": 2}, {**ROWS_OF_TOKENS, "ties": TIES, "k": {**KEPT, **NONE}}
+        sampling.top_k_mask, {"logits": X, "k": 2}, {**ROWS_OF_TOKENS, **SEARCHED, "k": {**KEPT, **NONE}}
     ),
     "sampling.top_p_mask": public(
         sampling.top_p_mask,
         {"logits": X, "p": 0.5},
-        {**ROWS_OF_TOKENS, "ties": TIES, "p": {**NUCLEUS, **NONE}, "temperature": COLD},
+        {**ROWS_OF_TOKENS, **SEARCHED, "p": {**NUCLEUS, **NONE}, "temperature": COLD},
     ),
     "sampling.min_p_mask": public(
         sampling.min_p_mask, {"logits": X, "p": 0.5}, {**ROWS_OF_TOKENS, "p": {**LEAST, **NONE}, "temperature": COLD}

@@ -19,6 +19,9 @@ from softbin.experiments.runs import workdir as folder
 from softbin.experiments.runs.errors import exit_on_user_error
 from softbin.experiments.train import train
 
+LEAST_SECONDS = 0.1
+"""To compile a program, from which on it is kept for later runs."""
+
 
 def sweep(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> list[dict[str, str]]:
     """Run what is not finished, each run in `workdir/runs/NAME`, and go on past those that fail.
@@ -74,7 +77,7 @@ def _compiled_once() -> Iterator[None]:
     before = {name: getattr(jax.config, name) for name in names}
     with tempfile.TemporaryDirectory(prefix="softbin-sweep-") as path:
         try:
-            _configure(dict(zip(names, (path, 0.1), strict=True)))
+            _configure(dict(zip(names, (path, LEAST_SECONDS), strict=True)))
             yield
         finally:
             _configure(before)
