@@ -41,9 +41,6 @@ class Share:
         return f"softbin.budgets.{'prior' if np.ndim(self.shares) else 'fraction'}({self.shares})"
 
 
-Share.__module__ = "softbin.budgets"  # where its users find it
-
-
 def label_count(targets: Targets, weights: Weights) -> Float[Array, " classes"]:
     """As many examples of each class as its labels say: `k_c` = the positives of class `c` in the batch.
 
