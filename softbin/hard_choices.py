@@ -228,7 +228,8 @@ def top_k(
       [ True False]
     """
     if isinstance(k, bool) or not isinstance(k, int | np.integer):
-        raise TypeError(f"k must be a concrete integer, got {k!r}: binary_argmax takes a traced one")
+        remedy = "binary_argmax takes a traced one" if isinstance(k, jax.Array) else "round it, or convert it by int()"
+        raise TypeError(f"k must be a concrete integer, got {k!r}: {remedy}")
     groups = groups_along(axis, scores)
     if len(groups.axes) > 1 or axis is None:
         raise ValueError(f"top_k chooses along one axis, got {axis}: binary_argmax takes several")
