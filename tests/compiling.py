@@ -11,8 +11,12 @@ import jax
 _HAS_A_CHOICE_OF_EMITTERS = jax.__version_info__ < (0, 11)
 AT_LEVEL_0 = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """Without LLVM's optimization."""
-_QUICK = dict(AT_LEVEL_0)
-AS_USERS_DO = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+_QUICK = AT_LEVEL_0 | {"xla_disable_hlo_passes": "while-loop-invariant-code-motion,simplify-while-loops"}
+AS_USERS_DO = {
+    "xla_backend_optimization_level": 3,
+    "xla_llvm_disable_expensive_passes": False,
+    "xla_disable_hlo_passes": "",
+}
 """The `compiler_options` of `jax.jit` that are XLA's defaults."""
 if jax.__version_info__ >= (0, 10):  # JAX 0.7 compiles wrong programs then
     _QUICK["xla_cpu_parallel_codegen_split_count"] = 1
