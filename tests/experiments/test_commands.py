@@ -147,7 +147,11 @@ print({{"flax", "pandas", "matplotlib", "scipy"}} & set(sys.modules))
         ),
         ("train", ["{in}", "--config={}"], "the config {} is a folder: give the path"),
         ("train", ["{in}", "--config={}/prose.py"], "the config {}/prose.py fails"),
-        ("train", ["{in}", "--config=digits", "--config.los=mse"], "the config has no such field ('los' Did you mean"),
+        (
+            "train",
+            ["{in}", "--config=digits", "--config.los=mse"],
+            "the config has no field los (did you mean loss?): it has",
+        ),
         (
             "train",
             ["{in}", "--config=digits", "--config.hidden=0"],

@@ -183,13 +183,13 @@ def _too_large(needed: int) -> str | None:
 def _record(blank: Record, program: Program, times: _Times, baseline: str, baseline_times: _Times) -> Record:
     errors = program.errors and program.errors()
     forward, both = _median_ms(times.forward), _median_ms(times.forward_backward)
-    ratios = _ratios(times.forward_backward, baseline_times.forward_backward)
+    rounds = list(zip(times.forward_backward, itertools.cycle(baseline_times.forward_backward)))
     return blank._replace(
         device=program.device or blank.device,
         compile_s=program.compile_s,
         forward_ms=forward and forward.clock,
         forward_backward_ms=both and both.clock,
-        ratio=ratios.clock,
+        ratio=_ratio([(own.clock, base.clock) for own, base in rounds]),
         baseline=baseline,
         rounds=len(times.forward_backward),
         temporary_bytes=program.temporary_bytes,
@@ -197,7 +197,7 @@ def _record(blank: Record, program: Program, times: _Times, baseline: str, basel
         sum_error=errors and errors.total,
         forward_cpu_ms=forward and forward.cpu,
         forward_backward_cpu_ms=both and both.cpu,
-        cpu_ratio=ratios.cpu,
+        cpu_ratio=_ratio([(own.cpu, base.cpu) for own, base in rounds]),
     )
 
 
@@ -205,13 +205,10 @@ def _median_ms(times: Sequence[Seconds]) -> Seconds | None:
     return Seconds(*(1e3 * statistics.median(each) for each in zip(*times, strict=True))) if times else None
 
 
-def _ratios(times: Sequence[Seconds], baseline: Sequence[Seconds]) -> Seconds:
-    """The medians of the rounds' ratios; to a baseline that was timed once, of each round to that."""
-    rounds = list(zip(times, itertools.cycle(baseline)))
-    return Seconds(
-        statistics.median(own.clock / base.clock for own, base in rounds),
-        statistics.median(own.cpu / base.cpu for own, base in rounds),
-    )
+def _ratio(rounds: Sequence[tuple[float, float]]) -> float | None:
+    """The median of the rounds' ratios, but for rounds whose baseline was too short for the clock."""
+    ratios = [own / base for own, base in rounds if base > 0]
+    return statistics.median(ratios) if ratios else None
 
 
 def interleave(programs: Mapping[str, Program], seconds: float, most_rounds: int) -> dict[str, _Times]:

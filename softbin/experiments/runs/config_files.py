@@ -1,5 +1,6 @@
 """Configs by name or from a file, and what the command line changes in them."""
 
+import difflib
 import re
 import runpy
 import traceback
@@ -106,13 +107,22 @@ def _changed(config: ml_collections.ConfigDict, changes: Sequence[str]) -> ml_co
             f"the config does not take this value ({_reason(error)}): give one of the type that it has there"
         ) from None
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise UserError(f"the config has no such field ({_reason(error)}): it has {', '.join(config)}") from None
+        problem = _unknown_field(config, changes) or f"the config has no such field ({_reason(error)})"
+        raise UserError(f"{problem}: it has {', '.join(config)}") from None
     if unexpected:
         given = " ".join(unexpected)
         raise UserError(
             f"unexpected arguments {given}: settings are given as --config.field=value, and --help lists the flags"
         )
     return holder.value.copy_and_resolve_references()
+
+
+def _unknown_field(config: ml_collections.ConfigDict, changes: Sequence[str]) -> str | None:
+    for name in re.findall(r"^--?(?:no)?config\.(\w+)", "\n".join(changes), re.MULTILINE):
+        if name not in config:
+            near = difflib.get_close_matches(name, config, 1)
+            return f"the config has no field {name}" + "".join(f" (did you mean {field}?)" for field in near)
+    return None
 
 
 def _reason(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from softbin.experiments.benchmark import cases, programs
 from softbin.experiments.benchmark import measure as measuring
 from softbin.experiments.benchmark.cases import IMPLEMENTATIONS, make_batch
 from softbin.experiments.benchmark.inputs import INPUTS
-from softbin.experiments.benchmark.measure import Plan, Seconds, bench, interleave, measure
+from softbin.experiments.benchmark.measure import Plan, bench, interleave, measure
 from softbin.experiments.benchmark.problems import Implementation, Program, Size
 from softbin.experiments.benchmark.report import CompileRecord, Record
 from softbin.experiments.runs.errors import UserError
@@ -180,10 +180,10 @@ def test_a_slow_baseline_is_timed_once(monkeypatch):
     assert fast.cpu_ratio == pytest.approx(fast.forward_backward_cpu_ms / baseline.forward_backward_cpu_ms)
 
 
-def test_ratios_are_medians_over_rounds_of_both_times():
-    own, baseline = [Seconds(2.0, 3.0), Seconds(4.0, 3.0), Seconds(9.0, 9.0)], [Seconds(1.0, 1.0), Seconds(2.0, 3.0)]
-    assert measuring._ratios(own[:2], baseline) == (2.0, 2.0)
-    assert measuring._ratios(own, baseline[:1]) == (4.0, 3.0)
+def test_ratios_are_medians_over_rounds_but_those_that_are_too_short_for_the_clock():
+    assert measuring._ratio([(2.0, 1.0), (4.0, 2.0), (9.0, 1.0)]) == 2.0
+    assert measuring._ratio([(2.0, 0.0), (4.0, 1.0), (0.0, 0.0)]) == 4.0
+    assert measuring._ratio([(0.0, 0.0)]) is None
 
 
 def test_a_size_that_does_not_fit_into_memory_is_recorded_with_the_reason(nothing_compiled, monkeypatch, tmp_path):

@@ -49,10 +49,9 @@ def test_a_field_is_changed_and_no_other(changes, field, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            "--config.los=mse",
-            r"the config has no such field \('los' Did you mean \"loss\".*\): it has augment, batch_size",
-        ),
+        ("--config.los=mse", r"the config has no field los \(did you mean loss\?\): it has augment, batch_size"),
+        ("--noconfig.argument", r"the config has no field argument \(did you mean augment\?\): it has"),
+        ("--config.zzz=1", "the config has no field zzz: it has augment, batch_size"),
         ("--config.loss.name=mse", "the config has no such field"),
         ("--config.epochs.x=3", r"the config has no such field \(Attribute .* epochs.x\)"),
         ("--config.hidden[7]=3", r"the config has no such field \(tuple index out of range\)"),
