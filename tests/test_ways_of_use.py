@@ -22,7 +22,7 @@ from softbin.adapters import flax_linen, flax_nnx, gbdt
 from softbin.adapters.optax import keep_params_in_hypersimplex, projection_box_section, projection_hypersimplex
 from tests.test_sharding import collectives
 
-N, CLASSES = 32, 16  # more than the groups that are short: those are gathered
+N, CLASSES = 40, 16  # more than the groups that are short: those are gathered
 RNG = np.random.default_rng(0)
 LOGITS = RNG.standard_normal((N, CLASSES)).astype(np.float32)
 LABELS = RNG.integers(0, CLASSES, N, np.uint8)
@@ -32,19 +32,25 @@ BATCH = (LOGITS, LABELS, WHERE, WEIGHTS)
 WHOLE, BY_EXAMPLE = PartitionSpec(), PartitionSpec("a")
 DEVICE_MESH = ((4, 2), ("a", "b"))
 KINDS = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
-LAYOUTS = [PartitionSpec("a", "b"), PartitionSpec(None, "b"), PartitionSpec(("a", "b"))]
+BOTH_AXES, BY_CLASS, BOTH_BY_EXAMPLE = PartitionSpec("a", "b"), PartitionSpec(None, "b"), PartitionSpec(("a", "b"))
 
 
 def of_batches(logits, labels, where, weights, axis_name=None):
-    """What every shard has alike."""
+    """What knows of labels, or of thresholds for all classes: every shard has it alike."""
     batch = {"where": where, "weights": weights, "axis_name": axis_name}
-    along = {"axis": 0, "where": where[:, None], "axis_name": axis_name}
     return {
-        "loss": softbin.loss(logits, labels, axis_name=axis_name),
-        "loss, prior": softbin.loss(logits, labels, budget=budgets.prior([1 / CLASSES] * CLASSES), **batch),
-        "fenchel_young_loss": softbin.fenchel_young_loss(logits, labels, **batch),
+        "loss": softbin.loss(logits, labels, budget=budgets.prior([1 / CLASSES] * CLASSES), **batch),
+        "fenchel_young_loss": softbin.fenchel_young_loss(logits, labels, axis_name=axis_name),
         "decision_thresholds": softbin.decision_thresholds(logits, temperature=1.5, **batch),
         "diagnose": softbin.diagnose(logits, labels, **batch)._replace(rounds=jnp.int32(0))._asdict(),
+    }
+
+
+def of_groups(logits, labels, where, weights, axis_name=None):
+    """What has a value for each group of entries: every shard has it alike."""
+    del labels
+    along = {"axis": 0, "where": where[:, None], "axis_name": axis_name}
+    return {
         "threshold": softbin.threshold(logits, 5.5, **along),
         "kth_largest": softbin.kth_largest(logits, 5, **along),
         "cutoff": softbin.cutoff(logits, 5, **along),
@@ -54,11 +60,12 @@ def of_batches(logits, labels, where, weights, axis_name=None):
 
 def of_entries(logits, labels, where, weights, axis_name=None):
     """What has an entry for every example."""
+    del labels
     along = {"axis": 0, "where": where[:, None], "axis_name": axis_name}
+    soft = {"weights": weights[:, None], "regularizer": softbin.binary_entropy, **along}
     return {
-        "soft_binary_argmax": softbin.soft_binary_argmax(logits, 5, 0.5, weights=weights[:, None], **along),
+        "soft_binary_argmax": softbin.soft_binary_argmax(logits, 5, 0.5, **soft),
         "binary_argmax": softbin.binary_argmax(logits, 5, **along),
-        "rows": softbin.soft_binary_argmax(logits, 2, regularizer=softbin.binary_entropy),
         "hard rows": softbin.binary_argmax(logits, 2),
         "project_hypersimplex": softbin.project_hypersimplex(logits, 1.5),
         "predict": softbin.predict(logits, jnp.zeros(CLASSES), 1.5),
@@ -88,85 +95,74 @@ def in_one_place(logits, labels, where, weights):
     }
 
 
-def everything(logits, labels, where, weights, functions=(of_batches, of_entries, without_axis_name, in_one_place)):
-    """The results of all functions, and the gradient by the logits of what can have one."""
+WITH_AXIS_NAME = (of_batches, of_groups, of_entries)
+SHARDED = (*WITH_AXIS_NAME, without_axis_name)  # a tree in one row is gathered, as by Optax
+ALL = (*SHARDED, in_one_place)
 
-    def total(logits):
-        results = {}
-        for function in functions:
-            results |= function(logits, labels, where, weights)
+
+def everything(logits, *others, functions=ALL):
+    """The results of functions, and the gradients by the logits of what can have one."""
+
+    def total(logits, function):
+        results = function(logits, *others)
         floats = [x for x in jax.tree.leaves(results) if jnp.issubdtype(x.dtype, jnp.floating)]
         return sum((jnp.sum(jnp.sin(x)).astype(logits.dtype) for x in floats), jnp.zeros((), logits.dtype)), results
 
-    gradient, results = jax.grad(total, has_aux=True)(logits)
-    return results | {"gradient": gradient}
-
-
-sharded = (of_batches, of_entries, without_axis_name)  # a tree in one row is gathered, as by Optax
-compiled = jax.jit(everything, static_argnames="functions")
+    found = {}
+    for function in functions:
+        gradient, results = jax.grad(partial(total, function=function), has_aux=True)(logits)
+        found[function.__name__] = results | {"gradient": gradient}
+    return found
 
 
 @cache
 def program():
-    """Of everything, which `jax.clear_caches` leaves."""
-    return compiled.lower(*BATCH).compile()
+    """Of everything, with which all ways are compared: `jax.clear_caches` leaves it."""
+    return jax.jit(everything, donate_argnums=0).lower(*BATCH).compile()
 
 
 @cache
-def expected(functions=None):
-    return program()(*BATCH) if functions is None else compiled(*BATCH, functions=functions)
+def expected(functions=ALL):
+    results = jax.tree.map(np.asarray, program()(*jax.device_put(BATCH))) if functions == ALL else expected()
+    return {function.__name__: results[function.__name__] for function in functions}
 
 
-def assert_same(actual, wanted=None):
-    for (path, a), b in zip(
-        jax.tree_util.tree_leaves_with_path(actual),
-        jax.tree.leaves(expected() if wanted is None else wanted),
-        strict=True,
-    ):
+def assert_same(actual, wanted):
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(actual), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6, err_msg=jax.tree_util.keystr(path))
         if jnp.issubdtype(b.dtype, jnp.floating):
             assert a.dtype == b.dtype, jax.tree_util.keystr(path)
 
 
-@pytest.mark.parametrize(
-    ("setting", "functions"),
-    [
-        (lambda: jax.numpy_dtype_promotion("strict"), None),
-        (lambda: jax.numpy_rank_promotion("raise"), None),
-        (jax.checking_leaks, (of_entries,)),  # nothing is cached meanwhile, which makes tracing slow
-    ],
-    ids=["promotion of types", "promotion of ranks", "leaks"],
-)
-def test_settings_that_forbid_what_is_traced(setting, functions):
+def assert_traced(functions):
+    shapes = jax.eval_shape(lambda *batch: everything(*batch, functions=functions), *BATCH)
+    chex.assert_trees_all_equal_shapes_and_dtypes(shapes, expected(functions))
+
+
+def test_no_promotion_of_types_or_ranks():
     jax.clear_caches()
-    chosen = {} if functions is None else {"functions": functions}
-    with setting():
-        shapes = jax.eval_shape(lambda *batch: everything(*batch, **chosen), *BATCH)
-    chex.assert_trees_all_equal_shapes_and_dtypes(shapes, expected(**chosen))
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        assert_traced(ALL)
+
+
+def test_no_leaks():
+    jax.clear_caches()
+    with jax.checking_leaks():
+        assert_traced((of_entries,))  # nothing is cached meanwhile, which makes tracing slow
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float64])
 def test_other_precisions_under_strict_promotion(dtype, x64):
     with jax.numpy_dtype_promotion("strict"):
         results = jax.eval_shape(everything, jnp.asarray(LOGITS, dtype), *BATCH[1:])
-    assert results["gradient"].dtype == results["soft_binary_argmax"].dtype == dtype
-
-
-@pytest.fixture
-def expected_in_single_precision():
-    expected()
-
-
-def test_single_precision_beside_double(expected_in_single_precision, x64):
-    assert_same(jax.jit(everything)(LOGITS, LABELS.astype(np.int64), *BATCH[2:]))
+    assert {part["gradient"].dtype for part in results.values()} == {jnp.dtype(dtype)}
+    assert results["of_entries"]["soft_binary_argmax"].dtype == dtype
 
 
 def test_donated_logits_without_transfers_where_nans_are_errors():
     batch = jax.device_put(BATCH)
-    program = jax.jit(everything, donate_argnums=0).lower(*batch).compile()
     with jax.transfer_guard("disallow"), jax.debug_nans(True):
-        results = jax.block_until_ready(program(*batch))
-    assert_same(results)
+        jax.block_until_ready(program()(*batch))
     assert batch[0].is_deleted()
 
 
@@ -196,67 +192,81 @@ def test_checks_of_floats_give_no_false_alarm():
 
 
 def test_a_program_for_any_number_of_examples():
-    functions = (of_batches, of_entries)
     (n,) = export.symbolic_shape("n", constraints=["n >= 20"])
     shapes = [jax.ShapeDtypeStruct((n, *x.shape[1:]), x.dtype) for x in BATCH]
-    exported = export.export(jax.jit(lambda *batch: everything(*batch, functions=functions)))(*shapes)
-    part = [x[:23] for x in BATCH]
-    assert_same(export.deserialize(exported.serialize()).call(*part), compiled(*part, functions=functions))
+    exported = export.export(jax.jit(partial(everything, functions=WITH_AXIS_NAME)))(*shapes)
+    assert_same(export.deserialize(exported.serialize()).call(*BATCH), expected(WITH_AXIS_NAME))
 
 
-def test_vmap_scan_and_remat():
-    batches = [np.stack([x, x[::-1]]) for x in BATCH]
+@pytest.fixture
+def wanted_of_two():
+    """The results of the batch and of its reverse, in single precision."""
+    return expected(), program()(*jax.device_put([x[::-1] for x in BATCH]))
+
+
+def test_vmap_scan_and_remat_in_single_precision_beside_double(wanted_of_two, x64):
+    there_and_back = [[0, 1], [1, 0]]
+    both = [np.stack([x, x[::-1]])[there_and_back] for x in (LOGITS, LABELS.astype(np.int64), WHERE, WEIGHTS)]
 
     @jax.jit
-    def both(*batches):
-        scanned = lax.scan(lambda _, batch: (None, jax.checkpoint(everything)(*batch)), None, batches)[1]
-        return jax.vmap(everything)(*batches), scanned
+    def mapped_in_a_loop(*batches):
+        return lax.scan(lambda _, batch: (None, jax.checkpoint(jax.vmap(everything))(*batch)), None, batches)[1]
 
-    mapped, scanned = both(*batches)
-    wanted = jax.tree.map(lambda *x: jnp.stack(x), expected(), program()(*(x[::-1] for x in BATCH)))
-    assert_same(mapped, wanted)
-    assert_same(scanned, wanted)
+    assert_same(mapped_in_a_loop(*both), jax.tree.map(lambda *x: np.stack(x)[there_and_back], *wanted_of_two))
 
 
 def test_threads_that_trace_at_once():
     functions = (of_entries,)
-    wanted = compiled(*BATCH, functions=functions)
+    wanted = expected(functions)
     jax.clear_caches()
+    compiled = jax.jit(partial(everything, functions=functions))
     with ThreadPoolExecutor(4) as pool:
-        for results in pool.map(lambda _: compiled(*BATCH, functions=functions), range(4)):
+        for results in pool.map(lambda _: compiled(*BATCH), range(4)):
             assert_same(results, wanted)
 
 
 @pytest.mark.parametrize(
-    ("kind", "layout"), [("auto", LAYOUTS[0]), *(("explicit", layout) for layout in LAYOUTS)], ids=str
+    ("kind", "layout", "functions"),
+    [
+        ("auto", BOTH_AXES, SHARDED),
+        ("explicit", BOTH_AXES, SHARDED),
+        ("explicit", BY_CLASS, (of_entries, without_axis_name)),  # rows, and all axes
+        ("explicit", BOTH_BY_EXAMPLE, (of_batches, of_groups)),  # columns, of which losses treat whole rows otherwise
+    ],
+    ids=["auto", "explicit", "by class", "by example"],
 )
-def test_meshes(kind, layout):
+def test_meshes(kind, layout, functions):
     mesh = jax.make_mesh(*DEVICE_MESH, axis_types=(KINDS[kind],) * 2)
     by_example = PartitionSpec(*layout[:1])
     batch = [jax.device_put(x, NamedSharding(mesh, layout if x is LOGITS else by_example)) for x in BATCH]
-    program = jax.jit(lambda *batch: everything(*batch, functions=sharded)).lower(*batch).compile()
+    program = jax.jit(partial(everything, functions=functions)).lower(*batch).compile()
     results = program(*batch)
-    assert_same(results, expected(sharded))
-    assert results["gradient"].sharding.is_equivalent_to(batch[0].sharding, 2)
+    assert_same(results, expected(functions))
+    for part in results.values():
+        assert part["gradient"].sharding.is_equivalent_to(batch[0].sharding, 2)
     gathered = [size for kind, size in collectives(program.as_text()) if kind != "all-reduce"]
     assert max(gathered, default=0) <= 2 * N  # by an argmax: the best of every shard, and where it is
 
 
-@pytest.mark.parametrize(("kind", "check_vma"), [("auto", False), ("explicit", True)])
-def test_shard_map_over_one_of_two_axes(kind, check_vma):
+@pytest.mark.parametrize(
+    ("kind", "check_vma", "entries"), [("auto", False, ()), ("explicit", True, (of_entries,))], ids=["auto", "explicit"]
+)
+def test_shard_map_over_one_of_two_axes(kind, check_vma, entries):
     mesh = jax.make_mesh(*DEVICE_MESH, axis_types=(KINDS[kind],) * 2)
 
     def results(*batch):
-        return of_batches(*batch, axis_name="a"), of_entries(*batch, axis_name="a")
+        parts = ((of_batches, of_groups), entries)
+        return [{function.__name__: function(*batch, axis_name="a") for function in part} for part in parts]
 
     over_a = jax.shard_map(
-        results, mesh=mesh, axis_names={"a"}, in_specs=BY_EXAMPLE, out_specs=(WHOLE, BY_EXAMPLE), check_vma=check_vma
+        results, mesh=mesh, axis_names={"a"}, in_specs=BY_EXAMPLE, out_specs=[WHOLE, BY_EXAMPLE], check_vma=check_vma
     )
     with jax.set_mesh(mesh):
         batch = [jax.device_put(x, NamedSharding(mesh, BY_EXAMPLE)) for x in BATCH]
-        whole, entries = jax.jit(over_a)(*batch)
-    wanted = expected()
-    assert_same((whole, entries), tuple({name: wanted[name] for name in part} for part in (whole, entries)))
+        whole, by_example = jax.jit(over_a)(*batch)
+    wanted = expected((of_batches, of_groups, *entries))
+    for name, part in (whole | by_example).items():
+        assert_same(part, {key: wanted[name][key] for key in part})
 
 
 # Objects that hold a regularizer, and transforms of libraries
