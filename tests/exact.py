@@ -89,7 +89,7 @@ def smooth(link, scores, k, temperature=1.0) -> Solution:
     width = 800 + float(np.ptp(u))
     near = brentq(lambda s: np.sum(link(u - s)) - budget, -width, width, xtol=1e-9, rtol=1e-9, maxiter=10_000)
     reach = 1e-6 * max(1, abs(near))  # an exact sum takes its time, and is for the last digits alone
-    shift = brentq(lambda s: math.fsum(link(u - s)) - budget, near - reach, near + reach, xtol=1e-300, rtol=1e-15)
+    shift = brentq(lambda s: math.fsum(link(u - s).tolist()) - budget, near - reach, near + reach, xtol=1e-300, rtol=1e-15)
     y[finite] = link(u - shift)
     return Solution(y, pivot / float(temperature) + shift)
 
