@@ -87,9 +87,13 @@ def smooth(link, scores, k, temperature=1.0) -> Solution:
     pivot = np.sort(x)[::-1][int(budget)]  # the threshold is not far from it, so `x - pivot` keeps its digits
     u = (x - pivot) / float(temperature)
     width = 800 + float(np.ptp(u))
-    near = brentq(lambda s: np.sum(link(u - s)) - budget, -width, width, xtol=1e-9, rtol=1e-9, maxiter=10_000)
-    reach = 1e-6 * max(1, abs(near))  # an exact sum takes its time, and is for the last digits alone
-    shift = brentq(lambda s: math.fsum(link(u - s).tolist()) - budget, near - reach, near + reach, xtol=1e-300, rtol=1e-15)
+
+    def surplus(s):
+        return float(
+            np.sum(link(u - s), dtype=np.longdouble) - budget
+        )  # in pairs, and with more digits where there are
+
+    shift = brentq(surplus, -width, width, xtol=1e-300, rtol=1e-15, maxiter=10_000)
     y[finite] = link(u - shift)
     return Solution(y, pivot / float(temperature) + shift)
 
