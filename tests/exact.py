@@ -89,9 +89,7 @@ def smooth(link, scores, k, temperature=1.0) -> Solution:
     width = 800 + float(np.ptp(u))
 
     def surplus(s):
-        return float(
-            np.sum(link(u - s), dtype=np.longdouble) - budget
-        )  # in pairs, and with more digits where there are
+        return float(np.sum(link(u - s), dtype=np.longdouble) - budget)
 
     shift = brentq(surplus, -width, width, xtol=1e-300, rtol=1e-15, maxiter=10_000)
     y[finite] = link(u - shift)

@@ -1,6 +1,7 @@
 """A batch spread over devices gives the value and the gradient of the batch in one place."""
 
 import re
+from contextlib import nullcontext
 from functools import cache, partial
 
 import jax
@@ -22,6 +23,7 @@ MESHES = {
 MESH = MESHES["Auto"]
 MOST_NUMBERS = 8 * (CLASSES + 256)  # in small batches some hundred entries of a row are summed side by side
 SPLIT, WHOLE = PartitionSpec("batch"), PartitionSpec()
+EYE = np.eye(CLASSES, dtype=np.float32)
 
 
 def assert_same(actual, expected):
@@ -58,24 +60,18 @@ each_loss_and_mask = pytest.mark.parametrize(  # the other pairs are in test_pro
     ("name", "mask"),
     [("loss", "even"), ("loss", "uneven"), ("loss, label_count", "uneven"), ("fenchel_young_loss", "even")],
 )
-each_kind = pytest.mark.parametrize("kind", MESHES)
-
-
-def options(name, mask):
-    """One of the pairs is compiled as users do."""
-    return AS_USERS_DO if (name, mask) == ("loss, label_count", "uneven") else None
 
 
 @cache
 def in_one_place(name, mask):
-    run = jax.jit(partial(value_and_gradient, LOSSES[name]), compiler_options=options(name, mask))
-    return run(LOGITS, LABELS, WHERE[mask])
+    return jax.jit(partial(value_and_gradient, LOSSES[name]))(LOGITS, LABELS, WHERE[mask])
 
 
 @each_loss_and_mask
 def test_jit_of_a_sharded_batch_needs_no_help(name, mask):
     where = WHERE[mask]
-    function = jax.jit(partial(value_and_gradient, LOSSES[name]), compiler_options=options(name, mask))
+    options = AS_USERS_DO if (name, mask) == ("loss, label_count", "uneven") else None
+    function = jax.jit(partial(value_and_gradient, LOSSES[name]), compiler_options=options)
     program = function.lower(put(LOGITS), put(LABELS), put(where)).compile()
     assert_same(program(put(LOGITS), put(LABELS), put(where)), in_one_place(name, mask))
     assert {kind for kind, _ in collectives(program.as_text())} == {"all-reduce"}
@@ -91,8 +87,7 @@ def test_shard_map_with_an_axis_name(name, mask):
             mesh=MESH,
             in_specs=(SPLIT, SPLIT, WHOLE if where is None else SPLIT),
             out_specs=(WHOLE, SPLIT),
-        ),
-        compiler_options=options(name, mask),
+        )
     )
     program = sharded.lower(LOGITS, LABELS, where).compile()
     assert_same(program(LOGITS, LABELS, where), in_one_place(name, mask))
@@ -111,45 +106,58 @@ def test_explicit_axes_need_no_help(name):
 COUNTS = np.float32([200, 300, 250, 350, 220])
 
 
+def gradients_of_counts(logits, labels, counts, budget_of=lambda counts: counts):
+    by_logits = jax.value_and_grad(lambda logits: softbin.loss(logits, labels, budget=budget_of(counts)))(logits)
+    by_counts = jax.grad(lambda counts: softbin.fenchel_young_loss(logits, labels, budget=budget_of(counts)))(counts)
+    return by_logits, by_counts
+
+
+def thresholds_of_counts(logits, labels, counts, budget_of=lambda counts: counts):
+    return softbin.decision_thresholds(logits, labels, budget=budget_of(counts), temperature=1.5)
+
+
 @cache
-def of_counts():
-    def results(logits, counts):
-        value_and_gradients = jax.value_and_grad(softbin.loss)(logits, LABELS, budget=counts)
-        fenchel_young = jax.grad(lambda counts: softbin.fenchel_young_loss(logits, LABELS, budget=counts))(counts)
-        thresholds = softbin.decision_thresholds(logits, LABELS, budget=counts, temperature=1.5)
-        return value_and_gradients, fenchel_young, thresholds
-
-    return jax.tree.map(np.asarray, jax.jit(results)(LOGITS, COUNTS))
+def of_counts(function):
+    return jax.tree.map(np.asarray, jax.jit(function)(LOGITS, LABELS, COUNTS))
 
 
-@each_kind
+def captured(counts):
+    return lambda targets, weights: counts
+
+
+def worked_out(counts):
+    return lambda targets, weights: counts * weights.sum() / len(LABELS)
+
+
+def with_another_budget(counts):
+    return lambda targets, weights: counts + 0 * softbin.budgets.label_count(targets, weights)
+
+
 @pytest.mark.parametrize(
-    "budget_of",
+    ("kind", "budget_of", "in_mesh"),  # without explicit axes it is no matter what a budget closes over
     [
-        lambda counts: lambda targets, weights: counts,
-        lambda counts: lambda targets, weights: counts * weights.sum() / len(LABELS),
-        lambda counts: lambda targets, weights: counts + 0 * softbin.budgets.label_count(targets, weights),
+        ("Auto", worked_out, False),
+        ("Explicit", captured, False),
+        ("Explicit", worked_out, True),
+        ("Explicit", with_another_budget, False),
     ],
-    ids=["captured", "worked out", "with another budget"],
 )
-def test_a_budget_may_close_over_arrays_of_the_mesh(kind, budget_of):
+def test_a_budget_may_close_over_arrays_of_the_mesh(kind, budget_of, in_mesh):
     """They do not go through the arguments of the loss, by which it knows of the mesh."""
     logits, labels, counts = put(LOGITS, kind), put(LABELS, kind), put(COUNTS, kind, WHOLE)
-    thresholds_of = partial(softbin.decision_thresholds, temperature=1.5)
+    actual = thresholds_of_counts(logits, labels, counts, budget_of)
+    assert_same(actual, of_counts(thresholds_of_counts))
+    with jax.set_mesh(MESHES[kind]) if in_mesh else nullcontext():
+        actual = jax.jit(lambda logits, counts: gradients_of_counts(logits, labels, counts, budget_of))(logits, counts)
+    assert_same(actual, of_counts(gradients_of_counts))
 
-    def results(logits, counts):
-        by_logits = jax.value_and_grad(lambda logits: softbin.loss(logits, labels, budget=budget_of(counts)))(logits)
-        by_counts = jax.grad(lambda counts: softbin.fenchel_young_loss(logits, labels, budget=budget_of(counts)))(
-            counts
-        )
-        return by_logits, by_counts, thresholds_of(logits, labels, budget=budget_of(counts))
 
-    expected = of_counts()
-    assert_same(thresholds_of(logits, labels, budget=budget_of(counts)), expected[2])
-    with jax.set_mesh(MESHES[kind]):  # which JAX needs for any gradient outside jit
-        assert_same(results(logits, counts), expected)
-        assert_same(jax.jit(results)(logits, counts), expected)
-    assert_same(jax.jit(results)(logits, counts), expected)
+@pytest.mark.parametrize("budget_of", [captured, worked_out])
+def test_a_budget_may_close_over_arrays_of_the_mesh_outside_jit(budget_of):
+    with jax.set_mesh(MESHES["Explicit"]):  # which JAX needs for any gradient outside jit
+        counts = put(COUNTS, "Explicit", WHOLE)
+        actual = gradients_of_counts(put(LOGITS, "Explicit"), put(LABELS, "Explicit"), counts, budget_of)
+    assert_same(actual, of_counts(gradients_of_counts))
 
 
 def test_a_budget_raises_its_own_errors():
@@ -160,17 +168,18 @@ def test_a_budget_raises_its_own_errors():
         softbin.loss(put(LOGITS, "Explicit"), put(LABELS, "Explicit"), budget=budget)
 
 
-@pytest.mark.parametrize("where", WHERE.values(), ids=WHERE)
-def test_diagnosis_is_of_the_whole_batch(where):
-    sharded = jax.shard_map(
-        partial(diagnosis, axis_name="batch"),
-        mesh=MESH,
-        in_specs=(SPLIT, SPLIT, WHOLE if where is None else SPLIT),
-        out_specs=WHOLE,
-    )
+def diagnosis_of_shards(logits, labels, where):
+    specs = {"in_specs": (SPLIT, SPLIT, WHOLE if where is None else SPLIT), "out_specs": WHOLE}
+    return jax.shard_map(partial(diagnosis, axis_name="batch"), mesh=MESH, **specs)(logits, labels, where)
+
+
+@pytest.mark.parametrize(
+    ("function", "mask"), [(diagnosis_of_shards, "even"), (diagnosis, "uneven")], ids=["shard_map", "jit"]
+)
+def test_diagnosis_is_of_the_whole_batch(function, mask):
+    where = WHERE[mask]
     expected = jax.jit(diagnosis)(LOGITS, LABELS, where)
-    assert_same(jax.jit(sharded)(LOGITS, LABELS, where), expected)
-    assert_same(jax.jit(diagnosis)(put(LOGITS), put(LABELS), put(where)), expected)
+    assert_same(jax.jit(function)(put(LOGITS), put(LABELS), put(where)), expected)
 
 
 def test_temperature_and_parameters_get_the_gradient_of_the_whole_batch():
@@ -180,7 +189,7 @@ def test_temperature_and_parameters_get_the_gradient_of_the_whole_batch():
 
         return jax.grad(loss_fn, argnums=(0, 1))(weights, temperature)
 
-    arguments = (jnp.eye(CLASSES), jnp.float32(1.2), LOGITS, LABELS)
+    arguments = (EYE, np.float32(1.2), LOGITS, LABELS)
     specs = (WHOLE, WHOLE, SPLIT, SPLIT)
     sharded = jax.shard_map(partial(gradient, axis_name="batch"), mesh=MESH, in_specs=specs, out_specs=WHOLE)
     for actual, expected in zip(jax.jit(sharded)(*arguments), jax.jit(gradient)(*arguments), strict=True):
@@ -193,8 +202,9 @@ def weights_step(weights, inputs, labels, axis_name=None, microbatch_size=192):
 
 
 @cache
-def whole_step():
-    return jax.jit(jax.value_and_grad(lambda w: softbin.loss(LOGITS @ w, LABELS)))(np.eye(CLASSES, dtype=np.float32))
+def whole_step(examples):
+    logits, labels = LOGITS[:examples], LABELS[:examples]
+    return jax.jit(jax.value_and_grad(lambda w: softbin.loss(logits @ w, labels)))(EYE)
 
 
 def assert_close(actual, expected):
@@ -202,29 +212,29 @@ def assert_close(actual, expected):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
-@each_kind
-@pytest.mark.parametrize("how", ["jit", "outside jit"])
-@pytest.mark.parametrize("microbatch_size", [192, 200, 300, 3])
-def test_microbatches_of_a_sharded_batch(kind, how, microbatch_size):
+@pytest.mark.parametrize(
+    ("kind", "microbatch_size", "how"),  # only of explicit axes it is known over how many devices examples are spread
+    [
+        *(("Auto", size, "jit") for size in (200, 300)),
+        *(("Explicit", size, "jit") for size in (192, 200, 300, 3)),
+        ("Explicit", 300, "outside jit"),
+    ],
+)
+def test_microbatches_of_a_sharded_batch(kind, microbatch_size, how):
     """Whether or not they divide the batch, and the devices them."""
-    inputs, labels = (put(array[:48] if microbatch_size < 8 else array, kind) for array in (LOGITS, LABELS))
-    if microbatch_size < 8:
-        expected = jax.value_and_grad(lambda w: softbin.loss(LOGITS[:48] @ w, LABELS[:48]))(jnp.eye(CLASSES))
-    else:
-        expected = whole_step()
+    examples = 48 if microbatch_size < DEVICES else len(LABELS)
+    inputs, labels = (put(array[:examples], kind) for array in (LOGITS, LABELS))
     step = partial(weights_step, microbatch_size=microbatch_size)
     with jax.set_mesh(MESHES[kind]):  # which JAX needs for any gradient outside jit
-        actual = (jax.jit(step) if how == "jit" else step)(
-            put(np.eye(CLASSES, dtype=np.float32), kind, WHOLE), inputs, labels
-        )
-    assert_close(actual, expected)
+        actual = (jax.jit(step) if how == "jit" else step)(put(EYE, kind, WHOLE), inputs, labels)
+    assert_close(actual, whole_step(examples))
 
 
 def test_microbatches_stay_where_they_are():
     """Where types say how the batch is sharded, no microbatch travels, and the last one neither."""
     step = partial(weights_step, microbatch_size=300)
     arguments = (
-        put(np.eye(CLASSES, dtype=np.float32), "Explicit", WHOLE),
+        put(EYE, "Explicit", WHOLE),
         put(LOGITS, "Explicit"),
         put(LABELS, "Explicit"),
     )
@@ -235,10 +245,14 @@ def test_microbatches_stay_where_they_are():
 def test_microbatches_in_shard_map():
     local = partial(weights_step, axis_name="batch", microbatch_size=24)
     sharded = jax.shard_map(local, mesh=MESH, in_specs=(WHOLE, SPLIT, SPLIT), out_specs=WHOLE)
-    assert_close(jax.jit(sharded)(jnp.eye(CLASSES), LOGITS, LABELS), whole_step())
+    assert_close(jax.jit(sharded)(EYE, LOGITS, LABELS), whole_step(len(LABELS)))
 
 
-NETWORK = {"hidden": jnp.eye(CLASSES, 8), "out": jnp.full((8, CLASSES), 0.1), "scale": jnp.float32(2)}
+NETWORK = {
+    "hidden": np.eye(CLASSES, 8, dtype=np.float32),
+    "out": np.full((8, CLASSES), 0.1, np.float32),
+    "scale": np.float32(2),
+}
 
 
 def network(params, inputs, combine=lambda logits: logits):
@@ -293,7 +307,7 @@ def test_a_gradient_is_summed_over_devices_once_a_step():
 
         return large_batch.value_and_grad(lambda w, x: x @ w, loss_fn, 5)(weights, inputs, labels)
 
-    weights = jnp.ones((CLASSES, 40))
+    weights = np.ones((CLASSES, 40), np.float32)
     sharded = jax.shard_map(step, mesh=MESH, in_specs=(WHOLE, SPLIT, SPLIT), out_specs=WHOLE)
     program = jax.jit(sharded).lower(weights, LOGITS, LABELS).compile().as_text()
     assert "dot(" in loops(program)
