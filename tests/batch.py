@@ -30,13 +30,10 @@ def diagnosis(logits, labels, where, axis_name=None):
 
 
 def hard_choice(logits, labels, where):
-    """Values and entries, for each class, and for all classes together: with ties, since the digits are few."""
+    """A value for each class, and entries of all classes together: with ties, since the digits are few."""
     where = None if where is None else where[:, None]
     logits = jax.numpy.round(logits, 1)
-    return [
-        (
-            softbin.kth_largest(logits, 300, axis=axis, where=where),
-            softbin.binary_argmax(logits, 300, axis=axis, where=where),
-        )
-        for axis in (0, None)
-    ]
+    return (
+        softbin.kth_largest(logits, 300, axis=0, where=where),
+        softbin.binary_argmax(logits, 300, axis=None, where=where),
+    )

@@ -57,10 +57,10 @@ def main(port: str, process: str) -> None:
     functions = {name: lambda *args, loss=loss: value_and_gradient(loss, *args) for name, loss in LOSSES.items()}
     differences = {}
     for name, function in {**functions, "diagnose": diagnosis, "hard choice": hard_choice}.items():
+        compiled = jax.jit(function)
         for shards, where in WHERE.items():
             batch = (LOGITS, LABELS, np.ones(len(LABELS), bool) if where is None else where)
-            whole = jax.jit(function)(*batch)
-            differences[f"{name}, {shards}"] = relative_difference(jax.jit(function)(*map(spread, batch)), whole)
+            differences[f"{name}, {shards}"] = relative_difference(compiled(*map(spread, batch)), compiled(*batch))
     print(json.dumps(differences))
 
 

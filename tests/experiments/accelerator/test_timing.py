@@ -7,11 +7,11 @@ import numpy as np
 from softbin.experiments.accelerator import timing
 from softbin.experiments.accelerator.timing import measure, records, repeated
 
-SCORES = jnp.asarray(np.random.default_rng(0).standard_normal((64, 128), np.float32))
+SCORES = jnp.asarray(np.random.default_rng(0).standard_normal((16, 128), np.float32))
 
 
 def test_the_results_are_those_of_a_call():
-    labels = jnp.arange(64)
+    labels = jnp.arange(16)
 
     def function(scores, labels):
         return scores.sum(), {"sorted": jnp.sort(scores), "labels": 2 * labels}
@@ -27,12 +27,14 @@ def test_every_call_is_made():
 
     def seconds(calls):
         program = jax.jit(lambda scores: repeated(jnp.sort, (scores,), calls)).lower(SCORES).compile()
-        program(SCORES).block_until_ready()
-        start = time.process_time()
-        program(SCORES).block_until_ready()
-        return time.process_time() - start
+        times = []
+        for _ in range(4):
+            start = time.process_time()
+            program(SCORES).block_until_ready()
+            times.append(time.process_time() - start)
+        return min(times[1:])
 
-    assert min(seconds(400) for _ in range(3)) > 10 * min(seconds(4) for _ in range(3))
+    assert seconds(400) > 10 * seconds(4)
 
 
 def test_as_many_calls_as_take_the_time(monkeypatch):
