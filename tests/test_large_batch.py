@@ -6,18 +6,17 @@ import numpy as np
 import optax
 import pytest
 from jax import export
-from jax.flatten_util import ravel_pytree
 
 import softbin
 from softbin import large_batch
 
 EXAMPLES, FEATURES, CLASSES = 26, 5, 3
-KEYS = jax.random.split(jax.random.key(0), 4)
-INPUTS = jax.random.normal(KEYS[0], (EXAMPLES, FEATURES))
-LABELS = jax.random.randint(KEYS[1], (EXAMPLES,), 0, CLASSES)
+RANDOM = np.random.default_rng(0)
+INPUTS = RANDOM.standard_normal((EXAMPLES, FEATURES), np.float32)
+LABELS = RANDOM.integers(0, CLASSES, EXAMPLES, np.int32)
 PARAMS = {
-    "hidden": jax.random.normal(KEYS[2], (FEATURES, 8)),
-    "out": jax.random.normal(KEYS[3], (8, CLASSES)),
+    "hidden": RANDOM.standard_normal((FEATURES, 8), np.float32),
+    "out": RANDOM.standard_normal((8, CLASSES), np.float32),
 }
 
 
@@ -34,16 +33,20 @@ def whole_batch(loss_of_params):
     return jax.jit(jax.value_and_grad(loss_of_params))(PARAMS)
 
 
+@jax.jit
+def value_and_gradient(params, inputs, labels):
+    return jax.value_and_grad(lambda params: softbin.loss(network(params, inputs), labels))(params)
+
+
 def assert_same(actual, expected):
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("microbatch_size", [1, 2, 8, 13, 26, 100])
+@pytest.mark.parametrize("microbatch_size", [1, 8, 13, 26, 100])
 def test_value_and_gradient_are_the_whole_batchs_at_any_microbatch_size(microbatch_size):
     step = jax.jit(large_batch.value_and_grad(network, softbin.loss, microbatch_size))
-    whole = whole_batch(lambda params: softbin.loss(network(params, INPUTS), LABELS))
-    assert_same(step(PARAMS, INPUTS, LABELS), whole)
+    assert_same(step(PARAMS, INPUTS, LABELS), value_and_gradient(PARAMS, INPUTS, LABELS))
 
 
 @pytest.mark.parametrize("loss_fn", [softbin.fenchel_young_loss, contrastive])
@@ -53,7 +56,7 @@ def test_any_batch_coupled_loss_works(loss_fn):
 
 
 def test_keywords_reach_the_loss():
-    where = jnp.arange(EXAMPLES) % 4 != 0
+    where = np.arange(EXAMPLES) % 4 != 0
     whole = whole_batch(lambda p: softbin.loss(network(p, INPUTS), LABELS, where=where, temperature=0.7))
     step = jax.jit(large_batch.value_and_grad(network, softbin.loss, 8))
     assert_same(step(PARAMS, INPUTS, LABELS, where=where, temperature=0.7), whole)
@@ -63,9 +66,8 @@ def test_auxiliary_data_of_the_loss_is_returned():
     def loss_fn(logits, labels):
         return softbin.loss(logits, labels), softbin.zero_one_loss(logits, labels)
 
-    (value, error), _ = jax.jit(large_batch.value_and_grad(network, loss_fn, 8, has_aux=True))(PARAMS, INPUTS, LABELS)
-    logits = network(PARAMS, INPUTS)
-    assert_same((value, error), loss_fn(logits, LABELS))
+    actual, _ = jax.jit(large_batch.value_and_grad(network, loss_fn, 8, has_aux=True))(PARAMS, INPUTS, LABELS)
+    assert_same(actual, jax.jit(lambda: loss_fn(network(PARAMS, INPUTS), LABELS))())
 
 
 def test_outputs_may_be_a_pytree():
@@ -79,8 +81,7 @@ def test_outputs_may_be_a_pytree():
     assert_same(jax.jit(large_batch.value_and_grad(outputs_fn, loss_fn, 8))(PARAMS, INPUTS, LABELS), whole)
 
 
-@pytest.mark.parametrize("microbatch_size", [4, 8])
-def test_a_key_per_example_makes_dropout_agree(microbatch_size):
+def test_a_key_per_example_makes_dropout_agree():
     keys = jax.random.split(jax.random.key(7), EXAMPLES)
 
     def dropout_network(params, batch):
@@ -89,13 +90,13 @@ def test_a_key_per_example_makes_dropout_agree(microbatch_size):
         return jnp.where(kept, jnp.tanh(inputs @ params["hidden"]), 0) @ params["out"]
 
     whole = whole_batch(lambda params: softbin.loss(dropout_network(params, (INPUTS, keys)), LABELS))
-    step = jax.jit(large_batch.value_and_grad(dropout_network, softbin.loss, microbatch_size))
+    step = jax.jit(large_batch.value_and_grad(dropout_network, softbin.loss, 8))
     assert_same(step(PARAMS, (INPUTS, keys), LABELS), whole)
 
 
 def test_activations_take_the_memory_of_a_microbatch():
-    wide = {"hidden": jnp.zeros((FEATURES, 512)), "out": jnp.zeros((512, CLASSES))}
-    inputs, labels = jnp.zeros((4096, FEATURES)), jnp.zeros(4096, int)
+    wide = {"hidden": np.zeros((FEATURES, 512), np.float32), "out": np.zeros((512, CLASSES), np.float32)}
+    inputs, labels = np.zeros((4096, FEATURES), np.float32), np.zeros(4096, np.int32)
 
     def temporaries(microbatch_size):
         step = jax.jit(large_batch.value_and_grad(network, softbin.loss, microbatch_size))
@@ -128,29 +129,33 @@ def test_a_program_for_any_number_of_examples():
     batch = jax.ShapeDtypeStruct((n, FEATURES), INPUTS.dtype), jax.ShapeDtypeStruct((n,), LABELS.dtype)
     exported = export.export(step)(specs, *batch)
     for examples in (3, 8, 26):
-        inputs, labels = INPUTS[:examples], LABELS[:examples]
-        whole = jax.value_and_grad(lambda p, x, y: softbin.loss(network(p, x), y))(PARAMS, inputs, labels)
-        assert_same(exported.call(PARAMS, inputs, labels), whole)
+        batch = INPUTS[:examples], LABELS[:examples]
+        assert_same(exported.call(PARAMS, *batch), value_and_gradient(PARAMS, *batch))
 
 
 def relative_error(gradient, expected):
-    gradient, expected = (ravel_pytree(tree)[0] for tree in (gradient, expected))
-    return jnp.linalg.norm(gradient - expected) / jnp.linalg.norm(expected)
+    gradient, expected = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(x)]) for x in (gradient, expected))
+    return np.linalg.norm(gradient - expected) / np.linalg.norm(expected)
 
 
 def of_whole_batch():
-    return jax.grad(lambda params: softbin.loss(network(params, INPUTS), LABELS))(PARAMS)
+    return value_and_gradient(PARAMS, INPUTS, LABELS)[1]
 
 
 def test_accumulated_gradients_are_another_loss():
     """As the docstring warns, and so must not be said to be the same."""
     optimizer = optax.MultiSteps(optax.sgd(1.0), every_k_schedule=2)
-    params, state = PARAMS, optimizer.init(PARAMS)
-    for part in (slice(13), slice(13, None)):
-        gradient = jax.grad(lambda p, part=part: softbin.loss(network(p, INPUTS[part]), LABELS[part]))(params)
-        updates, state = optimizer.update(gradient, state, params)
-        params = optax.apply_updates(params, updates)
-    assert relative_error(jax.tree.map(jnp.subtract, PARAMS, params), of_whole_batch()) > 0.1
+
+    @jax.jit
+    def two_steps():
+        params, state = PARAMS, optimizer.init(PARAMS)
+        for part in (slice(13), slice(13, None)):
+            _, gradient = value_and_gradient(params, INPUTS[part], LABELS[part])
+            updates, state = optimizer.update(gradient, state, params)
+            params = optax.apply_updates(params, updates)
+        return jax.tree.map(jnp.subtract, PARAMS, params)
+
+    assert relative_error(two_steps(), of_whole_batch()) > 0.1
 
 
 @pytest.mark.skipif(not hasattr(optax, "microbatching"), reason="Optax has it from 0.2.7 on")
@@ -160,17 +165,22 @@ def test_microbatches_of_optax_are_exact_where_they_are_put_together_before_the_
     def loss_of(params, inputs, labels):
         return softbin.loss(network(params, inputs), labels)
 
-    expected = of_whole_batch()
-    for accumulator in (kinds.MEAN, kinds.SUM):
-        gradient = optax.microbatching.microbatch(
-            jax.grad(loss_of), argnums=(1, 2), microbatch_size=13, accumulator=accumulator
+    @jax.jit
+    def gradients():
+        accumulated = [
+            optax.microbatching.microbatch(
+                jax.grad(loss_of), argnums=(1, 2), microbatch_size=13, accumulator=accumulator
+            )(PARAMS, INPUTS, LABELS)
+            for accumulator in (kinds.MEAN, kinds.SUM)
+        ]
+        forward = optax.microbatching.microbatch(
+            jax.checkpoint(network), argnums=1, microbatch_size=13, accumulator=kinds.CONCAT
         )
-        assert relative_error(gradient(PARAMS, INPUTS, LABELS), expected) > 0.1
-    forward = optax.microbatching.microbatch(
-        jax.checkpoint(network), argnums=1, microbatch_size=13, accumulator=kinds.CONCAT
-    )
-    gradient = jax.grad(lambda params: softbin.loss(forward(params, INPUTS), LABELS))(PARAMS)
-    assert relative_error(gradient, expected) < 1e-5
+        return accumulated, jax.grad(lambda params: softbin.loss(forward(params, INPUTS), LABELS))(PARAMS)
+
+    accumulated, exact = gradients()
+    assert min(relative_error(gradient, of_whole_batch()) for gradient in accumulated) > 0.1
+    assert relative_error(exact, of_whole_batch()) < 1e-5
 
 
 def test_a_microbatch_of_nothing_is_refused():
