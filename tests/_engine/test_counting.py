@@ -1,5 +1,7 @@
 """Counts and extremes of groups in one pass, wherever these lie."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,30 +29,46 @@ each_layout = pytest.mark.parametrize("manual", [False, True])
 each_shape = pytest.mark.parametrize(("shape", "axes"), LAYOUTS.values(), ids=LAYOUTS)
 
 
-@each_layout
-@each_shape
-def test_statistics_are_those_of_every_entry(shape, axes, manual):
-    values = np.random.default_rng(0).integers(-(10**9), 10**9, shape).astype(np.int32)
+def every_statistic(entries, layout):
+    exists = entries > NONE
+    found = statistics(
+        [
+            (COUNT, entries > 0),
+            (COUNT, exists),
+            (LEAST, jnp.where(exists, entries, np.iinfo(np.int32).max)),
+            (COUNT, entries > 5 * 10**8),
+            (LARGEST, entries),
+            (SUM, jnp.where(entries > 0, 0.5, 0)),
+        ],
+        layout,
+    )
+    return [layout.leave_groups(each) for each in found]
+
+
+@cache
+def results(shape, axes, manual):
+    """In one program the statistics of values, the values again, positions, and a sample of numbered entries."""
     layout = arrange(shape, Groups(axes), manual=manual)
 
     @jax.jit
-    def run(values):
+    def run(values, numbers):
         entries = layout.enter(values, NONE)
-        exists = entries > NONE
-        found = statistics(
-            [
-                (COUNT, entries > 0),
-                (COUNT, exists),
-                (LEAST, jnp.where(exists, entries, np.iinfo(np.int32).max)),
-                (COUNT, entries > 5 * 10**8),
-                (LARGEST, entries),
-                (SUM, jnp.where(entries > 0, 0.5, 0)),
-            ],
-            layout,
-        )
-        return [layout.leave_groups(each) for each in found], layout.leave(entries)
+        sample = layout.sample(layout.enter(numbers, -1), 64)
+        return every_statistic(entries, layout), layout.leave(entries), layout.leave(layout.positions()), sample
 
-    found, entries = run(values)
+    numbers = np.arange(np.prod(shape), dtype=np.int32).reshape(shape)
+    return jax.tree.map(np.asarray, run(random_values(shape), numbers))
+
+
+def random_values(shape):
+    return np.random.default_rng(0).integers(-(10**9), 10**9, shape).astype(np.int32)
+
+
+@each_layout
+@each_shape
+def test_statistics_are_those_of_every_entry(shape, axes, manual):
+    values = random_values(shape)
+    found, entries, _, _ = results(shape, axes, manual)
     along = {"axis": axes, "keepdims": True}
     counts = [np.sum(each, **along) for each in (values > 0, values > NONE, values > 5 * 10**8)]
     expected = counts[0], counts[1], values.min(**along), counts[2], values.max(**along), counts[0] / 2
@@ -62,35 +80,43 @@ def test_statistics_are_those_of_every_entry(shape, axes, manual):
 @each_layout
 @each_shape
 def test_positions_are_in_row_major_order(shape, axes, manual):
-    layout = arrange(shape, Groups(axes), manual=manual)
+    _, _, positions, _ = results(shape, axes, manual)
     sizes = [shape[axis] for axis in axes]
     expected = np.arange(np.prod(sizes)).reshape([n if axis in axes else 1 for axis, n in enumerate(shape)])
-    np.testing.assert_array_equal(layout.leave(layout.positions()), np.broadcast_to(expected, shape))
+    np.testing.assert_array_equal(positions, np.broadcast_to(expected, shape))
 
 
 @each_layout
 @each_shape
 def test_a_sample_is_of_so_many_entries_and_each_of_another(shape, axes, manual):
-    layout = arrange(shape, Groups(axes), manual=manual)
-    numbers = layout.sample(layout.enter(jnp.arange(np.prod(shape)).reshape(shape), -1), 64)
+    *_, numbers = results(shape, axes, manual)
+    lanes = arrange(shape, Groups(axes), manual=manual).lanes
     groups = np.prod(shape) // np.prod([shape[axis] for axis in axes])
     real = numbers[numbers >= 0]
     assert len(np.unique(real)) == real.size
-    assert min(16, np.prod(shape) // groups) * groups <= real.size <= 3 * 64 * max(groups, layout.lanes)
+    assert min(16, np.prod(shape) // groups) * groups <= real.size <= 3 * 64 * max(groups, lanes)
 
 
 def test_what_a_group_has_on_every_lane_is_taken_together():
     values = np.random.default_rng(0).integers(100, size=(50, 4, 5)).astype(np.int32)
-    groups = Groups((0,), lanes=4)
-    layout = arrange((50, 20), groups, manual=False)
-    (largest,) = statistics([(LARGEST, layout.enter(jnp.asarray(values.reshape(50, 20)), NONE))], layout)
-    np.testing.assert_array_equal(layout.leave_groups(largest), np.tile(values.max((0, 1)), 4)[None])
+    layout = arrange((50, 20), Groups((0,), lanes=4), manual=False)
+
+    @jax.jit
+    def run(values):
+        (largest,) = statistics([(LARGEST, layout.enter(values, NONE))], layout)
+        return layout.leave_groups(largest), layout.positions()
+
+    largest, positions = run(values.reshape(50, 20))
+    np.testing.assert_array_equal(largest, np.tile(values.max((0, 1)), 4)[None])
     place = np.broadcast_to((np.arange(50)[:, None] * 4 + np.arange(4))[..., None], (50, 4, 5))
-    np.testing.assert_array_equal(layout.positions().reshape(50, 4, 5), place)
+    np.testing.assert_array_equal(np.reshape(positions, (50, 4, 5)), place)
 
 
 def test_conditions_may_be_more_than_an_integer_counts():
-    entries = jnp.arange(2048)
-    layout = arrange(entries.shape, Groups((0,)), manual=False)
-    operands = [(COUNT, layout.enter(entries % divisor == 0, False)) for divisor in (1, 2, 3, 5, 7)]
-    assert [int(count[0, 0]) for count in statistics(operands, layout)] == [2048, 1024, 683, 410, 293]
+    layout = arrange((2048,), Groups((0,)), manual=False)
+
+    @jax.jit
+    def run(entries):
+        return statistics([(COUNT, layout.enter(entries % n == 0, False)) for n in (1, 2, 3, 5, 7)], layout)
+
+    assert [np.asarray(count)[0, 0] for count in run(np.arange(2048))] == [2048, 1024, 683, 410, 293]
