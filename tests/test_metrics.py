@@ -63,10 +63,8 @@ def test_lists_with_fewer_entries_count_the_missing_ones_as_not_relevant():
     where = np.arange(50) < np.array([[0], [3], [7], [50]])
     order = np.argsort(np.where(where, -SCORES, np.inf), 1)[:, :7]
     hits = np.take_along_axis(LABELS * where, order, 1).sum(1)
-    known = jax.jit(
-        lambda: (precision_at_k(SCORES, LABELS, 7, where=where), recall_at_k(SCORES, LABELS, 7, where=where))
-    )
-    for found in (known(), both(SCORES, LABELS, SEVEN, where=where)):
+    known = jax.jit(lambda where: [each(SCORES, LABELS, 7, where=where) for each in (precision_at_k, recall_at_k)])
+    for found in (known(where), both(SCORES, LABELS, SEVEN, where=where)):
         precision, recall = map(np.asarray, found)
         np.testing.assert_allclose(precision, hits / 7, rtol=1e-6)
         np.testing.assert_allclose(recall[1:], hits[1:] / (LABELS * where)[1:].sum(1), rtol=1e-6)
