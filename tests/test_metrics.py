@@ -36,14 +36,15 @@ def test_without_ties_they_are_those_of_the_k_largest():
 
 
 def test_ties_count_as_the_mean_over_their_orders():
-    scores, labels = np.float32([2, 1, 1, 1, 1, 0]), np.array([0, 1, 0, 1, 1, 1])
+    scores, labels = np.arange(0, -50, -1, np.float32), np.zeros(50, int)
+    scores[:6], labels[:6] = [2, 1, 1, 1, 1, 0], [0, 1, 0, 1, 1, 1]
+    means = []
     for k in range(1, 7):
-        hits = []
-        for tied in itertools.permutations(range(1, 5)):
-            order = [0, *tied, 5]
-            hits.append(labels[order[:k]].sum())
-        precision, recall = both(scores, labels, np.float32(k))
-        np.testing.assert_allclose([precision, recall], [np.mean(hits) / k, np.mean(hits) / 4], rtol=1e-6)
+        hits = [labels[[0, *tied, 5][:k]].sum() for tied in itertools.permutations(range(1, 5))]
+        means.append([np.mean(hits) / k, np.mean(hits) / 4])
+    for k in (np.arange(1, 5), np.arange(3, 7)):
+        found = both(np.stack([scores] * 4), np.stack([labels] * 4), k)
+        np.testing.assert_allclose(np.transpose(found), np.array(means)[k - 1], rtol=1e-6)
 
 
 def test_masks_weights_and_shares():
