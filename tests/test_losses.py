@@ -49,7 +49,6 @@ EUCLIDEAN, ENTROPY = REGULARIZERS.values()
 
 each_loss = pytest.mark.parametrize("function", [LOSS, FENCHEL_YOUNG])
 each_regularizer = pytest.mark.parametrize("regularizer", REGULARIZERS.values(), ids=REGULARIZERS)
-each_budget = pytest.mark.parametrize("budget", [HALF, COUNT], ids=["half", "count"])
 # Each of the losses with its default, or with the other budget; and every pair of a loss, a budget and a regularizer.
 by_default = pytest.mark.parametrize(("function", "budget"), [(LOSS, HALF), (FENCHEL_YOUNG, COUNT)])
 by_the_other = pytest.mark.parametrize(("function", "budget"), [(LOSS, COUNT), (FENCHEL_YOUNG, HALF)])

@@ -70,7 +70,7 @@ def test_published_cases(case):
     scores, k, temperature, cotangent, exact_y, published_vjp = (
         PUBLISHED[f"{case}_{key}"] for key in ("scores", "k", "temperature", "cotangent", "exact_y", "published_vjp")
     )
-    run = _compiled_exactly if scores.size in (16, 1000) else _compiled
+    run = _compiled_exactly if scores.size in (16, 1000) else _compiled  # as users do: a short one and a long one
     _, y, (vjp, *_) = run(cotangent, soft_binary_argmax, scores, np.float32(k), np.float32(temperature))
     np.testing.assert_allclose(y, exact_y, atol=2e-7)
     active = (exact_y > 0) & (exact_y < 1)
