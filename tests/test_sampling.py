@@ -70,6 +70,21 @@ def parameters(seed):
     return k, p, temperature, rng.choice(np.float32([0, 0, 0.01, 0.1, 0.5, 1]), ROWS)
 
 
+OFF = {"temperature": np.ones(8, np.float32), "top_k": np.zeros(8, np.int32), "top_p": np.ones(8, np.float32)}
+OFF["min_p"] = np.zeros(8, np.float32)
+
+
+@jax.jit
+def drawn_and_truncated(key, logits, numbers):
+    """Of eight rows, each with its own numbers."""
+    return sample(key, logits, **numbers), truncate(logits, **numbers)
+
+
+def eight_rows(row):
+    """A short row, eight times."""
+    return np.tile(np.pad(np.float32(row), (0, SIZE - len(row)), constant_values=-np.inf), (8, 1))
+
+
 def probabilities(logits):
     top = logits.max(-1, keepdims=True)
     weights = np.exp(np.where(logits == top, 0, logits - top))
@@ -200,10 +215,12 @@ def test_a_vocabulary_of_32_000():
 def test_a_set_that_has_exactly_p_ends_the_nucleus():
     n = 8192
     parts = np.array([1, 7, 1000, 4096, 8191])
-    found = jax.jit(partial(top_p_mask, ties="first"))(np.full((5, n), 0.3, np.float32), (parts / n).astype(np.float32))
+    cut = jax.jit(partial(top_p_mask, ties="first"))
+    found = cut(np.full((5, n), 0.3, np.float32), (parts / n).astype(np.float32))
     np.testing.assert_array_equal(found, np.arange(n) < parts[:, None])
-    equal = np.zeros(8, np.float32)
-    assert [int(top_p_mask(equal, 0.5, ties=ties).sum()) for ties in ("first", "keep")] == [4, 8]
+    equal = np.where(np.arange(n) < 8, 0, -np.inf).astype(np.float32)
+    assert cut(np.tile(equal, (5, 1)), np.full(5, 0.5, np.float32)).sum() == 5 * 4
+    assert top_p_mask(equal, 0.5).sum() == 8
 
 
 def test_equal_probabilities_by_the_thousand_beside_a_few():
@@ -221,7 +238,7 @@ def test_equal_probabilities_by_the_thousand_beside_a_few():
 def test_numbers_of_any_kind_and_shape_mean_the_same():
     logits = np.float32(INPUTS["normal"][:6]).reshape(2, 3, SIZE)
     expected = top_k_mask(logits, 5)
-    for k in (np.full(3, 5, np.int8), np.uint64(5), 5.0, jnp.full((2, 1), 5.2), jnp.bfloat16(5)):
+    for k in (np.full(3, 5, np.int8), jnp.full((2, 1), 5.2), jnp.bfloat16(5)):  # and below 7.0 and a np.uint64
         np.testing.assert_array_equal(top_k_mask(logits, k), expected)
     moved = np.moveaxis(logits, -1, 1)
     for axis in (1, -2):
@@ -252,7 +269,7 @@ def test_where_leaves_no_other_token_and_a_row_without_any_is_empty():
     logits[2, ~where[2]] = np.nan  # which do not exist
     expected = np.where(where, logits, -np.inf)
     everywhere = np.ones_like(where)
-    for mask in (partial(top_k_mask, k=7), partial(top_p_mask, p=0.8), partial(min_p_mask, p=0.1)):
+    for mask in (partial(top_k_mask, k=7.0), partial(top_p_mask, p=0.8), partial(min_p_mask, p=0.1)):
         found = np.asarray(mask(logits, where=where))
         np.testing.assert_array_equal(found, mask(expected, where=everywhere))
         assert not found[3].any()
@@ -270,18 +287,21 @@ def test_zeros_are_equal_and_infinite_logits_share_all_of_it():
     np.testing.assert_array_equal(top_k_mask(zeros, 1), zeros == 0)
     np.testing.assert_array_equal(top_k_mask(zeros, 2, ties="first"), [1, 1, 0, 0, 0])
     infinite = np.float32([1, np.inf, 5, np.inf, -np.inf])
-    run = jax.jit(lambda numbers: truncate(infinite, **numbers))
-    off = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
-    for on in ({"top_p": 0.9}, {"top_k": 4}, {"min_p": 0.5}, {"top_k": 4, "temperature": 2.0}):
-        kept, normalizer = map(np.asarray, run(off | on))
-        np.testing.assert_allclose(np.exp(kept - normalizer), [0, 0.5, 0, 0.5, 0], rtol=1e-6)
-    counts = np.bincount(sample(jax.random.key(0), np.tile(infinite, (200, 1))).tokens, minlength=5)
+    numbers = OFF | {"top_p": np.float32([0.9] + [1] * 7), "top_k": np.int32([0, 4, 0, 4, 0, 0, 0, 0])}
+    numbers |= {"min_p": np.float32([0, 0, 0.5] + [0] * 5), "temperature": np.float32([1, 1, 1, 2, 1, 1, 1, 1])}
+    drawn = []
+    for seed in range(25):
+        (tokens, _), (kept, normalizer) = drawn_and_truncated(jax.random.key(seed), eight_rows(infinite), numbers)
+        drawn.extend(tokens)
+    shares = np.exp(np.asarray(kept) - np.asarray(normalizer)[:, None])
+    np.testing.assert_allclose(shares, np.broadcast_to(np.isin(np.arange(SIZE), [1, 3]) / 2, (8, SIZE)), rtol=1e-6)
+    counts = np.bincount(drawn, minlength=5)
     assert counts[[0, 2, 4]].sum() == 0
     assert min(counts[[1, 3]]) > 60
 
 
 def test_narrow_logits_are_those_of_single_precision():
-    run = jax.jit(in_order)
+    run = truncated[True]
     for dtype in (jnp.bfloat16, np.float16):
         logits = INPUTS["normal"].astype(dtype)
         found, expected = (run(each, *parameters(4)) for each in (logits, logits.astype(np.float32)))
@@ -292,7 +312,7 @@ def test_narrow_logits_are_those_of_single_precision():
 def test_double_precision_tells_apart_what_single_does_not(x64):
     logits = np.array([0.0, 1e-12, 2e-12, -1.0])
     np.testing.assert_array_equal(top_p_mask(logits, 0.29), [0, 0, 1, 0])
-    np.testing.assert_array_equal(top_k_mask(logits, 2), [0, 1, 1, 0])
+    np.testing.assert_array_equal(top_k_mask(logits, np.uint64(2)), [0, 1, 1, 0])
     kept, normalizer = truncate(logits, top_k=3)
     assert kept.dtype == normalizer.dtype == np.float64
     assert sample(jax.random.key(0), logits, top_k=1).tokens == 2
@@ -301,14 +321,16 @@ def test_double_precision_tells_apart_what_single_does_not(x64):
 def test_orders_that_engines_differ_in():
     """At T = 5 and p = 0.7 those that divide last draw from two tokens, and others from more."""
     logits = np.log(PROBABILITIES)
-    default, last = (truncate(logits, temperature=5, top_p=0.7, temperature_last=each) for each in (False, True))
-    assert [int((each.logits > -np.inf).sum()) for each in (default, last)] == [3, 2]
+    numbers = OFF | {"temperature": np.float32([5, 1, 1, 1] * 2), "top_k": np.int32([0, 3, 3, 3] * 2)}
+    numbers |= {"top_p": np.float32([0.7, 0.85, 0.84, 1] * 2)}
+    _, (kept, _) = drawn_and_truncated(jax.random.key(0), eight_rows(logits), numbers)
+    assert (kept > -np.inf).sum(1).tolist() == [3, 3, 2, 3] * 2
+    last, normalizer = truncate(logits, temperature=5, top_p=0.7, temperature_last=True)
+    assert (last > -np.inf).tolist() == [True, True, False, False]
     expected = np.exp(logits[:2].astype(np.float64) / 5)
-    np.testing.assert_allclose(np.exp(last.logits - last.log_normalizer)[:2], expected / expected.sum(), rtol=1e-6)
+    np.testing.assert_allclose(np.exp(last - normalizer)[:2], expected / expected.sum(), rtol=1e-6)
     kept = truncate(logits, top_k=3, where=top_p_mask(logits, 0.9)).logits > -np.inf  # where both see all of the mass
     np.testing.assert_array_equal(kept, [True, True, True, False])
-    np.testing.assert_array_equal(truncate(logits, top_k=3, top_p=0.85).logits > -np.inf, [True, True, True, False])
-    np.testing.assert_array_equal(truncate(logits, top_k=3, top_p=0.84).logits > -np.inf, [True, True, False, False])
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -388,10 +410,12 @@ def test_a_draw_does_not_depend_on_the_batch_or_on_padding():
     key, keys = jax.random.key(3), jax.random.split(jax.random.key(4), 5)
     numbers = {"top_k": 40}
     tokens, logarithms = sample(key, logits, **numbers)
-    np.testing.assert_array_equal(sample(key, logits[:3], **numbers).tokens, tokens[:3])
+    others = np.concatenate([logits[:3], np.zeros_like(logits[3:])])
+    np.testing.assert_array_equal(sample(key, others, **numbers).tokens[:3], tokens[:3])
     padded = np.pad(logits, [(0, 0), (0, 45)], constant_values=-np.inf)
-    masked = {"where": padded > -np.inf, **numbers}
-    for each in (sample(key, padded, **numbers), sample(key, np.nan_to_num(padded), **masked)):
+    exists = padded > -np.inf
+    for each, where in ((padded, np.ones_like(exists)), (np.nan_to_num(padded), exists)):
+        each = sample(key, each, where=where, **numbers)
         np.testing.assert_array_equal(each.tokens, tokens)
         np.testing.assert_allclose(each.log_probabilities, logarithms, rtol=1e-6)
     for row in (0, 4):
@@ -410,14 +434,13 @@ def test_one_program_serves_rows_that_differ():
     key = jax.random.key(5)
     numbers = {
         "temperature": np.float32([1, 0, 0.7, 2, 1, 1, 1, 1]),
-        "top_k": np.array([0, 3, 5, 50, 300, 1, 0, 9]),
+        "top_k": np.int32([0, 3, 5, 50, 300, 1, 0, 9]),
         "top_p": np.float32([1, 0.5, 0.9, 0.99, 0.3, 0.9, 1, 1]),
         "min_p": np.float32([0, 0, 0.1, 0, 0, 0, 0.3, 1]),
     }
-    run = jax.jit(lambda key, x, numbers: (sample(key, x, **numbers), truncate(x, **numbers)))
-    (tokens, logarithms), (kept, normalizer) = run(key, logits, numbers)
+    (tokens, logarithms), (kept, normalizer) = drawn_and_truncated(key, logits, numbers)
     for row in (1, 3, 6):  # what the others ask for does not matter, nor that there are others: see above
-        alike, _ = run(key, logits, {name: np.repeat(each[row], 8) for name, each in numbers.items()})
+        alike, _ = drawn_and_truncated(key, logits, {name: np.repeat(each[row], 8) for name, each in numbers.items()})
         assert alike.tokens[row] == tokens[row]
     chosen = np.take_along_axis(np.asarray(kept), np.asarray(tokens)[:, None], 1)[:, 0]
     np.testing.assert_allclose(chosen - normalizer, logarithms, atol=1e-5)
@@ -429,13 +452,12 @@ def test_one_program_serves_rows_that_differ():
 def test_nan_and_traced_numbers_out_of_range_mark_their_own_row_alone():
     logits = np.float32(INPUTS["normal"][:8])
     logits[1, 5] = np.nan
-    numbers = {
+    numbers = OFF | {
         "temperature": np.float32([1, 1, -1, np.nan, np.inf, 1, 1, 1]),
         "top_k": np.int32([5] * 5 + [-1, 5, 5]),
         "top_p": np.float32([0.9] * 6 + [0, np.nan]),
     }
-    run = jax.jit(lambda x, numbers: (sample(jax.random.key(0), x, **numbers), truncate(x, **numbers)))
-    (tokens, logarithms), (kept, normalizer) = run(logits, numbers)
+    (tokens, logarithms), (kept, normalizer) = drawn_and_truncated(jax.random.key(0), logits, numbers)
     wrong = np.arange(8) > 0
     np.testing.assert_array_equal(np.isnan(logarithms), wrong)
     np.testing.assert_array_equal(np.isnan(normalizer), wrong)
@@ -463,23 +485,23 @@ REQUESTS = {
 }
 
 
-def serve(key, logits, requests, ties="first", axis_name=None):
-    options = {"ties": ties, "axis_name": axis_name}
-    kept, normalizer = truncate(logits, **requests, **options)
-    tokens, logarithms = sample(key, logits, **requests, **options)
+def serve(key, logits, requests, axis_name=None):
+    """Where equal tokens are kept, and where they are cut: what finds a set is the same for distributions and draws."""
+    kept, normalizer = truncate(logits, **requests, axis_name=axis_name)
+    tokens, logarithms = sample(key, logits, **requests, ties="first", axis_name=axis_name)
     return kept, (tokens, normalizer, logarithms)
 
 
 @cache
-def served(ties):
-    return jax.tree.map(np.asarray, jax.jit(partial(serve, ties=ties))(KEY, LONG, REQUESTS))
+def served():
+    return jax.tree.map(np.asarray, jax.jit(serve)(KEY, LONG, REQUESTS))
 
 
-def check_served(found, ties):
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(served(ties)), strict=True):
+def check_served(found):
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(served()), strict=True):
         compare = partial(np.testing.assert_allclose, rtol=1e-6) if a.ndim == 1 else np.testing.assert_array_equal
         compare(a, b, err_msg=jax.tree_util.keystr(path))
-    np.testing.assert_array_equal(found[1][0], served(ties)[1][0])
+    np.testing.assert_array_equal(found[1][0], served()[1][0])
 
 
 def only_small_sums(program):
@@ -487,15 +509,13 @@ def only_small_sums(program):
     assert max(size for _, size in collectives(program.as_text())) <= 8 * len(LONG)
 
 
-@pytest.mark.parametrize(
-    ("kind", "count", "ties"), [("Auto", 2, "first"), ("Explicit", 8, "keep")]
-)
-def test_a_sharded_vocabulary_has_the_same_tokens_and_only_sums_of_rows_travel(kind, count, ties):
+@pytest.mark.parametrize(("kind", "count"), [("Auto", 2), ("Explicit", 8)])
+def test_a_sharded_vocabulary_has_the_same_tokens_and_only_sums_of_rows_travel(kind, count):
     mesh = jax.make_mesh((count,), ("v",), axis_types=(AxisType[kind],), devices=jax.devices()[:count])
     logits = jax.device_put(LONG, NamedSharding(mesh, WIDE))
-    program = jax.jit(partial(serve, ties=ties)).lower(KEY, logits, REQUESTS).compile()
+    program = jax.jit(serve).lower(KEY, logits, REQUESTS).compile()
     found = program(KEY, logits, REQUESTS)
-    check_served(found, ties)
+    check_served(found)
     assert found[0].sharding.is_equivalent_to(logits.sharding, 2)
     only_small_sums(program)
 
@@ -506,5 +526,5 @@ def test_shards_of_a_mapped_axis_have_the_same_tokens():
         partial(serve, axis_name="v"), mesh=mesh, in_specs=(WHOLE, WIDE, WHOLE), out_specs=(WIDE, WHOLE)
     )
     program = jax.jit(mapped).lower(KEY, LONG, REQUESTS).compile()
-    check_served(program(KEY, LONG, REQUESTS), "first")
+    check_served(program(KEY, LONG, REQUESTS))
     only_small_sums(program)
