@@ -11,7 +11,7 @@ from jax.sharding import AxisType, PartitionSpec
 import softbin
 from softbin import binary_argmax, cutoff, kth_largest, sampling
 from softbin._engine.groups import Groups
-from softbin._engine.kernels import arrays, rounds
+from softbin._engine.kernels import Interpreted, arrays, rounds
 from tests._engine.kernels.platforms import CUSTOM_CALLS, each_kernel, each_platform, lowered
 
 RNG = np.random.default_rng(0)
@@ -46,39 +46,40 @@ def same(found, expected):
         np.testing.assert_array_equal(np.asarray(each, np.float64), np.asarray(one, np.float64))
 
 
-@partial(jax.jit, static_argnames="implementation")
-def choices(scores, k, where, implementation=None):
-    how = {"where": where, "implementation": implementation}
-    value, pull_back = jax.vjp(partial(kth_largest, k=k, **how), scores)
-    (gradient,) = pull_back(jnp.ones_like(value))
-    return value, gradient, cutoff(scores, k, **how)
+def each_way(function, *arguments):
+    """In one program, by XLA and by each kernel."""
+    expected, *found = jax.jit(lambda *x: [function(*x, implementation=each) for each in (None, *Interpreted)])(
+        *arguments
+    )
+    for each in found:
+        same(each, expected)
+    return expected
 
 
-@partial(jax.jit, static_argnames="implementation")
-def truncated(logits, k, p, implementation=None):
-    return sampling.truncate(logits, top_k=k, top_p=p, ties="first", implementation=implementation).logits
-
-
-@each_kernel
-def test_choices_in_rows_are_the_same(implementation):
+def test_choices_in_rows_are_the_same():
     """With the gradient, which needs a choice among equal entries."""
-    same(choices(ROWS, COUNTS, MASK, implementation=implementation), choices(ROWS, COUNTS, MASK))
+
+    def choices(scores, k, where, implementation):
+        how = {"where": where, "implementation": implementation}
+        value, pull_back = jax.vjp(partial(kth_largest, k=k, **how), scores)
+        return value, *pull_back(jnp.ones_like(value)), cutoff(scores, k, **how)
+
+    each_way(choices, ROWS, COUNTS, MASK)
 
 
-@each_kernel
-def test_choices_in_columns_are_the_same(implementation):
+def test_choices_in_columns_are_the_same():
     """More than fill a block, and of bfloat16, of which many are equal."""
-    columns = jnp.asarray(np.tile(ROWS.T[:70], 14)[:, :131], jnp.bfloat16)
-    choose = jax.jit(partial(binary_argmax, axis=0), static_argnames="implementation")
-    k = np.arange(131) % 71
-    same(choose(columns, k, implementation=implementation), choose(columns, k))
+    columns = np.tile(ROWS.T[:70], 14)[:, :131].astype(jnp.bfloat16)
+    each_way(partial(binary_argmax, axis=0), columns, np.arange(131) % 71)
 
 
-@each_kernel
-def test_truncations_are_the_same(implementation):
+def test_truncations_are_the_same():
+    def truncated(logits, k, p, implementation):
+        return sampling.truncate(logits, top_k=k, top_p=p, ties="first", implementation=implementation).logits
+
     k, p = np.maximum(COUNTS, 40), np.linspace(0.05, 1, len(ROWS), dtype=np.float32)
     logits = np.where(np.isnan(ROWS), np.nan, np.clip(2 * ROWS, -1e30, 1e30))
-    same(truncated(logits, k, p, implementation=implementation), truncated(logits, k, p))
+    each_way(truncated, logits, k, p)
 
 
 @each_kernel
@@ -91,7 +92,7 @@ def test_long_rows_are_the_same(implementation):
 @each_kernel
 def test_kernels_map(implementation):
     find = partial(kth_largest, k=5, implementation=implementation)
-    same(jax.jit(jax.vmap(find))(NORMAL), jnp.sort(NORMAL)[:, -5])
+    same(jax.jit(jax.vmap(find))(NORMAL), np.sort(NORMAL)[:, -5])
 
 
 CHOICES = {
@@ -106,52 +107,59 @@ CHOICES = {
 }
 
 
+SCORES = np.zeros((4, 1000), np.float32)
+
+
 @each_platform
 @pytest.mark.parametrize("choose", CHOICES.values(), ids=CHOICES)
 def test_choices_lower_for_accelerators(platform, choose):
-    scores = jnp.zeros((4, 1000))
-    assert CUSTOM_CALLS[platform] in lowered(partial(choose, implementation="pallas"), platform, scores)
-    assert CUSTOM_CALLS[platform] not in lowered(choose, platform, scores)
+    assert CUSTOM_CALLS[platform] in lowered(partial(choose, implementation="pallas"), platform, SCORES)
+
+
+@each_platform
+@pytest.mark.parametrize("choose", [CHOICES["cutoff"], CHOICES["top_k_mask"]], ids=["cutoff", "top_k_mask"])
+def test_nobody_gets_a_kernel_unasked(platform, choose):
+    assert CUSTOM_CALLS[platform] not in lowered(choose, platform, SCORES)
 
 
 @each_platform
 @pytest.mark.parametrize("shape", [(3,), (300, 50), (2, 3, 2**18)], ids=str)
 def test_lengths_lower(platform, shape):
     mask = partial(sampling.top_p_mask, p=0.9, implementation="pallas")
-    assert CUSTOM_CALLS[platform] in lowered(mask, platform, jnp.zeros(shape, jnp.bfloat16))
+    assert CUSTOM_CALLS[platform] in lowered(mask, platform, jax.ShapeDtypeStruct(shape, jnp.bfloat16))
 
 
 @each_platform
 def test_axes_lower(platform):
     find = partial(kth_largest, k=3, axis=(0, 1), implementation="pallas")
-    assert CUSTOM_CALLS[platform] in lowered(find, platform, jnp.zeros((100, 2, 40)))
+    assert CUSTOM_CALLS[platform] in lowered(find, platform, np.zeros((100, 2, 40), np.float32))
 
 
 @each_platform
 def test_what_kernels_do_not_take_is_left_to_xla(platform):
     find = partial(kth_largest, k=3, implementation="pallas")
-    assert CUSTOM_CALLS[platform] not in lowered(find, platform, jnp.zeros(2**18 + 1))
-    assert CUSTOM_CALLS[platform] not in lowered(partial(find, weights=np.ones(8)), platform, jnp.zeros(8))
+    assert CUSTOM_CALLS[platform] not in lowered(find, platform, np.zeros(2**18 + 1, np.float32))
+    assert CUSTOM_CALLS[platform] not in lowered(partial(find, weights=np.ones(8)), platform, np.zeros(8, np.float32))
 
 
 @each_platform
 def test_float64_is_left_to_xla_and_on_tpu_float32_beside_it(platform, x64):
     for choose in (kth_largest, softbin.soft_binary_argmax):
         choose = partial(choose, k=3, implementation="pallas")
-        assert CUSTOM_CALLS[platform] not in lowered(choose, platform, jnp.zeros(8))
-        program = lowered(choose, platform, jnp.zeros(1000, jnp.float32))
+        assert CUSTOM_CALLS[platform] not in lowered(choose, platform, np.zeros(8))
+        program = lowered(choose, platform, np.zeros(1000, np.float32))
         assert (CUSTOM_CALLS[platform] in program) is (platform == "cuda")
 
 
 def test_small_fast_memory_has_no_place_for_masses(monkeypatch):
     monkeypatch.setattr(arrays, "fast_memory", lambda: 2**24)
     for find, has_place in ((partial(kth_largest, k=3), True), (partial(sampling.top_p_mask, p=0.9), False)):
-        program = lowered(partial(find, implementation="pallas"), "tpu", jnp.zeros((8, 2**18)))
+        program = lowered(partial(find, implementation="pallas"), "tpu", np.zeros((8, 2**18), np.float32))
         assert (CUSTOM_CALLS["tpu"] in program) is has_place
 
 
 def test_other_platforms_count_by_xla():
-    same(kth_largest(NORMAL, 3, implementation="pallas"), jnp.sort(NORMAL)[:, -3])
+    same(kth_largest(NORMAL, 3, implementation="pallas"), np.sort(NORMAL)[:, -3])
 
 
 def test_shards_are_left_to_xla():
@@ -159,7 +167,7 @@ def test_shards_are_left_to_xla():
     spec = PartitionSpec("rows")
     find = partial(kth_largest, k=3, implementation="pallas")
     sharded = jax.shard_map(find, mesh=mesh, in_specs=spec, out_specs=spec)
-    same(jax.jit(sharded)(NORMAL), jnp.sort(NORMAL)[:, -3])
+    same(jax.jit(sharded)(NORMAL), np.sort(NORMAL)[:, -3])
 
 
 def test_unknown_implementation_is_named():
