@@ -110,15 +110,16 @@ CHOICES = {
 SCORES = np.zeros((4, 1000), np.float32)
 
 
+@pytest.mark.parametrize("name", CHOICES)
+def test_choices_lower_for_tpu(name):
+    assert CUSTOM_CALLS["tpu"] in lowered(partial(CHOICES[name], implementation="pallas"), "tpu", SCORES)
+
+
 @each_platform
-@pytest.mark.parametrize("choose", CHOICES.values(), ids=CHOICES)
-def test_choices_lower_for_accelerators(platform, choose):
+@pytest.mark.parametrize("name", ["its gradient", "top_p_mask", "sample"])  # of every kernel one
+def test_choices_by_every_kernel_lower(platform, name):
+    choose = CHOICES[name]
     assert CUSTOM_CALLS[platform] in lowered(partial(choose, implementation="pallas"), platform, SCORES)
-
-
-@each_platform
-@pytest.mark.parametrize("choose", [CHOICES["cutoff"], CHOICES["top_k_mask"]], ids=["cutoff", "top_k_mask"])
-def test_nobody_gets_a_kernel_unasked(platform, choose):
     assert CUSTOM_CALLS[platform] not in lowered(choose, platform, SCORES)
 
 
