@@ -39,6 +39,13 @@ def by_sorting(values, k, weights=None):
     return mean, np.where(values > last, 1, np.where(values == last, left / weights[values == last].sum(), 0))
 
 
+def expected_of(row, k, temperature=0.0):
+    """The mean of one group and its gradient; smooth ones by an exact projection."""
+    row = np.asarray(row, np.float64)
+    y = exact.euclidean(row, k, temperature).y if temperature else by_sorting(row, k)[1]
+    return (row @ y - temperature * np.sum(y**2 - (k / len(row)) ** 2) / 2) / k, y / k
+
+
 @jax.jit
 def exactly(values, k, **keywords):
     """The means, and the gradient of their sum by the values."""
@@ -95,7 +102,7 @@ def test_infinite_values_count_and_subnormal_ones_are_zero():
     means, gradients = exactly(values, np.float32([2, 3, 2]))
     np.testing.assert_array_equal(means, [np.inf, -np.inf, np.nan])
     np.testing.assert_allclose(gradients[:2], [[0.5, 0, 0.5, 0], [1 / 6, 1 / 3, 1 / 6, 1 / 3]], rtol=1e-6)
-    assert top_k_mean(jnp.array([1e-40, -1e-40, 0.0, -1.0]), 3) == 0
+    assert top_k_mean(np.float32([1e-40, -1e-40, 0, -1]), 3) == 0
 
 
 # Smooth
@@ -142,8 +149,7 @@ def test_the_smooth_mean_keeps_its_digits_at_an_offset_and_beside_an_outlier():
             y = exact.euclidean(row, k, 0.5).y
             expected = (np.sum(row.astype(float) * y) - 0.25 * np.sum(y**2 - (k / 40) ** 2)) / k
             np.testing.assert_allclose(mean, expected, rtol=3e-7, atol=1e-6)
-    values = jnp.array([1e30, 3.0, 2.0, 1.0, 0.0])
-    gradient = jax.grad(top_k_mean)(values, 2, 2.0)
+    gradient = jax.jit(jax.grad(top_k_mean))(np.float32([1e30, 3, 2, 1, 0]), 2, 2.0)
     np.testing.assert_allclose(gradient, [0.5, 0.375, 0.125, 0, 0], atol=1e-6)
 
 
@@ -176,8 +182,12 @@ def test_saturated_entries_have_finite_derivatives(regularizer):
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5])
 def test_the_smallest_are_the_largest_of_the_negative(temperature):
-    mean, gradient = jax.value_and_grad(lambda x: jnp.sum(bottom_k_mean(x, 7.5, temperature)))(VALUES)
-    expected, by_negative = jax.value_and_grad(lambda x: jnp.sum(top_k_mean(x, 7.5, temperature)))(-VALUES)
+    @jax.jit
+    def each_with_gradient(values):
+        smallest = jax.value_and_grad(lambda x: jnp.sum(bottom_k_mean(x, 7.5, temperature)))(values)
+        return smallest, jax.value_and_grad(lambda x: jnp.sum(top_k_mean(x, 7.5, temperature)))(-values)
+
+    (mean, gradient), (expected, by_negative) = each_with_gradient(VALUES)
     assert mean == -expected
     np.testing.assert_array_equal(gradient, by_negative)
 
@@ -186,22 +196,20 @@ def test_the_smallest_are_the_largest_of_the_negative(temperature):
 def test_masking_is_removal_and_a_group_that_is_masked_whole_gives_zero(temperature):
     where = RNG.random(VALUES.shape) < 0.5
     where[2] = False
-    values = np.where(where, VALUES, np.nan)
 
     @jax.jit
     def masked(values):
-        return top_k_mean(values, budgets.fraction(0.25), temperature, where=where)
+        mean = partial(top_k_mean, k=budgets.fraction(0.25), temperature=temperature, where=where)
+        means, pull_back = jax.vjp(mean, values)
+        return means, *pull_back(jnp.ones(6))
 
-    means, pull_back = jax.vjp(masked, values)
-    (gradient,) = pull_back(jnp.ones(6))
+    means, gradient = map(np.asarray, masked(np.where(where, VALUES, np.nan)))
     assert means[2] == 0
-    np.testing.assert_array_equal(np.asarray(gradient)[~where], 0)
+    np.testing.assert_array_equal(gradient[~where], 0)
     for row in (0, 1, 3, 4, 5):
-        kept, k = VALUES[row, where[row]].astype(float), where[row].sum() / 4
-        y = exact.euclidean(kept, k, temperature).y if temperature else by_sorting(kept, k)[1]
-        expected = (kept @ y - temperature * np.sum(y**2 - (k / len(kept)) ** 2) / 2) / k
-        np.testing.assert_allclose(means[row], expected, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(gradient[row][where[row]], y / k, rtol=1e-5, atol=1e-6)
+        mean, wanted = expected_of(VALUES[row, where[row]], where[row].sum() / 4, temperature)
+        np.testing.assert_allclose(means[row], mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(gradient[row][where[row]], wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_a_scheduled_share_counts_what_exists(no_shape_checks):
@@ -211,17 +219,20 @@ def test_a_scheduled_share_counts_what_exists(no_shape_checks):
         lambda step: top_k_mean(VALUES, budgets.fraction(share(step)), where=where), compiler_options=AS_USERS_DO
     )
     for step, k in ((0, 30), (50, 18), (100, 6)):
-        np.testing.assert_allclose(found(step), top_k_mean(VALUES[:, :30], k), rtol=1e-5, atol=1e-6)
+        expected = [expected_of(row[:30], k)[0] for row in VALUES]
+        np.testing.assert_allclose(found(step), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
-@pytest.mark.parametrize("temperature", [0.0, 0.5])
+@pytest.mark.parametrize(
+    ("dtype", "temperature"),  # narrow values are computed in float32
+    [("bfloat16", 0.0), ("bfloat16", 0.5), ("float16", 0.5), ("float32", 0.0), ("float64", 0.5)],
+)
 def test_dtype_in_is_dtype_out(dtype, temperature, x64):
-    values = jnp.asarray(VALUES, dtype)
+    values = VALUES.astype(jnp.dtype(dtype))
     means = jax.jit(partial(top_k_mean, k=7.5, temperature=temperature))(values)
     assert means.dtype == values.dtype
-    wide = top_k_mean(values.astype(jnp.float64), 7.5, temperature)
-    np.testing.assert_allclose(means.astype(jnp.float64), wide, rtol=4 * float(jnp.finfo(dtype).eps), atol=1e-6)
+    wide = [expected_of(row, 7.5, temperature)[0] for row in values]
+    np.testing.assert_allclose(np.float64(means), wide, rtol=4 * float(jnp.finfo(dtype).eps), atol=1e-6)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5])
@@ -229,45 +240,42 @@ def test_any_axes_and_vmap(temperature):
     values, k = VALUES.reshape(6, 8, 5), KS[:5] / 8
     means = top_k_mean(values, k, temperature, axis=(0, 1))
     each = jax.vmap(lambda rows, k: top_k_mean(rows, k, temperature, axis=None), (2, 0))(values, k)
-    rows = top_k_mean(np.moveaxis(values, 2, 0).reshape(5, 48), k, temperature)
-    np.testing.assert_allclose(means, rows, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(each, rows, rtol=1e-5, atol=1e-6)
+    rows = np.moveaxis(values, 2, 0).reshape(5, 48)
+    expected = [expected_of(*row, temperature)[0] for row in zip(rows, k, strict=True)]
+    np.testing.assert_allclose(means, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(each, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
-@pytest.mark.parametrize("temperature", [0.0, 0.5])
+LOSSES = np.ravel(VALUES)
+
+
+def mean_and_gradient(losses, temperature, **keywords):
+    return jax.value_and_grad(top_k_mean)(losses, budgets.fraction(0.1), temperature, **keywords)
+
+
+def is_that_of_the_whole_batch(found, temperature):
+    for each, expected in zip(found, expected_of(LOSSES, 24, temperature), strict=True):
+        np.testing.assert_allclose(each, expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "temperature"), [(AxisType.Auto, 0.0), (AxisType.Auto, 0.5), (AxisType.Explicit, 0.0)]
+)
 def test_a_sharded_batch_is_the_whole_batch(kind, temperature):
     mesh = jax.make_mesh((8,), ("batch",), axis_types=(kind,))
-    losses = np.ravel(VALUES)
-
-    @jax.jit
-    def mean_and_gradient(losses):
-        return jax.value_and_grad(top_k_mean)(losses, budgets.fraction(0.1), temperature)
-
-    spread = mean_and_gradient(jax.device_put(losses, NamedSharding(mesh, PartitionSpec("batch"))))
-    assert spread[1].sharding.spec == PartitionSpec("batch")
-    for found, expected in zip(spread, mean_and_gradient(losses), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
+    losses = jax.device_put(LOSSES, NamedSharding(mesh, PartitionSpec("batch")))
+    found = jax.jit(partial(mean_and_gradient, temperature=temperature))(losses)
+    assert found[1].sharding.spec == PartitionSpec("batch")
+    is_that_of_the_whole_batch(found, temperature)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5])
 def test_shards_of_a_mapped_axis_count_together(temperature):
     mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
-    losses = np.ravel(VALUES)
-
-    @jax.jit
-    @partial(
-        jax.shard_map, mesh=mesh, in_specs=PartitionSpec("batch"), out_specs=(PartitionSpec(), PartitionSpec("batch"))
-    )
-    def mean_and_gradient(losses):
-        def mean(losses):
-            return top_k_mean(losses, budgets.fraction(0.1), temperature, axis_name="batch")
-
-        return jax.value_and_grad(mean)(losses)
-
-    expected = jax.value_and_grad(top_k_mean)(losses, 24, temperature)
-    for found, wanted in zip(mean_and_gradient(losses), expected, strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-8)
+    of_shards = partial(mean_and_gradient, temperature=temperature, axis_name="batch")
+    spec, whole = PartitionSpec("batch"), PartitionSpec()
+    found = jax.jit(jax.shard_map(of_shards, mesh=mesh, in_specs=spec, out_specs=(whole, spec)))(LOSSES)
+    is_that_of_the_whole_batch(found, temperature)
 
 
 def test_microbatches_give_the_gradient_of_the_whole_batch():
@@ -277,8 +285,8 @@ def test_microbatches_give_the_gradient_of_the_whole_batch():
         return bottom_k_mean(losses, budgets.fraction(0.7))
 
     step = softbin.large_batch.value_and_grad(lambda w, x: jnp.square(x @ w - 1), trimmed, microbatch_size=7)
-    value, gradient = step(params, inputs)
-    expected, whole = jax.value_and_grad(lambda w: trimmed(jnp.square(inputs @ w - 1)))(params)
+    value, gradient = jax.jit(step)(params, inputs)
+    expected, whole = jax.jit(jax.value_and_grad(lambda w: trimmed(jnp.square(inputs @ w - 1))))(params)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     np.testing.assert_allclose(gradient, whole, rtol=1e-4)
 
@@ -323,9 +331,14 @@ def test_infinite_values_make_every_mean_infinite_at_every_temperature(weights):
 @pytest.mark.parametrize("temperature", [0.0, 0.5])
 def test_the_mean_is_that_of_all_where_a_mask_leaves_fewer(temperature):
     where = np.arange(6)[:, None] > np.arange(40)
-    means = jax.jit(lambda values, k: top_k_mean(values, k, temperature, where=where))(VALUES, 5)
+
+    @jax.jit
+    def means_and_gradient(values, k):
+        means, pull_back = jax.vjp(lambda values: top_k_mean(values, k, temperature, where=where), values)
+        return means, *pull_back(jnp.ones(6))
+
+    means, gradient = means_and_gradient(VALUES, 5)
     np.testing.assert_allclose(means, [0, *(VALUES[n, :n].mean() for n in range(1, 6))], rtol=1e-5)
-    gradient = jax.grad(lambda values: top_k_mean(values, 5, temperature, where=where).sum())(VALUES)
     np.testing.assert_allclose(gradient, where / np.maximum(np.arange(6), 1)[:, None], rtol=1e-5)
 
 
