@@ -45,40 +45,49 @@ def solved(logits, k, regularizer):
 @each_regularizer
 def test_what_is_projected_sums_to_the_budget_of_every_class(regularizer):
     k = np.float32([2.5, 7, 12])
-    p, u, lam, by_k, lam_again, rounds = solved(LOGITS, k, regularizer)
+    p, u, lam, by_k, lam_again, rounds = map(np.asarray, solved(LOGITS, k, regularizer))
     np.testing.assert_allclose(COUNTED @ p, k, rtol=1e-5)
-    np.testing.assert_allclose(p, regularizer.link(u), rtol=1e-6)
+    link, slope = jax.jit(lambda u: (regularizer.link(u), regularizer.parts(u).slope))(u)
+    np.testing.assert_allclose(p, link, rtol=1e-6)
     np.testing.assert_allclose(u[WHERE], LOGITS[WHERE] / TEMPERATURE - lam, atol=1e-5)
-    np.testing.assert_allclose(by_k, -1 / (COUNTED @ regularizer.parts(u).slope), rtol=1e-4)
+    np.testing.assert_allclose(by_k, -1 / (COUNTED @ np.asarray(slope)), rtol=1e-4)
     np.testing.assert_allclose(lam_again, lam, rtol=1e-6)
     assert 0 < rounds < most_rounds(np.float32)
 
 
 def test_budgets_are_numbers_counts_of_labels_and_functions():
-    def problem(budget):
-        return prepare_projection(LOGITS, LABELS, budget, TEMPERATURE, WHERE, WEIGHTS).problem
-
     def spread(targets, weights):
         assert targets.shape == (N, CLASSES)
         assert weights.shape == (N,)
         return jnp.sum(weights) / CLASSES
 
     per_class = np.float32([1, 2, 3])
-    for budget, expected in (
+    cases = (
         (4, [4] * CLASSES),
         (per_class, per_class),
         (softbin.budgets.label_count, COUNTED @ np.eye(CLASSES)[LABELS]),
         (spread, [COUNTED.sum() / CLASSES] * CLASSES),
         (COUNTED.sum() + 1, [np.nan] * CLASSES),
-    ):
-        found = problem(budget)
-        np.testing.assert_allclose(found.groups.gather(found.k)[0], expected, rtol=1e-6)
+    )
+
+    def budget_of_classes(budget):
+        problem = prepare_projection(LOGITS, LABELS, budget, TEMPERATURE, WHERE, WEIGHTS).problem
+        return problem.groups.gather(problem.k)[0]
+
+    found = jax.jit(lambda: [budget_of_classes(budget) for budget, _ in cases])()
+    for each, (_, expected) in zip(found, cases, strict=True):
+        np.testing.assert_allclose(each, expected, rtol=1e-6)
 
 
 def test_masked_examples_do_not_exist():
-    batch, problem = prepare_projection(LOGITS, LABELS, 4, TEMPERATURE, WHERE, None)
-    assert batch.classes == CLASSES
-    scores, targets = (by_example(x, batch.groups.lanes) for x in (problem.scores, batch.targets))
+    @jax.jit
+    def masked(logits):
+        batch, problem = prepare_projection(logits, LABELS, 4, TEMPERATURE, WHERE, None)
+        assert batch.classes == CLASSES
+        by_examples = [by_example(x, batch.groups.lanes) for x in (problem.scores, batch.targets)]
+        return *by_examples, problem.mask, problem.scores > -jnp.inf
+
+    scores, targets, mask, exists = masked(LOGITS)
     np.testing.assert_array_equal(scores, np.where(WHERE[:, None], LOGITS, -np.inf))
-    np.testing.assert_array_equal(problem.mask, problem.scores > -np.inf)
+    np.testing.assert_array_equal(mask, exists)
     np.testing.assert_array_equal(targets, np.eye(CLASSES)[LABELS] * WHERE[:, None])

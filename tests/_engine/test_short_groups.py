@@ -73,17 +73,17 @@ def test_infinite_scores_are_settled_and_nan_poisons_its_own_row(n):
 
 
 def test_a_weight_of_two_is_two_entries_and_of_none_no_entry():
-    scores, k, temperature = draw(6)
-    weights = np.tile([1.0, 2.0, 0.0, 1.0, 1.0, 1.0], (ROWS, 1)).astype(np.float32)
-    y = project(scores, k, temperature, weights)
-    copies = project(scores[:, [0, 1, 1, 3, 4, 5]], k, temperature)
-    np.testing.assert_allclose(y[:, [0, 1, 1, 3, 4, 5]], copies, atol=1e-6)
+    scores, k, temperature = draw(5)
+    weights = np.tile(np.float32([1, 2, 0, 1, 1]), (ROWS, 1))
+    y = np.asarray(project(scores, k, temperature, weights))
+    copies = project(scores[:, [0, 1, 1, 3, 4]], k, temperature)
+    np.testing.assert_allclose(y[:, [0, 1, 1, 3, 4]], copies, atol=1e-6)
 
 
 def test_gradients_are_those_of_a_search():
     """Of the same entries in a row that masked ones make too long to do without."""
     scores, k, temperature = draw(8)
-    scores, k = jnp.asarray(np.clip(scores, -9, 9)), jnp.asarray(np.clip(k, 0.5, 7.5))
+    scores, k, temperature = np.clip(scores, -9, 9), np.clip(k, 0.5, 7.5), np.maximum(temperature, 0.1)
     cotangent = np.cos(np.arange(8, dtype=np.float32))
 
     def total(scores, k, temperature):
@@ -94,6 +94,5 @@ def test_gradients_are_those_of_a_search():
     def short(scores, k, temperature):
         return jnp.sum(softbin.soft_binary_argmax(scores, k, temperature) * cotangent)
 
-    temperature = jnp.maximum(temperature, 0.1)
     for a, b in zip(*(jax.jit(jax.grad(f, (0, 1, 2)))(scores, k, temperature) for f in (short, total)), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
