@@ -33,7 +33,7 @@ SPECS = {
 SHAPES = {"embedding": (16, 3), "kernel": (5, 6), "both": (4, 2), "bias": (7,), "scale": ()}
 TREE = {name: RANDOM.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
 each_kind = pytest.mark.parametrize("kind", MESHES)
-each_way = pytest.mark.parametrize("how", [lambda f: f, jax.jit], ids=["outside jit", "jit"])
+WEIGHTS = {name: 0.5 + leaf**2 for name, leaf in TREE.items()}
 
 
 def put(tree, kind):
@@ -48,43 +48,58 @@ def assert_same(actual, expected, kind):
         }
 
 
-@each_kind
-@each_way
+def projections(tree, weights):
+    return projection_hypersimplex(tree, 20.5), projection_box_section(tree, -1.0, 1.0, weights, 2.5)
+
+
+@pytest.mark.parametrize(("how", "kind"), [(lambda f: f, "Auto"), (jax.jit, "Explicit")], ids=["outside jit", "jit"])
 def test_projections(how, kind):
-    tree = put(TREE, kind)
-    expected = projection_hypersimplex(TREE, 20.5)
-    assert_same(how(projection_hypersimplex)(tree, 20.5), expected, kind)
-    weights = jax.tree.map(lambda leaf: 0.5 + leaf**2, TREE)
-    section = how(lambda tree, weights: projection_box_section(tree, -1.0, 1.0, weights, 2.5))
-    expected = projection_box_section(TREE, -1.0, 1.0, weights, 2.5)
-    assert_same(section(tree, put(weights, kind)), expected, kind)
-    assert_same(section(tree, weights), expected, kind)
-    actual = how(lambda x, w: projection_box_section(x, 0, 1.0, w, 3.0))(
-        TREE["embedding"], put(weights, kind)["embedding"]
-    )
-    expected = projection_box_section(TREE["embedding"], 0, 1.0, weights["embedding"], 3.0)
-    np.testing.assert_allclose(actual, expected, atol=1e-6)
+    actual = how(projections)(put(TREE, kind), put(WEIGHTS, kind))
+    for found, expected in zip(actual, projections(TREE, WEIGHTS), strict=True):
+        assert_same(found, expected, kind)
+
+
+@each_kind
+def test_what_lies_in_one_place_is_joined_with_what_is_spread(kind):
+    @jax.jit
+    def run(spread, weights, one, spread_weights):
+        of_one = projection_box_section(one, 0, 1.0, spread_weights, 3.0)
+        return projection_box_section(spread, -1.0, 1.0, weights, 2.5), of_one
+
+    one, weights = TREE["embedding"], WEIGHTS["embedding"]
+    actual, of_one = run(put(TREE, kind), WEIGHTS, one, put(WEIGHTS, kind)["embedding"])
+    assert_same(actual, projections(TREE, WEIGHTS)[1], kind)
+    np.testing.assert_allclose(of_one, projection_box_section(one, 0, 1.0, weights, 3.0), atol=1e-6)
+
+
+@jax.jit
+def gradients(tree, k):
+    def value(project, tree, k):
+        return sum(jnp.sum(jnp.sin(1 + leaf)) for leaf in jax.tree.leaves(project(tree, k)))
+
+    return [
+        jax.grad(lambda tree, k, project=project: value(project, tree, k), argnums=(0, 1))(tree, k)
+        for project in (projection_hypersimplex, lambda tree, k: projection_box_section(tree, -1.0, 1.0, 1.0, k))
+    ]
 
 
 @each_kind
 def test_gradients(kind):
-    def value(project, tree, k):
-        return sum(jnp.sum(jnp.sin(1 + leaf)) for leaf in jax.tree.leaves(project(tree, k)))
-
-    for project in (projection_hypersimplex, lambda tree, k: projection_box_section(tree, -1.0, 1.0, 1.0, k)):
-        gradient = jax.jit(jax.grad(lambda tree, k, project=project: value(project, tree, k), argnums=(0, 1)))
-        by_tree, by_k = gradient(put(TREE, kind), 10.5)
-        expected, expected_by_k = gradient(TREE, 10.5)
-        assert_same(by_tree, expected, kind)
-        np.testing.assert_allclose(by_k, expected_by_k, atol=1e-6)
+    for found, expected in zip(gradients(put(TREE, kind), 10.5), gradients(TREE, 10.5), strict=True):
+        assert_same(found[0], expected[0], kind)
+        np.testing.assert_allclose(found[1], expected[1], atol=1e-6)
 
 
-@each_kind
-@each_way
 @pytest.mark.parametrize(
-    "optimizer",
-    [keep_params_in_hypersimplex(20.5), keep_top_k(20), keep_top_k(softbin.budgets.fraction(0.3))],
-    ids=["hypersimplex", "count", "share"],
+    ("optimizer", "how", "kind"),
+    [
+        (keep_params_in_hypersimplex(20.5), jax.jit, "Auto"),
+        (keep_params_in_hypersimplex(20.5), lambda f: f, "Explicit"),
+        (keep_top_k(20), lambda f: f, "Auto"),
+        (keep_top_k(20), jax.jit, "Explicit"),
+        (keep_top_k(softbin.budgets.fraction(0.3)), jax.jit, "Auto"),
+        (keep_top_k(softbin.budgets.fraction(0.3)), lambda f: f, "Explicit"),
+    ],
 )
 def test_transformations(optimizer, how, kind):
     gradient = jax.tree.map(lambda leaf: np.sin(3 * leaf), TREE)
@@ -105,23 +120,24 @@ def test_no_leaf_is_gathered(kind):
     """Numbers alone travel, for leaves that are sharded along their first axis."""
     tree = {name: np.ones((64, 32), np.float32) for name in ("a", "b")}
     sharding = NamedSharding(MESHES[kind], PartitionSpec(("data", "model")))
-    tree = {**jax.tree.map(lambda leaf: jax.device_put(leaf, sharding), tree), "bias": jnp.ones(5)}
-    for function in (
-        lambda tree: projection_hypersimplex(tree, 3.0),
-        lambda tree: projection_box_section(tree, 0.0, 1.0, 1.0, 3.0),
-        lambda tree: keep_top_k(3).update(tree, keep_top_k(3).init(tree), tree)[0],
-    ):
-        found = collectives(jax.jit(function).lower(tree).compile().as_text())
-        assert max(size for _, size in found) <= 16
+    tree = {**jax.tree.map(lambda leaf: jax.device_put(leaf, sharding), tree), "bias": np.ones(5, np.float32)}
+
+    @jax.jit
+    def run(tree):
+        pruned, _ = keep_top_k(3).update(tree, keep_top_k(3).init(tree), tree)
+        return projection_hypersimplex(tree, 3.0), projection_box_section(tree, 0.0, 1.0, 1.0, 3.0), pruned
+
+    found = collectives(run.lower(tree).compile().as_text())
+    assert 0 < max(size for _, size in found) <= 16
 
 
 @pytest.mark.parametrize("shapes", [[(16, 3)], [(5,), (), (8, 2), (0, 4), (3, 1)], [(2, 4), (6,), (2,)]])
 def test_packing_keeps_every_entry(shapes):
-    leaves = [jnp.asarray(RANDOM.standard_normal(shape), jnp.float32) for shape in shapes]
-    vector = pack(leaves, jnp.float32)
-    chex.assert_trees_all_equal(unpack(vector, leaves), leaves)
-    exists = packed(leaves)
-    entries = np.concatenate([np.ravel(leaf) for leaf in leaves])
+    leaves = [RANDOM.standard_normal(shape).astype(np.float32) for shape in shapes]
+    vector = jax.jit(lambda leaves: pack(leaves, jnp.float32))(leaves)
+    chex.assert_trees_all_equal(jax.jit(lambda vector: unpack(vector, leaves))(vector), leaves)
+    exists = jax.jit(lambda: packed(leaves))()
+    vector, entries = np.asarray(vector), np.concatenate([np.ravel(leaf) for leaf in leaves])
     assert sorted(vector if exists is None else vector[exists]) == sorted(entries)
     assert len(vector) % jax.device_count() == 0
 
