@@ -265,12 +265,10 @@ class TestMeshes:
         if not compiled or kind == EXPLICIT:
             assert all(leaf.sharding.is_equivalent_to(placed, leaf.ndim) for leaf in jax.tree.leaves(actual[1]))
 
+    # Outside of jit a router is `gates` and `quantile_bias`, which tests/test_routing.py puts on meshes.
     @pytest.mark.parametrize(("kind", "places"), [(AUTO, "whole"), (AUTO, "sharded"), (EXPLICIT, "sharded")])
     def test_state_comes_back_as_it_was(self, make_layer, kind, places):
         self.check("TopK", make_layer, kind, places, compiled=False)
-
-    def test_the_bias_of_a_router_comes_back_as_it_was(self, make_layer):  # more in tests/test_routing.py
-        self.check("BalancedTopK", make_layer, AUTO, "sharded", compiled=False)
 
     @pytest.mark.parametrize(
         ("name", "of", "kind", "places"),
@@ -668,13 +666,13 @@ class TestDecisionThresholds:
         np.testing.assert_allclose(tracked(state), expected, rtol=1e-4)
 
     @pytest.mark.parametrize(
-        ("kind", "examples", "axes", "of_state"),
+        ("make_layer", "kind", "examples", "axes", "of_state"),
         [
-            (AUTO, (64,), ("examples", "classes"), None),
-            (AUTO, (8, 8), (None, "classes"), "classes"),
-            (EXPLICIT, (8, 8), ("examples", "classes"), None),
-            (EXPLICIT, (64,), (None, "classes"), "classes"),
-            (EXPLICIT, (8, 8), ("examples", None), None),
+            (nnx_layer, AUTO, (64,), ("examples", "classes"), None),
+            (linen_layer, AUTO, (8, 8), (None, "classes"), "classes"),
+            (nnx_layer, EXPLICIT, (8, 8), ("examples", "classes"), None),
+            (linen_layer, EXPLICIT, (64,), (None, "classes"), "classes"),
+            (linen_layer, EXPLICIT, (8, 8), ("examples", None), None),
         ],
     )
     def test_examples_and_classes_may_be_sharded(self, make_tracker, kind, examples, axes, of_state):
