@@ -4,13 +4,21 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from softbin.experiments import sweep
+
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled_once(tmp_path_factory):
     """A program that one test of this folder has compiled, another finds."""
-    configure(str(tmp_path_factory.getbasetemp() / "compiled"))
+    configure(str(tmp_path_factory.getbasetemp() / "compiled"), sweep.LEAST_SECONDS)
     yield
-    configure(None)
+    configure(None, 1.0)
+
+
+@pytest.fixture
+def sketched(monkeypatch):
+    """The pictures of a test are empty, as drawing takes longer than learning; those of fixtures of modules are not."""
+    sketch(monkeypatch)
 
 
 @pytest.fixture
@@ -26,6 +34,11 @@ def package(tmp_path, monkeypatch):
     return make
 
 
-def configure(path: str | None) -> None:
+def sketch(patched: pytest.MonkeyPatch) -> None:
+    patched.setattr("matplotlib.figure.Figure.savefig", lambda self, path, **_: path.touch())
+
+
+def configure(path: str | None, least_seconds: float) -> None:
     jax.config.update("jax_compilation_cache_dir", path)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", least_seconds)
     compilation_cache.reset_cache()

@@ -13,6 +13,8 @@ import pytest
 from softbin.experiments import bench, commands, kinds, report, sweep, train
 from softbin.experiments.runs import config_files
 
+pytestmark = pytest.mark.usefixtures("sketched")
+
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = {"train": train, "sweep": sweep, "report": report, "bench": bench}
 TINY = ["--config.epochs=1", "--config.hidden=(8,)", "--config.train_examples=256"]
@@ -218,7 +220,10 @@ def test_a_mistake_is_reported_in_one_line_and_nothing_is_written(name, argument
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--config=digits", *TINY], r"digits, hypersimplex: test accuracy 0\.\d{4}, with thresholds 0\.\d{4}"),
+        (
+            ["--config=digits", "--config.loss=centred_scaled_mse", *TINY],
+            r"digits, centred_scaled_mse: test accuracy 0\.\d{4}, with thresholds 0\.\d{4}",
+        ),
         (
             [
                 "--config=boosting_breast_cancer",

@@ -1,4 +1,5 @@
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import jax
@@ -10,9 +11,12 @@ from softbin.experiments.runs.checkpoints import Checkpoints
 from softbin.experiments.runs.errors import UserError
 from softbin.experiments.sweep import sweep
 from softbin.experiments.train import train
+from tests.experiments.conftest import sketch
 from tests.experiments.training.test_run import config, metrics, without_times
 
-RUN = {"epochs": 4, "hidden": (8,), "train_examples": 512, "checkpoint_every": 1}
+pytestmark = pytest.mark.usefixtures("sketched")
+
+RUN = {"epochs": 2, "hidden": (), "train_examples": 256, "checkpoint_every": 1}
 BLOCK = {"variants": ({"loss": "mse"}, {"loss": "centred_scaled_mse", "temperature": 5.0}), "seed": (0, 1)}
 NAMES = ["mse-s0", "centred_scaled_mse-t5-s0", "mse-s1", "centred_scaled_mse-t5-s1"]
 
@@ -32,25 +36,40 @@ def results(workdir):
     }
 
 
+def cache():
+    return jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("undisturbed")
-    assert sweep(sweep_config(), workdir) == []
-    return workdir
+def undisturbed_and_programs(tmp_path_factory):
+    """A finished sweep, how many programs of an epoch were kept after each of its runs, and JAX's cache before it."""
+    workdir, counts, before = tmp_path_factory.mktemp("undisturbed"), [], cache()
+
+    def count_programs(settings, workdir):
+        summary = train(settings, workdir)
+        folder = Path(jax.config.jax_compilation_cache_dir)
+        counts.append(len(list(folder.glob("jit_train_epoch-*"))))
+        return summary
+
+    with pytest.MonkeyPatch.context() as patched:
+        sketch(patched)
+        patched.setattr(module, "train", count_programs)
+        patched.setattr(module, "LEAST_SECONDS", 0.0)  # however fast the machine is
+        assert sweep(sweep_config(), workdir) == []
+    return workdir, counts, before
+
+
+@pytest.fixture
+def undisturbed(undisturbed_and_programs, monkeypatch):
+    """A finished sweep; those that follow compile nothing that another test has compiled."""
+    monkeypatch.setattr(module, "_compiled_once", nullcontext)
+    return undisturbed_and_programs[0]
 
 
 def test_a_sweep_has_a_folder_for_each_run_as_training_alone_writes_it(undisturbed, tmp_path):
     assert sorted(path.name for path in (undisturbed / "runs").iterdir()) == sorted(NAMES)
     assert not (undisturbed / "failed.json").exists()
-    alone = config(
-        epochs=4,
-        hidden=(8,),
-        train_examples=512,
-        checkpoint_every=1,
-        loss="centred_scaled_mse",
-        temperature=5.0,
-        seed=1,
-    )
+    alone = config(**RUN, loss="centred_scaled_mse", temperature=5.0, seed=1)
     train(alone, tmp_path / "runs" / NAMES[3])
     assert results(tmp_path)[NAMES[3]] == results(undisturbed)[NAMES[3]]
     written = {path.name for path in (undisturbed / "runs" / NAMES[3]).iterdir() if "tfevents" not in path.name}
@@ -64,7 +83,7 @@ def test_an_interrupted_sweep_ends_with_the_results_of_one_that_was_not(undistur
         def save(self, epoch, state):
             super().save(epoch, state)
             saved.append(epoch)
-            if len(saved) == 6:  # in the middle of the second run
+            if len(saved) == 3:  # in the middle of the second run
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -100,22 +119,12 @@ def test_a_sweep_goes_on_past_a_failed_run_and_tries_it_again_next_time(undistur
 
 def test_the_folder_of_another_sweep_is_refused_before_anything_is_run(undisturbed):
     before = results(undisturbed)
-    with pytest.raises(UserError, match=r"mse-s0 holds a run of another config \(epochs is 4 there and 5 here\)"):
+    with pytest.raises(UserError, match=r"mse-s0 holds a run of another config \(epochs is 2 there and 5 here\)"):
         sweep(sweep_config(epochs=5, block={**BLOCK, "seed": (7, 0)}), undisturbed)
     assert results(undisturbed) == before
 
 
-def test_a_program_is_compiled_once_for_all_seeds_and_jax_is_left_as_it_was(tmp_path, monkeypatch):
-    before, counts = jax.config.jax_compilation_cache_dir, []
-
-    def count_programs(settings, workdir):
-        summary = train(settings, workdir)
-        folder = Path(jax.config.jax_compilation_cache_dir)
-        counts.append(len(list(folder.glob("jit_train_epoch-*"))))
-        return summary
-
-    monkeypatch.setattr(module, "train", count_programs)
-    monkeypatch.setattr(module, "LEAST_SECONDS", 0.0)  # however fast the machine is
-    sweep(sweep_config(epochs=1), tmp_path)
+def test_a_program_is_compiled_once_for_all_seeds_and_jax_is_left_as_it_was(undisturbed_and_programs):
+    _, counts, before = undisturbed_and_programs
     assert counts == [1, 2, 2, 2]
-    assert jax.config.jax_compilation_cache_dir == before
+    assert cache() == before

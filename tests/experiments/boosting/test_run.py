@@ -15,6 +15,8 @@ from softbin.experiments.train import train
 from tests.experiments.boosting.test_boosters import split
 from tests.libraries import BOOSTERS, needs_lightgbm
 
+pytestmark = pytest.mark.usefixtures("sketched")
+
 CONFIGS = Path(__file__).parents[3] / "configs"
 TIMES = ("train_seconds", "date")
 

@@ -97,7 +97,7 @@ def test_the_report_says_what_is_significant(workdir):
     assert (workdir / "differences.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_nothing_is_claimed_of_what_does_not_differ(tmp_path):
+def test_nothing_is_claimed_of_what_does_not_differ(sketched, tmp_path):
     for seed, noise in enumerate(NOISE):
         write_boosting(tmp_path, 0.8 + noise, seed=seed)
         write_boosting(tmp_path, 0.8 + NOISE[-1 - seed], seed=seed, loss="hypersimplex")
@@ -107,7 +107,7 @@ def test_nothing_is_claimed_of_what_does_not_differ(tmp_path):
     assert all("no difference is significant" in finding for finding in findings)
 
 
-def test_a_single_run_has_nothing_to_compare_with(tmp_path):
+def test_a_single_run_has_nothing_to_compare_with(sketched, tmp_path):
     write_boosting(tmp_path, 0.8)
     assert report(run_table.read_workdir(tmp_path), "one", tmp_path) == []
     assert "There is nothing to compare." in (tmp_path / "report.md").read_text()

@@ -87,7 +87,7 @@ def test_the_report_of_networks_has_the_table_its_findings_and_a_figure(networks
     assert (workdir / "capacity.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_networks_and_boosting_stand_in_one_table(networks, tmp_path):
+def test_networks_and_boosting_stand_in_one_table(networks, sketched, tmp_path):
     runs, _ = networks
     boosted = write_boosted(tmp_path / "boosted")
     capacity.report([runs, boosted], "both", tmp_path / "new")

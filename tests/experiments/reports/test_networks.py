@@ -10,6 +10,8 @@ from softbin.experiments.reports.networks import report
 from softbin.experiments.runs.errors import UserError
 from tests.experiments.reports.sweeps import write_run
 
+pytestmark = pytest.mark.usefixtures("sketched")
+
 SPREAD = np.array([0.0, 0.001, -0.001])  # of the seeds, the same for every loss
 
 

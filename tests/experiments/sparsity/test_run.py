@@ -14,6 +14,8 @@ from softbin.experiments.sparsity.numbers import Numbers
 from softbin.experiments.sparsity.run import TASKS, sentence
 from softbin.experiments.train import train
 
+pytestmark = pytest.mark.usefixtures("sketched")
+
 EPOCHS = 30
 SMALL = {"dataset": "digits", "train_examples": 1024, "validation_examples": 256, "batch_size": 128, "epochs": EPOCHS}
 CHANGES = {

@@ -1,37 +1,34 @@
 """The number of devices and processes does not change what is learnt."""
 
-import os
-import subprocess
+from contextlib import redirect_stdout
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from softbin.experiments.runs.errors import UserError
-from softbin.experiments.train import train
-from tests import compiling
-from tests.experiments.training.test_run import COMMAND, CONFIGS, config, losses
+from softbin.experiments.train import main, train
+from tests.experiments import forked
+from tests.experiments.training.test_run import CONFIGS, config, losses
+
+pytestmark = pytest.mark.usefixtures("sketched")
 
 CHANGES = {"epochs": 10, "budget": "label_count"}
 ARGUMENTS = [f"--config={CONFIGS / 'digits.py'}", *(f"--config.{name}={value}" for name, value in CHANGES.items())]
 
 
-def start(workdir, *arguments) -> subprocess.Popen:
-    environment = {**os.environ, "XLA_FLAGS": compiling.flags(devices=1)}
-    command = [*COMMAND, *ARGUMENTS, f"--workdir={workdir}", *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finish(*processes: subprocess.Popen) -> list[str]:
-    outputs = [process.communicate(timeout=300) for process in processes]
-    assert all(process.returncode == 0 for process in processes), outputs
-    return [output for output, _ in outputs]
+def command(arguments: list[str], output: Path) -> None:
+    with output.open("w") as file, redirect_stdout(file):
+        main(arguments)
 
 
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("one")
-    finish(start(workdir))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(jax, "device_count", lambda: 1)
+        train(config(**CHANGES), workdir)
     return losses(workdir)
 
 
@@ -42,10 +39,13 @@ def test_eight_devices_learn_what_one_learns(one_device, tmp_path):
 
 
 def test_two_processes_learn_what_one_learns_and_one_of_them_reports(one_device, port, tmp_path):
-    group = [f"--coordinator_address=localhost:{port}", "--num_processes=2"]
-    outputs = finish(*(start(tmp_path, *group, f"--process_id={i}") for i in range(2)))
+    group = [f"--coordinator_address=localhost:{port}", "--num_processes=2", f"--workdir={tmp_path}"]
+    outputs = [tmp_path / f"output_{i}" for i in range(2)]
+    forked.finish(
+        *(forked.start(command, [*ARGUMENTS, *group, f"--process_id={i}"], outputs[i]) for i in range(2)),
+    )
     np.testing.assert_allclose(losses(tmp_path), one_device, atol=1e-4)
-    assert ["digits, hypersimplex" in output for output in outputs] == [True, False]
+    assert ["digits, hypersimplex" in output.read_text() for output in outputs] == [True, False]
 
 
 def test_a_batch_that_does_not_divide_over_the_devices_is_refused(tmp_path):
