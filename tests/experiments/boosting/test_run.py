@@ -1,6 +1,7 @@
 import json
 import re
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -99,6 +100,22 @@ def test_a_run_that_was_cut_off_ends_with_the_results_of_one_that_was_not(booste
     assert results(tmp_path / "cut") == results(tmp_path / "whole")
 
 
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory):
+    """A run of XGBoost that was stopped in its sixth round."""
+    workdir = tmp_path_factory.mktemp("cut")
+    with pytest.MonkeyPatch.context() as patched:
+        cut_off(config(booster="xgboost"), workdir, 5, patched)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole")
+    train(config(booster="xgboost"), workdir)
+    return workdir
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -107,14 +124,12 @@ def test_a_run_that_was_cut_off_ends_with_the_results_of_one_that_was_not(booste
         lambda content: content.replace(b"\x2d\x03\x2d\x00", b"\x2d\x03\xff\x00"),  # of a later version of zip
     ],
 )
-def test_a_damaged_checkpoint_is_named_and_set_aside_and_the_one_before_it_used(damage, tmp_path, capsys, monkeypatch):
-    settings = config(booster="xgboost")
-    cut_off(settings, tmp_path / "cut", 5, monkeypatch)
-    checkpoint = tmp_path / "cut" / "checkpoints" / "4.npz"
+def test_a_damaged_checkpoint_is_named_and_set_aside_and_the_one_before_it_used(damage, cut, whole, tmp_path, capsys):
+    shutil.copytree(cut, tmp_path, dirs_exist_ok=True)
+    checkpoint = tmp_path / "checkpoints" / "4.npz"
     checkpoint.write_bytes(damage(checkpoint.read_bytes()))
-    train(settings, tmp_path / "cut")
-    train(settings, tmp_path / "whole")
-    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+    train(config(booster="xgboost"), tmp_path)
+    assert results(tmp_path) == results(whole)
     message = r"checkpoint \S+4.npz is damaged \(.+\), moved to damaged-4.npz: boosting goes on from round 2\n"
     assert re.search(message, capsys.readouterr().err)
 
@@ -128,14 +143,13 @@ def test_every_loss_learns(booster, loss, tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, "", '{"round": 2}\n{"rou'])
-def test_a_run_without_its_records_is_refused(content, tmp_path, monkeypatch):
-    settings = config(booster="xgboost")
-    cut_off(settings, tmp_path, 5, monkeypatch)
+def test_a_run_without_its_records_is_refused(content, cut, tmp_path):
+    shutil.copytree(cut, tmp_path, dirs_exist_ok=True)
     (tmp_path / "metrics.jsonl").unlink()
     if content is not None:
         (tmp_path / "metrics.jsonl").write_text(content)
     with pytest.raises(UserError, match=r"metrics.jsonl is damaged, it lacks records .* remove .*, or choose another"):
-        train(settings, tmp_path)
+        train(config(booster="xgboost"), tmp_path)
 
 
 def test_measures_are_those_of_the_held_out_rows():

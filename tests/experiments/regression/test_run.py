@@ -13,17 +13,21 @@ from softbin.experiments.runs import grids
 from softbin.experiments.runs.errors import UserError
 from softbin.experiments.train import train
 
+pytestmark = pytest.mark.usefixtures("sketched")
+
 SLOPE = 3.0
 
 
-@pytest.fixture(autouse=True)
-def line(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def line():
     """Targets on a line, but for noise that is small beside its slope."""
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, 1200)
     frame = pd.DataFrame({"x": x, "side": pd.Categorical(np.where(x > 0, "right", "left"))})
     right = 10 + SLOPE * x + 0.1 * rng.normal(size=1200)
-    monkeypatch.setitem(targets.TABLES, "line", lambda: (frame, right))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(targets.TABLES, "line", lambda: (frame, right))
+        yield
 
 
 def config(**changes):
@@ -38,6 +42,12 @@ def config(**changes):
     }
     result.update({"dataset": "line", "learning_rate": 0.1, **small, **changes})
     return result
+
+
+@pytest.fixture(scope="module")
+def finished(line, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("line")
+    return train(config(), workdir), workdir
 
 
 def test_trimmed_squares_recover_a_line_from_shifted_targets_and_squares_do_not(tmp_path):
@@ -56,11 +66,11 @@ def test_every_loss_learns_a_line_from_right_targets(estimator, loss, tmp_path):
     assert summary["test_mae"] < 0.15
 
 
-def test_the_summary_is_that_of_the_last_epoch_and_in_the_units_of_the_table(tmp_path, monkeypatch):
-    summary = train(config(), tmp_path / "line")
-    assert json.loads((tmp_path / "line" / "summary.json").read_text()) == json.loads(json.dumps(summary))
-    assert (tmp_path / "line" / "curves.png").read_bytes().startswith(b"\x89PNG")
-    records = [json.loads(text) for text in (tmp_path / "line" / "metrics.jsonl").read_text().splitlines()]
+def test_the_summary_is_that_of_the_last_epoch_and_in_the_units_of_the_table(finished, tmp_path, monkeypatch):
+    summary, workdir = finished
+    assert json.loads((workdir / "summary.json").read_text()) == json.loads(json.dumps(summary))
+    assert (workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
+    records = [json.loads(text) for text in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in records] == list(range(1, 101))
     assert {name: records[-1][name] for name in (MEDIAN_ERROR, *REGRESSION_MEASURES)} == {
         name: summary[name] for name in (MEDIAN_ERROR, *REGRESSION_MEASURES)
@@ -68,14 +78,16 @@ def test_the_summary_is_that_of_the_last_epoch_and_in_the_units_of_the_table(tmp
     assert re.fullmatch(r"line, linear, trimmed: test MAE 0\.\d+, RMSE 0\.\d+", sentence(summary))
     frame, right = targets.TABLES["line"]()
     monkeypatch.setitem(targets.TABLES, "line", lambda: (frame, 60 * right))
+    other_units = train(config(), tmp_path)
     for name in (MEDIAN_ERROR, *REGRESSION_MEASURES):
-        assert train(config(), tmp_path / "other_units")[name] == pytest.approx(60 * summary[name], rel=0.02)
+        assert other_units[name] == pytest.approx(60 * summary[name], rel=0.02)
 
 
-def test_a_run_is_repeated_exactly_and_a_finished_one_is_not_run_again(tmp_path):
-    first, again = (train(config(), tmp_path / name) for name in ("first", "again"))
+def test_a_run_is_repeated_exactly_and_a_finished_one_is_not_run_again(finished, tmp_path):
+    first, workdir = finished
+    again = train(config(), tmp_path)
     assert {**first, "train_seconds": 0, "date": ""} == {**again, "train_seconds": 0, "date": ""}
-    assert train(config(), tmp_path / "first")["train_seconds"] == first["train_seconds"]
+    assert train(config(), workdir)["train_seconds"] == first["train_seconds"]
 
 
 @pytest.mark.parametrize(
