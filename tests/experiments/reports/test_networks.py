@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from softbin.experiments.reports import run_table
+from softbin.experiments.reports import figures, run_table
 from softbin.experiments.reports.networks import report
 from softbin.experiments.runs.errors import UserError
 from tests.experiments.reports.sweeps import write_run
@@ -38,6 +38,16 @@ def sweep(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("sweep")
     write_sweep(workdir)
     return report(run_table.read_workdir(workdir), "sweep", workdir), workdir
+
+
+def leave_out_figures(patched):
+    """For tests that read the tables: making figures takes longer."""
+    patched.setattr(figures, "save", lambda *_: {})
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    leave_out_figures(monkeypatch)
 
 
 def section(text, *headings):
@@ -121,7 +131,7 @@ def test_the_report_of_a_table_is_that_of_its_runs(sweep, tmp_path):
     assert {path.name for path in tmp_path.glob("*.png")} == {"batch_size.png", "gap.png", "decisions.png"}
 
 
-def test_one_seed_gives_means_but_no_test(tmp_path):
+def test_one_seed_gives_means_but_no_test(without_figures, tmp_path):
     write_run(tmp_path, 0.8)
     write_run(tmp_path, 0.9, loss="mse")
     headlines = report(run_table.read_workdir(tmp_path), "one", tmp_path)
@@ -131,7 +141,7 @@ def test_one_seed_gives_means_but_no_test(tmp_path):
     assert row[2:] == ["1", "0.9000", "–", "0.9000", "0.8000", "+0.1000", "1", "–", "–", "– |"]
 
 
-def test_a_difference_that_is_not_significant_is_not_claimed(tmp_path):
+def test_a_difference_that_is_not_significant_is_not_claimed(without_figures, tmp_path):
     for seed, (baseline, accuracy) in enumerate([(0.80, 0.85), (0.82, 0.81), (0.81, 0.84)]):
         write_run(tmp_path, baseline, seed=seed)
         write_run(tmp_path, accuracy, loss="mse", seed=seed)
@@ -143,7 +153,7 @@ def test_a_difference_that_is_not_significant_is_not_claimed(tmp_path):
     assert "higher" not in text
 
 
-def test_the_last_epoch_has_a_table_of_its_own(tmp_path):
+def test_the_last_epoch_has_a_table_of_its_own(without_figures, tmp_path):
     for seed in range(3):
         write_run(tmp_path, 0.8 + SPREAD[seed], seed=seed)
         run = write_run(tmp_path, 0.9, loss="mse", seed=seed)
@@ -156,7 +166,7 @@ def test_the_last_epoch_has_a_table_of_its_own(tmp_path):
     assert cells(section(text, "After the last epoch, against cross_entropy"), "mse", 32)[3] == "0.7000"
 
 
-def test_noise_and_imbalance_have_tables_of_their_own(tmp_path):
+def test_noise_and_imbalance_have_tables_of_their_own(without_figures, tmp_path):
     for changes in ({}, {"label_noise": 0.4}, {"imbalance": 0.1, "train_examples": 400}):
         write_run(tmp_path, 0.8, **changes)
     report(run_table.read_workdir(tmp_path), "settings", tmp_path)
@@ -164,7 +174,7 @@ def test_noise_and_imbalance_have_tables_of_their_own(tmp_path):
     assert headings == ["digits", "digits, imbalance 0.1", "digits, 40% label noise"]
 
 
-def test_thresholds_are_compared_with_argmax_and_stand_for_label_counts(tmp_path):
+def test_thresholds_are_compared_with_argmax_and_stand_for_label_counts(without_figures, tmp_path):
     for seed in range(3):
         write_run(tmp_path, 0.9 + SPREAD[seed], seed=seed)
         counts = {"loss": "hypersimplex", "budget": "label_count", "seed": seed}
@@ -179,7 +189,7 @@ def test_thresholds_are_compared_with_argmax_and_stand_for_label_counts(tmp_path
     assert f"{name}, thresholds is higher than {name} by 0.2000 (paired t, n = 3" in text
 
 
-def test_learning_rates_are_chosen_by_validation_and_have_a_table(tmp_path):
+def test_learning_rates_are_chosen_by_validation_and_have_a_table(without_figures, tmp_path):
     for seed in range(2):
         for rate, validation, accuracy in ((1e-3, 0.6, 0.8), (1e-2, 0.7, 0.7)):
             write_run(tmp_path, accuracy, validation=validation, learning_rate=rate, seed=seed)
@@ -209,7 +219,9 @@ def noisy(tmp_path_factory):
             write_run(workdir, 0.82 - SPREAD[seed], beside=BESIDE, loss="scaled_mse", **setting)
             write_run(workdir, 0.85 + SPREAD[seed], beside={**BESIDE, "last_kept_clean": 0.9}, **kept, **setting)
     reference = "scaled_mse (τ = 1.5, smallest 0.6 n)"
-    return report(run_table.read_workdir(workdir), "noisy", workdir, reference), workdir
+    with pytest.MonkeyPatch.context() as patched:
+        leave_out_figures(patched)
+        return report(run_table.read_workdir(workdir), "noisy", workdir, reference), workdir
 
 
 def test_a_setting_says_what_each_loss_reaches(noisy):
@@ -261,7 +273,7 @@ def test_an_unknown_reference_is_refused(tmp_path):
         report(run_table.read_results("paper"), "paper", tmp_path, "adam")
 
 
-def test_runs_that_repeat_another_are_named_and_counted_once(tmp_path):
+def test_runs_that_repeat_another_are_named_and_counted_once(without_figures, tmp_path):
     write_run(tmp_path, 0.8)
     repeat = write_run(tmp_path, 0.8, temperature=5.0)
     report(run_table.read_workdir(tmp_path), "repeats", tmp_path)

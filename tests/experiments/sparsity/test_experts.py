@@ -30,19 +30,17 @@ def moved(method):
 def _steps():
     @jax.jit
     def steps(logits, bias):
-        return {
-            method: jax.vmap(lambda logits: step(logits, bias, NUMBERS), axis_name=experts._AXIS)(logits)
-            for method, step in experts.METHODS.items()
-        }
+        def in_shards(step):
+            return jax.vmap(lambda logits: step(logits, bias, NUMBERS), axis_name=experts._AXIS)(logits)
+
+        return {method: in_shards(step) for method, step in experts.METHODS.items()}
 
     return jax.device_get(steps(SHIFTED, BIAS))
 
 
 def test_exact_quantiles_are_those_of_all_tokens_bins_are_near_and_local_ones_are_not():
     wanted = jax.device_get(jax.jit(quantile_bias, static_argnums=2)(TOGETHER, BIAS, K))
-    errors = {
-        method: np.abs(moved(method) - wanted).max() for method in ("exact_quantiles", "bins", "local_quantiles")
-    }
+    errors = {method: np.abs(moved(method) - wanted).max() for method in ("exact_quantiles", "bins", "local_quantiles")}
     assert errors["exact_quantiles"] < 1e-6
     assert 1e-6 < errors["bins"] < 0.01  # a bin is 0.008 wide
     assert errors["local_quantiles"] > 0.01
