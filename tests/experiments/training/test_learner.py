@@ -25,6 +25,23 @@ def test_an_epoch_of_the_cnn_is_one_program_but_on_cpu(backend, monkeypatch):
         assert metrics["loss"].shape == ()
 
 
+def expected_of_one_device(task, settings):
+    """The thresholds of the training set, and for each part the decisions by argmax and with these."""
+    model = models.build("mlp", task.dataset.train_images.shape[1:], settings.hidden, 10, jnp.float32, settings.seed)
+
+    @jax.jit
+    def evaluate(dataset):
+        labels = dataset.train_labels
+        thresholds = task.thresholds(model(dataset.train_images), labels, jnp.ones(len(labels), bool), jnp.int32(0))
+        decisions = {}
+        for part in ("validation", "test"):
+            logits = model(getattr(dataset, f"{part}_images"))
+            decisions[part] = logits.argmax(-1), softbin.predict(logits, thresholds, settings.temperature)
+        return thresholds, decisions
+
+    return jax.device_get(evaluate(jax.tree.map(jnp.asarray, task.dataset)))
+
+
 @pytest.mark.parametrize(("loss", "at_once"), [("hypersimplex", 1000), ("centred_scaled_mse", 10)])
 def test_every_device_evaluates_its_share_of_data_of_any_size(loss, at_once, monkeypatch):
     monkeypatch.setattr(learner, "_EVALUATED_AT_ONCE", at_once)
@@ -36,15 +53,12 @@ def test_every_device_evaluates_its_share_of_data_of_any_size(loss, at_once, mon
     program = programs.evaluate.lower(*arguments).compile()
     evaluated, metrics = program(*arguments)
 
-    model = models.build("mlp", task.dataset.train_images.shape[1:], settings.hidden, 10, jnp.float32, settings.seed)
-    images, labels = map(jnp.asarray, task.dataset[:2])
-    thresholds = jax.jit(task.thresholds)(model(images), labels, jnp.ones(len(labels), bool), jnp.int32(0))
+    thresholds, decisions = expected_of_one_device(task, settings)
     np.testing.assert_allclose(evaluated.thresholds, thresholds, atol=1e-6)
-    for part, examples in (("validation", task.dataset[2:4]), ("test", task.dataset[4:6])):
-        images, labels = map(jnp.asarray, examples)
-        decided = softbin.predict(model(images), thresholds, settings.temperature)
-        assert metrics[f"{part}_accuracy_thresholded"] == pytest.approx(np.mean(decided == labels))
-        assert metrics[f"{part}_accuracy"] == pytest.approx(np.mean(model(images).argmax(-1) == labels))
+    for part, labels in (("validation", task.dataset.validation_labels), ("test", task.dataset.test_labels)):
+        by_argmax, by_thresholds = decisions[part]
+        assert metrics[f"{part}_accuracy_thresholded"] == pytest.approx(np.mean(by_thresholds == labels))
+        assert metrics[f"{part}_accuracy"] == pytest.approx(np.mean(by_argmax == labels))
 
     weights = sum(leaf.size for leaf in jax.tree.leaves(programs.initial.params) if leaf.ndim > 1)
     examples = sum(map(len, task.dataset[1:6:2]))
