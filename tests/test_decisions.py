@@ -23,11 +23,10 @@ each_regularizer = pytest.mark.parametrize("regularizer", REGULARIZERS.values(),
     ("budget", "regularizer"),
     [
         (budgets.label_count, softbin.euclidean),
-        (budgets.label_count, softbin.binary_entropy),
-        (budgets.prior([1 / 3] * C), softbin.euclidean),
+        (budgets.prior([1 / 3] * C), softbin.binary_entropy),
         (N / C, softbin.euclidean),
     ],
-    ids=["label_count", "label_count, binary_entropy", "prior", "number"],
+    ids=["label_count", "prior", "number"],
 )
 def test_thresholds_recover_shifted_classes(budget, regularizer):
     logits = LOGITS + SHIFT
@@ -231,7 +230,7 @@ class DiagnoseTest(chex.TestCase):
         found = self.variant(lambda *args: softbin.diagnose(*args, where=WHERE, temperature=temperature))(
             LOGITS, labels
         )
-        p = softbin.soft_binary_argmax(LOGITS[WHERE], WHERE.sum() / 2, temperature, axis=0)
+        p = np.asarray(softbin.soft_binary_argmax(LOGITS[WHERE], WHERE.sum() / 2, temperature, axis=0))
         active = (p > 0) & (p < 1)
         right = ~active & (p == np.eye(C)[labels[WHERE]])
         shares = [active.mean(), right.mean(), (~active & ~right).mean()]
