@@ -19,7 +19,7 @@ _CONTEXT.set_forkserver_preload(
 
 def start(function: Callable, *arguments) -> BaseProcess:
     """Call it in a process with one device."""
-    process = _CONTEXT.Process(target=function, args=arguments)
+    process = _CONTEXT.Process(target=function, args=arguments, daemon=True)
     with mock.patch.dict(os.environ, _environment()):  # of all of them, from the first one on
         process.start()
     return process
