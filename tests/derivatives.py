@@ -17,9 +17,9 @@ def check_derivatives(function, arguments, modes=("rev",), order=2, rtol=1e-6, a
     A function whose value is an array is checked in a random combination of its entries.
     """
     random = np.random.default_rng(0)
-    arguments = [jnp.asarray(x, jnp.float64) for x in arguments]
-    directions = [jnp.asarray(random.standard_normal(x.shape)) for x in arguments]
-    combination = jnp.asarray(random.standard_normal(jax.eval_shape(function, *arguments).shape))
+    arguments = [np.asarray(x, np.float64) for x in arguments]
+    directions = [random.standard_normal(x.shape) for x in arguments]
+    combination = random.standard_normal(jax.eval_shape(function, *arguments).shape)
 
     def value(step):
         return jnp.sum(combination * function(*(x + step * d for x, d in zip(arguments, directions, strict=True))))
@@ -33,6 +33,6 @@ def check_derivatives(function, arguments, modes=("rev",), order=2, rtol=1e-6, a
         here = [[derivative(0.0) for derivative in each] for each in (slopes, curvatures)]
         return here, [jax.lax.map(each, around) for each in (value, slopes[0])]
 
-    for found, (before, after) in zip(*program(_STEP), strict=True):
+    for found, (before, after) in zip(*jax.tree.map(np.asarray, program(_STEP)), strict=True):
         expected = np.full(len(found), (after - before) / (2 * _STEP))
         np.testing.assert_allclose(found, expected, rtol=rtol, atol=atol)

@@ -756,17 +756,8 @@ def test_no_function_and_no_argument_is_left_out():
             assert left <= {"straight_through", "forward_mode", "multi_label"}, name
 
 
-@pytest.fixture
-def whole_tracebacks():
-    """Without JAX's work on every traceback, which takes half of the time."""
-    before = jax.config.jax_traceback_filtering
-    jax.config.update("jax_traceback_filtering", "off")
-    yield
-    jax.config.update("jax_traceback_filtering", before)
-
-
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_mistake_is_told_in_the_words_of_the_caller(name, no_shape_checks, whole_tracebacks):
+def test_a_mistake_is_told_in_the_words_of_the_caller(name, no_shape_checks):
     function = FUNCTIONS[name]
     wrong = [
         f"{name}({argument}={label}) {fault}"

@@ -19,7 +19,7 @@ from tests.experiments.training.test_run import config, losses, metrics, without
 
 pytestmark = pytest.mark.usefixtures("sketched")
 
-EPOCHS = 60
+EPOCHS = 100
 CHANGES = {"epochs": EPOCHS, "checkpoint_every": 5, "hidden": (32,), "budget": "label_count"}
 CNN = {"model": "cnn", "augment": True, "train_examples": 256, "batch_size": 64, "epochs": 4, "temperature": 5.0}
 TRIMMED = {"epochs": 4, "label_noise": 0.4, "trim": 0.6, "trim_warmup": 1.0}  # a share that every step changes
