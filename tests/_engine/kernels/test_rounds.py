@@ -110,17 +110,16 @@ CHOICES = {
 SCORES = np.zeros((4, 1000), np.float32)
 
 
+@each_platform
 @pytest.mark.parametrize("name", CHOICES)
-def test_choices_lower_for_tpu(name):
-    assert CUSTOM_CALLS["tpu"] in lowered(partial(CHOICES[name], implementation="pallas"), "tpu", SCORES)
+def test_choices_lower(platform, name):
+    assert CUSTOM_CALLS[platform] in lowered(partial(CHOICES[name], implementation="pallas"), platform, SCORES)
 
 
 @each_platform
 @pytest.mark.parametrize("name", ["its gradient", "top_p_mask", "sample"])  # of every kernel one
-def test_choices_by_every_kernel_lower(platform, name):
-    choose = CHOICES[name]
-    assert CUSTOM_CALLS[platform] in lowered(partial(choose, implementation="pallas"), platform, SCORES)
-    assert CUSTOM_CALLS[platform] not in lowered(choose, platform, SCORES)
+def test_no_kernel_is_used_unasked(platform, name):
+    assert CUSTOM_CALLS[platform] not in lowered(CHOICES[name], platform, SCORES)
 
 
 @each_platform
