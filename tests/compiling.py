@@ -9,7 +9,11 @@ import os
 import jax
 
 _HAS_A_CHOICE_OF_EMITTERS = jax.__version_info__ < (0, 11)
-AT_LEVEL_0 = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+AT_LEVEL_0 = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_disable_hlo_passes": "",
+}
 """Without LLVM's optimization."""
 _QUICK = AT_LEVEL_0 | {"xla_disable_hlo_passes": "while-loop-invariant-code-motion,simplify-while-loops"}
 AS_USERS_DO = {

@@ -17,7 +17,7 @@ def compiled_once(tmp_path_factory):
 
 @pytest.fixture
 def sketched(monkeypatch):
-    """The pictures of a test are empty, as drawing takes longer than learning; those of fixtures of modules are not."""
+    """Pictures are empty files, as drawing takes longer than learning; fixtures of modules draw theirs."""
     sketch(monkeypatch)
 
 

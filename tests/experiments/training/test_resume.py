@@ -47,13 +47,8 @@ def results(workdir: Path):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed")
-    finish(start(workdir))
+    forked.finish(start(workdir))
     return workdir
-
-
-def finish(process: BaseProcess) -> None:
-    process.join()
-    assert process.exitcode == 0
 
 
 def epochs_done(workdir: Path) -> int:
@@ -78,7 +73,7 @@ def test_a_run_killed_again_and_again_ends_with_the_bits_of_an_undisturbed_one(u
     epochs = [0, 7, 3]  # the first while it starts up
     kills = [kill_after(start(tmp_path), tmp_path, wait, rng.uniform(0, 0.05 if wait else 1)) for wait in epochs]
     assert any(kills[1:])  # a busy machine may be late for others
-    finish(start(tmp_path))
+    forked.finish(start(tmp_path))
 
     for actual, expected in zip(final_state(tmp_path), final_state(undisturbed), strict=True):
         np.testing.assert_array_equal(actual, expected)
