@@ -14,6 +14,7 @@ import pytest
 from flax import nnx
 from jax import export, lax
 from jax.experimental import checkify
+from jax.extend.core import Literal
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import softbin
@@ -161,6 +162,46 @@ def test_other_precisions_under_strict_promotion(dtype, functions, x64):
         results = jax.eval_shape(partial(everything, functions=functions), jnp.asarray(LOGITS, dtype), *BATCH[1:])
     assert {part["gradient"].dtype for part in results.values()} == {jnp.dtype(dtype)}
     assert results["of_entries"]["soft_binary_argmax"].dtype == dtype
+
+
+def sums_of_constants(jaxpr, known):
+    """The shapes of what XLA would add up while it compiles, slowly, and which results are known then."""
+    is_known, found = dict(zip(jaxpr.invars, known, strict=True)) | dict.fromkeys(jaxpr.constvars, True), []
+    for equation in jaxpr.eqns:
+        inputs = [isinstance(x, Literal) or is_known[x] for x in equation.invars]
+        results = [all(inputs) and equation.primitive.name != "optimization_barrier"] * len(equation.outvars)
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            if hasattr(inner, "eqns") and len(inner.invars) == len(inputs):  # a loop's state is not
+                more, results = sums_of_constants(getattr(inner, "jaxpr", inner), inputs)
+                found += more
+        if equation.primitive.name == "reduce" and len(inputs) > 2 and all(inputs):
+            found.append(equation.invars[0].aval.shape)
+        is_known |= dict(zip(equation.outvars, results, strict=True))
+    return found, [isinstance(x, Literal) or is_known[x] for x in jaxpr.outvars]
+
+
+def test_constants_are_not_added_up_while_compiling():
+    """XLA did so with labels, masks, weights and defaults: of 2^24 examples for two minutes (jaxlib 0.10.2)."""
+    logits, labels, where, weights = (np.concatenate([x] * 5) for x in BATCH)  # so long that it is added up by blocks
+
+    def all_of_constants(logits):
+        each, share = logits[:, 0], budgets.fraction(0.3)
+        return everything(logits, labels, where, weights), [
+            softbin.loss(logits, labels),
+            softbin.loss(logits, labels, budget=lambda targets, weights: budgets.fraction(0.5)(targets, weights)),
+            softbin.loss(each, where, budget=budgets.label_count, weights=weights),
+            softbin.fenchel_young_loss(each, where, where=labels > 0),
+            softbin.diagnose(logits, labels),
+            softbin.top_k_mean(each, share, weights=weights),
+            softbin.kth_largest(each, share, where=where, weights=weights),
+            softbin.precision_at_k(each, where, share, where=labels > 0),
+            softbin.quantile(each, 0.3, where=where),
+            softbin.routing.quantile_bias(logits, jnp.zeros(CLASSES), 2, where=where),
+            softbin.sampling.truncate(logits, top_k=3, top_p=0.5, where=where[:, None], axis=0),
+        ]
+
+    program = jax.make_jaxpr(all_of_constants)(logits).jaxpr
+    assert not sums_of_constants(program, [False])[0]
 
 
 def test_donated_logits_without_transfers_where_nans_are_errors():

@@ -241,6 +241,9 @@ def batch_budget(batch: Batch, budget: Budget) -> Real[ArrayLike, "..."]:
     """`k` of the whole batch, over all shards."""
     if not callable(budget):
         return budget
+    if isinstance(budget, shares.Share) and batch.weights is None:
+        size = jnp.asarray(batch.groups.size(batch.logits.shape), batch.logits.dtype)
+        return size * jnp.asarray(budget.shares, size.dtype)
     if _is_label_count(budget) and batch.targets is not None:
         # Where the labels lie, in rows: quicker than by example, and a sum that the compiler finds a second time.
         return batch.groups.gather(batch.groups.total(weighted(batch.targets, batch.weights)))[0]
@@ -267,7 +270,8 @@ def _by_example(batch: Batch) -> tuple[Float[Array, "n classes"] | None, Float[A
     """Targets and weights, one example in a row; without weights all are 1."""
     weights = _budget_weights(batch)
     if weights is None:
-        weights = jnp.ones(batch.logits.shape[0] * batch.groups.lanes, batch.logits.dtype)
+        one = lax.optimization_barrier(jnp.ones((), batch.logits.dtype))  # so that XLA does not sum while it compiles
+        weights = jnp.broadcast_to(one, batch.logits.shape[0] * batch.groups.lanes)
     return None if batch.targets is None else by_example(batch.targets, batch.groups.lanes), weights
 
 

@@ -147,7 +147,9 @@ def weighted(values: Num[Array, "..."], weights: Float[Array, "..."] | None) -> 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def _totals(values: Sequence[Array], groups: Groups, in_parts: bool) -> list[Array]:
     if len(values) == 1:  # of a single operand XLA makes one reduction of all levels, and writes down what is summed
-        total, negative = _totals((values[0], -values[0]), groups, in_parts)
+        # Of constants, as labels and weights can be, it would work out this sum while it compiles: minutes for 2^24.
+        zero = lax.optimization_barrier(jnp.zeros((), values[0].dtype))
+        total, negative = _totals((values[0], zero - values[0]), groups, in_parts)
         return [(total - negative) / 2]
     values = list(values)
     for axis in groups.axes:
