@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Optax 0.2.8, JAX 0.10.2, Python >= 3.11, CPU.
+# Optax 0.2.8, JAX 0.10.2 (and 0.12.0.1), Python >= 3.11, CPU.
 #
 # The gradient of `softmax_cross_entropy_with_integer_labels` by logits, with logits and labels as arguments of
 # `jax.jit`, compiles the longer the more examples a batch has, though no array is known then. The function picks a logit
