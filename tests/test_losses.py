@@ -183,6 +183,20 @@ def test_masked_example_is_a_dropped_one(function, budget):
     np.testing.assert_array_equal(gradient[~WHERE], 0)
 
 
+@each_loss
+def test_all_are_chosen_where_a_mask_or_weights_leave_fewer_than_the_budget(function):
+    @jax.jit
+    def by_mask_and_by_weights(k):
+        by = {"where": WHERE}, {"weights": WHERE.astype(np.float32)}
+        return [jax.value_and_grad(partial(function, labels=LABELS, budget=k, **each))(LOGITS) for each in by]
+
+    value, gradient = value_and_grad(function, LOGITS[WHERE], LABELS[WHERE], budget=WHERE.sum())
+    for actual, by_logits in by_mask_and_by_weights(WHERE.sum() + 1):
+        np.testing.assert_allclose(actual, value, rtol=1e-6)
+        np.testing.assert_allclose(by_logits[WHERE], gradient, atol=1e-7)
+    assert all(np.isnan(actual) for actual, _ in by_mask_and_by_weights(N + 1))
+
+
 @by_the_other
 def test_weight_two_is_two_examples(function, budget):
     keywords = {"budget": budget, "temperature": 1.2}

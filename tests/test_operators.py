@@ -337,7 +337,9 @@ def test_traced_weights_below_zero_give_nan_unless_masked():
 
 def test_all_are_chosen_where_a_mask_leaves_fewer_than_the_budget():
     where = np.arange(6) < 2
+    halves = {"weights": np.full(6, 0.5, np.float32)}
     first = jax.jit(jax.value_and_grad(lambda x, k: soft_binary_argmax(x, k, where=where)[0]))
+    np.testing.assert_array_equal(soft_binary_argmax(SCORES, 1.5, where=where, **halves), where)
     for k in (2.0, 2.5, 6.0):
         y, gradient = first(SCORES, k)
         assert y == 1

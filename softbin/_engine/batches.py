@@ -80,7 +80,7 @@ def run_on_batch(
     check_regularizer(settings["regularizer"])
     check_axis_name(axis_name)
     check_implementation(settings.get("implementation"))
-    check_budget(budget, logits, alike=axis_name is None and where is None and weights is None)
+    check_budget(budget, logits, alike=axis_name is None and weights is None)
     if labels is None and _is_label_count(budget):
         raise ValueError("the budget label_count counts labels, and none were given: pass labels or another budget")
     budget = as_argument(budget, (logits, labels, where, weights))
@@ -238,9 +238,9 @@ def prepare_targets(
 
 
 def batch_budget(batch: Batch, budget: Budget) -> Real[ArrayLike, "..."]:
-    """`k` of the whole batch, over all shards."""
+    """`k` of the whole batch, over all shards; all that counts where a mask, or zero weights, leave fewer than `k`."""
     if not callable(budget):
-        return budget
+        return budget if batch.weights is None else _at_most_what_counts(budget, batch)
     if isinstance(budget, shares.Share) and batch.weights is None:
         size = jnp.asarray(batch.groups.size(batch.logits.shape), batch.logits.dtype)
         return size * jnp.asarray(budget.shares, size.dtype)
@@ -249,6 +249,11 @@ def batch_budget(batch: Batch, budget: Budget) -> Real[ArrayLike, "..."]:
         return batch.groups.gather(batch.groups.total(weighted(batch.targets, batch.weights)))[0]
     k = _called(budget, batch.classes, *_by_example(batch))
     return k if batch.groups.axis_name is None else lax.psum(k, batch.groups.axis_name)
+
+
+def _at_most_what_counts(k: Any, batch: Batch) -> Float[Array, "..."]:
+    count, k = batch.groups.gather(batch.groups.total(batch.weights))[0], convert(k, batch.logits.dtype)
+    return jnp.where(k <= batch.groups.size(batch.logits.shape), jnp.minimum(k, count), k)
 
 
 def _called(
