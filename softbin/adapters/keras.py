@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, no_type_check
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -224,7 +225,8 @@ class DecisionThresholds(keras.layers.Layer):
     def build(self, input_shape: Sequence[Any]) -> None:
         """Make the state, in float32 under any policy."""
         classes = input_shape[-1]
-        initial = initial_thresholds(None if classes == 1 else classes, self.settings.regularizer)
+        with jax.ensure_compile_time_eval():  # a model that `fit` builds is traced now, and its weights are made later
+            initial = initial_thresholds(None if classes == 1 else classes, self.settings.regularizer)
         self.thresholds, self.weight = (
             self.add_weight(
                 shape=value.shape,

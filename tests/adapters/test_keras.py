@@ -151,7 +151,8 @@ def test_a_layer_tracks_thresholds_and_a_callback_fits_them(problem):
     decided = decided[:, 0] > 0 if problem == "binary" else decided.argmax(1)
     np.testing.assert_array_equal(decided, softbin.predict(plain, expected, 0.8))
 
-    model = network(problem, DecisionThresholds(**SETTINGS))
+    dense = keras.layers.Dense(LOGITS[problem].shape[1], kernel_initializer="zeros")
+    model = keras.Sequential([dense, DecisionThresholds(**SETTINGS)])  # without an input: `fit` builds it
     model.compile(keras.optimizers.SGD(1.0), HyperSimplexLoss(**SETTINGS))
     labels = LABELS[problem]
     fit = FitThresholds(FEATURES, labels, WEIGHTS)
