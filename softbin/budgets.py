@@ -91,6 +91,8 @@ def _checked(shares: Any, rule: str) -> Any:
     """Shares in numpy where they are known, a float if there is one; the rest is left to run time."""
     if is_traced(shares):
         return jnp.asarray(shares)
+    if callable(shares):
+        raise TypeError(f"{rule}, got {brief(shares)}: for a schedule, pass what it gives at the step, share(step)")
     known = as_real(shares)
     if known is None:
         raise TypeError(f"{rule}, got {brief(shares)}")

@@ -23,6 +23,7 @@ from softbin._engine import choices, meshes, ranks
 from softbin._engine.arguments import Count, as_computed, checked_count, groups_along, prepare_choice
 from softbin._engine.checks import check_entries, check_k
 from softbin._engine.groups import Groups
+from softbin._engine.shares import is_traced
 from softbin._engine.thresholds import check_implementation
 from softbin._records import documented
 
@@ -228,7 +229,7 @@ def top_k(
       [ True False]
     """
     if isinstance(k, bool) or not isinstance(k, int | np.integer):
-        remedy = "binary_argmax takes a traced one" if isinstance(k, jax.Array) else "round it, or convert it by int()"
+        remedy = "binary_argmax takes a traced one" if is_traced(k) else "round it, or convert it by int()"
         raise TypeError(f"k must be a concrete integer, got {k!r}: {remedy}")
     groups = groups_along(axis, scores)
     if len(groups.axes) > 1 or axis is None:

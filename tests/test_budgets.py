@@ -86,6 +86,12 @@ def test_share_outside_the_unit_interval_is_named(share):
         (ValueError, r"a share for each class, got 0.5: softbin.budgets.fraction\(0.5\)", budgets.prior, 0.5),
         (ValueError, r"a vector of shares, .* got the shape \(1, 2\)", budgets.prior, [[0.5, 0.5]]),
         (TypeError, r"must be numbers in \[0, 1\], got 'label_count'", budgets.prior, "label_count"),
+        (
+            TypeError,
+            r"got <function .*>: for a schedule, pass what it gives",
+            budgets.fraction,
+            optax.constant_schedule(1),
+        ),
     ],
 )
 def test_what_is_no_share_is_named(error, message, make, shares, no_shape_checks):

@@ -8,7 +8,7 @@ PACKAGES = (
     *("absl", "matplotlib", "ml_collections", "orbax", "pandas"),
     *("rich", "scipy", "sklearn", "tensorboardX", "tqdm"),
 )
-"""What `pip install "softbin[train]"` installs, as it is imported."""
+"""What the extra `train` installs, as it is imported."""
 
 
 def _run(name: str) -> None:
@@ -18,7 +18,8 @@ def _run(name: str) -> None:
         package = (error.name or "").partition(".")[0]
         if package not in PACKAGES:
             raise
-        print(f'error: softbin-{name} needs {package}: pip install "softbin[train]"', file=sys.stderr)
+        remedy = 'install softbin with its extra "train", in a clone by pip install ".[train]"'
+        print(f"error: softbin-{name} needs {package}: {remedy}", file=sys.stderr)
         sys.exit(2)
 
 
