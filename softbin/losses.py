@@ -86,8 +86,8 @@ def loss(
         logits leave the kernel together.
 
     Returns:
-      A scalar of at least float32 precision; 0 for an empty batch, NaN where a traced budget or temperature, or a traced
-      label that counts, is out of range.
+      A scalar of at least float32 precision; 0 for an empty batch, NaN where a traced budget or temperature, or a
+      traced label that counts, is out of range.
 
     Raises:
       TypeError: logits are not floating point, or the labels' dtype is neither integer, boolean nor floating.
