@@ -47,8 +47,8 @@ def top_k_mask(
 
     Args:
       logits: floating point, any shape.
-      k: how many, whole. 0 keeps all, and so does the length of the vocabulary or more. A JAX array is rounded half to
-        even.
+      k: how many, whole. 0 and -1 keep all, and so does the length of the vocabulary or more. A JAX array is rounded
+        half to even.
       axis: the axis of the vocabulary.
       where: broadcasts to `logits`. Tokens where it is false may not be chosen, as under a grammar.
       ties: `"keep"` keeps all that equal the k-th, and so may keep more than `k`; `"first"` keeps exactly `k`, and of
@@ -57,12 +57,12 @@ def top_k_mask(
       implementation: as for :func:`softbin.kth_largest`.
 
     Returns:
-      The mask: empty in a row without tokens, with NaN, or with a traced `k` that is negative or NaN.
+      The mask: empty in a row without tokens, with NaN, or with a traced `k` that is less than -1 or NaN.
 
     Raises:
       TypeError: `logits` is not floating point, `where` is not boolean, `k` is not a number, or `axis` is not an
         integer.
-      ValueError: a concrete `k` is negative or not whole, `axis` or `ties` is unknown, or shapes do not fit.
+      ValueError: a concrete `k` is less than -1 or not whole, `axis` or `ties` is unknown, or shapes do not fit.
 
     Example:
       >>> logits = jnp.array([[1.0, 3.0, 2.0, 2.0], [0.0, 1.0, 2.0, 3.0]])
@@ -197,8 +197,9 @@ def truncate(
     """The distribution that a serving engine draws from: the logits of the tokens that are kept, over the temperature.
 
     The steps have the order of `transformers`: temperature; the `top_k` most likely; of these the nucleus of `top_p`,
-    by the probabilities that they have among themselves; and of these what `min_p` keeps. None leaves out a step. With
-    `temperature_last` the tokens are chosen at temperature 1, and the kept logits are then divided by the temperature.
+    by the probabilities that they have among themselves; and of these what `min_p` keeps. None leaves out one of these
+    three, and 1 the temperature. With `temperature_last` the tokens are chosen at temperature 1, and the kept logits
+    are then divided by the temperature.
 
     ==================================== =================================================================
     temperature, top-k, top-p, min-p     `transformers`, tpu-inference (without min-p): the default
@@ -215,12 +216,13 @@ def truncate(
     So it is in `transformers` 5.24, tpu-inference 0.32, llama.cpp as in llama-cpp-python 0.3.36, mlx-lm 0.32, vLLM 0.33
     and sglang 0.5.23. vLLM and `transformers` cut ties at the edge of the nucleus and keep them at that of the `top_k`,
     mlx-lm the other way round; here one rule holds for both. An exact hit of `top_p` ends the nucleus, as it does
-    there; sglang's PyTorch backend keeps one more.
+    there; sglang's PyTorch backend and Tunix 0.1.7 keep one more.
 
     Args:
       logits, where, axis, axis_name, implementation: as for :func:`top_k_mask`.
       temperature: non-negative. 0, or any number below 1e-5, keeps only the most likely token, of equal ones that with
-        the lower index; its logit is then not divided.
+        the lower index; its logit is then not divided. tpu-inference marks greedy and empty rows by -1: for these pass
+        `jnp.maximum(temperature, 0)`.
       top_k: as `k` of :func:`top_k_mask`.
       top_p: as `p` of :func:`top_p_mask`.
       min_p: as `p` of :func:`min_p_mask`.

@@ -284,10 +284,14 @@ ROW_NUMBER = {
     **OF_ANOTHER_SHAPE,
 }
 NONE = {"None": NO_NUMBER["None"]}
-KEPT = {**ROW_NUMBER, **NOT_WHOLE, "negative": Mistake(-1, "-1: 0 keeps all tokens")}
+KEPT = {**ROW_NUMBER, **NOT_WHOLE, "negative": Mistake(-2, "-2: 0 and -1 keep all tokens")}
 NUCLEUS = {**ROW_NUMBER, "zero": Mistake(0, "0: 1 keeps all tokens")}
 LEAST = {**ROW_NUMBER, "above 1": Mistake(1.5, "1.5: 0 keeps all tokens")}
-COLD = {**POSITIVE, **OF_ANOTHER_SHAPE, "one negative": Mistake(np.array([1, 0, 1, -2]), "-2")}
+COLD = {
+    **POSITIVE,
+    **OF_ANOTHER_SHAPE,
+    "one negative": Mistake(np.array([1, 0, 1, -2]), "-2]: 0 takes the most likely token"),
+}
 ROWS_OF_TOKENS = {
     "logits": {**ENTRIES, "no entries": Mistake(X[:, :0], "(4, 0)")},
     "axis": ONE_AXIS,

@@ -252,13 +252,13 @@ def test_off_as_serving_engines_write_it_keeps_all():
     logits = np.float32([[1, -np.inf, 3, 2, -1e30]])
     exists = logits > -np.inf
     traced = jax.jit(lambda x, k, p, least: (top_k_mask(x, k), top_p_mask(x, p), min_p_mask(x, least)))
-    for k in (0, 5, 99, 2**40):
+    for k in (0, -1, 5, 99, 2**40, np.int64(-1), jnp.float32(-1.2)):
         np.testing.assert_array_equal(top_k_mask(logits, k), exists)
     for p in (1, 1.0, 1.5, jnp.float32(1), jnp.inf):
         np.testing.assert_array_equal(top_p_mask(logits, p), exists)
     for p in (0, 0.0):
         np.testing.assert_array_equal(min_p_mask(logits, p), exists)
-    for k, p in ((0, 1.0), (5, 1.5), (99, jnp.inf)):
+    for k, p in ((0, 1.0), (-1, 1.0), (5, 1.5), (99, jnp.inf)):
         for found in traced(logits, k, p, 0.0):
             np.testing.assert_array_equal(found, exists)
 
@@ -434,7 +434,7 @@ def test_one_program_serves_rows_that_differ():
     key = jax.random.key(5)
     numbers = {
         "temperature": np.float32([1, 0, 0.7, 2, 1, 1, 1, 1]),
-        "top_k": np.int32([0, 3, 5, 50, 300, 1, 0, 9]),
+        "top_k": np.int32([0, 3, 5, 50, 300, 1, -1, 9]),
         "top_p": np.float32([1, 0.5, 0.9, 0.99, 0.3, 0.9, 1, 1]),
         "min_p": np.float32([0, 0, 0.1, 0, 0, 0, 0.3, 1]),
     }
@@ -454,7 +454,7 @@ def test_nan_and_traced_numbers_out_of_range_mark_their_own_row_alone():
     logits[1, 5] = np.nan
     numbers = OFF | {
         "temperature": np.float32([1, 1, -1, np.nan, np.inf, 1, 1, 1]),
-        "top_k": np.int32([5] * 5 + [-1, 5, 5]),
+        "top_k": np.int32([5] * 5 + [-2, 5, 5]),
         "top_p": np.float32([0.9] * 6 + [0, np.nan]),
     }
     (tokens, logarithms), (kept, normalizer) = drawn_and_truncated(jax.random.key(0), logits, numbers)

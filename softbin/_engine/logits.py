@@ -20,6 +20,7 @@ from softbin._engine.shares import brief, show
 from softbin._engine.truncations import Limits, divided
 
 _GREEDY = 1e-5  # temperatures below it stand for 0
+_ALL = -1  # keeps all, as 0 does: what vLLM and sglang write, also into the arrays of a batch
 _OPTIONAL = ("top_k", "top_p", "min_p")
 _MOST = np.iinfo(np.int32).max
 
@@ -83,8 +84,8 @@ def _check_count(name: str, number: Any) -> None:
     known = known_value(number)
     if known is None:
         return
-    if not np.all(known >= 0):
-        raise ValueError(f"{name} must not be negative, got {show(number)}: 0 keeps all tokens")
+    if not np.all(np.round(known) >= _ALL):
+        raise ValueError(f"{name} must not be less than {_ALL}, got {show(number)}: 0 and {_ALL} keep all tokens")
     if not isinstance(number, jax.Array) and not np.array_equal(known, np.round(known)):
         raise ValueError(f"{name} is a number of tokens and must be whole, got {show(number)}")
 
@@ -105,14 +106,14 @@ def _check_least(name: str, number: Any) -> None:
 
 
 _CHECKS = {
-    "temperature": lambda name, number: check_temperature(number, zero=True),
+    "temperature": lambda name, number: check_temperature(number, zero=True, remedy=": 0 takes the most likely token"),
     "k": _check_count,
     "p": _check_mass,
     "least": _check_least,
 }
 _OFF = {
     "temperature": lambda known, size: known == 1,
-    "k": lambda known, size: (np.round(known) == 0) | (known >= size),
+    "k": lambda known, size: np.isin(np.round(known), (0, _ALL)) | (known >= size),
     "p": lambda known, size: known >= 1,
     "least": lambda known, size: known == 0,
 }
@@ -143,7 +144,7 @@ def prepare(
         temperature = jnp.where(usable & (temperature >= _GREEDY), temperature, 1)
     if settings.k is not None:
         k = _count(settings.k, groups, shape)
-        valid.append(k >= 0)
+        valid.append(k >= _ALL)
         limits = limits._replace(k=k)
     if (p := _per_row(settings.p, groups, shape, dtype)) is not None:
         valid.append(p > 0)
@@ -171,16 +172,16 @@ def _per_row(number: Any, groups: Groups, shape: tuple[Any, ...], dtype: Any) ->
 
 
 def _count(number: Any, groups: Groups, shape: tuple[Any, ...]) -> Int[Array, "*group"]:
-    """Floats are rounded half to even; -1 for what is negative, or NaN."""
+    """Floats are rounded half to even; -2 for what is less than -1, or NaN."""
     number = jnp.asarray(number)
     if jnp.issubdtype(number.dtype, jnp.floating):
-        number = as_computed(number)
-        number = jnp.where(number >= -0.5, jnp.minimum(jnp.round(number), 2.0**30), -1)
+        number = jnp.round(as_computed(number))
+        number = jnp.where(number >= _ALL, jnp.minimum(number, 2.0**30), _ALL - 1)
     elif jnp.issubdtype(number.dtype, jnp.unsignedinteger):
         number = jnp.minimum(number, np.asarray(min(_MOST, np.iinfo(number.dtype).max), number.dtype))
     elif number.dtype.itemsize > 4:
-        number = jnp.clip(number, -1, _MOST)
-    number = jnp.maximum(number.astype(jnp.int32), -1)
+        number = jnp.clip(number, _ALL - 1, _MOST)
+    number = jnp.maximum(number.astype(jnp.int32), _ALL - 1)
     return jnp.expand_dims(jnp.broadcast_to(number, groups.without(shape)), groups.axes)
 
 
