@@ -51,6 +51,9 @@ def kth_largest(
     use, with other roundings, and then the entry that holds the value misses it. It may not round bfloat16 and float16
     scores at all: pass scores that you compare through `jax.lax.reduce_precision` first.
 
+    Several `k` of the same scores, such as the four largest of a sharded batch, share the rounds of a `jax.vmap` over
+    them, and need no gather either: `jax.vmap(lambda k: kth_largest(scores, k))(jnp.arange(1, 5))`.
+
     The gradient goes to the entry that holds the value, as that of `jax.lax.top_k` does: among equal scores, to the
     last one that :func:`binary_argmax` chooses. So the gradients for `k = 1, ..., m` add up to the choice of `m`. It
     works in forward and in reverse mode; weights and `k` have none.
@@ -105,6 +108,9 @@ def binary_argmax(
     It is the limit of :func:`softbin.soft_binary_argmax` as the temperature falls to 0, ties aside. Its gradient is
     zero. It is found without a sort, as :func:`kth_largest` is. Over several axes, the index counts the entries of the
     group in row-major order; over shards, those of the first shard come first.
+
+    A group with NaN has NaN for a choice, of which every comparison is false. `where=~jnp.isnan(scores)` never chooses
+    an entry with NaN, and `jnp.where(jnp.isnan(scores), jnp.inf, scores)` chooses it first, as `jax.lax.top_k` does.
 
     Args:
       scores: floating point, any shape. -0 equals 0, and subnormal float32 or float64 numbers are 0.
