@@ -110,7 +110,7 @@ def binary_argmax(
     group in row-major order; over shards, those of the first shard come first.
 
     A group with NaN has NaN for a choice, of which every comparison is false. `where=~jnp.isnan(scores)` never chooses
-    an entry with NaN, and `jnp.where(jnp.isnan(scores), jnp.inf, scores)` chooses it first, as `jax.lax.top_k` does.
+    an entry with NaN, and `jnp.where(jnp.isnan(scores), jnp.inf, scores)` chooses it first.
 
     Args:
       scores: floating point, any shape. -0 equals 0, and subnormal float32 or float64 numbers are 0.

@@ -42,11 +42,15 @@ def gates(
         g_j = \mathrm{scale} \cdot \frac{w_j}{\sum_{l \text{ chosen}} w_l} \; \text{ for chosen } j, \text{ else } 0,
         \qquad w_j = e^{s_j} \text{ under "softmax", } s_j \text{ under "sigmoid".}
 
+    For dispatch, `softbin.top_k(gates, k)` has the weights and the experts of each token. Where groups of experts are
+    chosen first, set the logits of the others to `-inf`. Weights that are not normalised, such as plain sigmoids or a
+    softmax over all experts, are theirs times :func:`softbin.binary_argmax` of the scores with their bias.
+
     Args:
       logits: floating point; the last axis is that of the experts, all others are tokens. A token cannot use an expert
         whose logit is `-inf`: that gate is 0, and a token that can use fewer than `k` experts goes to all of those.
-      bias: one number per expert, which the tokens choose with: from :func:`quantile_bias` of :func:`router_scores`. It
-        gets no gradient.
+      bias: one number per expert, which the tokens choose with: from :func:`quantile_bias` of :func:`router_scores`, or
+        zeros. It gets no gradient.
       k: how many experts a token chooses, whole, at least 1 and less than the number of experts. May be traced.
       gate: `"softmax"`, or `"sigmoid"`, as in DeepSeek-V3 and its descendants.
       scale: what the gates of a token add up to, positive.

@@ -533,6 +533,17 @@ def test_a_sharded_axis_has_the_same_bits_and_only_all_reduces(kind, axis, split
     assert max([size for _, size in sent], default=0) <= MOST_NUMBERS
 
 
+@pytest.mark.parametrize("kind", MESHES)
+def test_several_values_of_one_sharded_batch_share_the_rounds(kind):
+    scores = jax.device_put(TIED, NamedSharding(MESHES[kind], PartitionSpec(None, "shards")))
+    largest = jax.jit(lambda scores, ks: jax.vmap(lambda k: kth_largest(scores, k, axis=None))(ks))
+    program = largest.lower(scores, np.arange(1, 5)).compile()
+    np.testing.assert_array_equal(program(scores, np.arange(1, 5)), -np.sort(-TIED, None)[:4])
+    sent = collectives(program.as_text())
+    assert {name for name, _ in sent} == {"all-reduce"}
+    assert max(size for _, size in sent) <= 4 * MOST_NUMBERS
+
+
 def test_shards_of_a_mapped_axis_are_one_group():
     over_shards, replicated = PartitionSpec(None, "shards"), PartitionSpec()
     run = partial(all_choices, k=30, axis_name="shards")

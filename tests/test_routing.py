@@ -256,6 +256,16 @@ class TestGates:
             actual = gates(SCORES, self.BIAS, K, gate=gate, scale=2.5, where=where)
             np.testing.assert_allclose(actual, expected, atol=1e-6)
 
+    def test_the_largest_gates_are_the_experts_that_are_chosen_with_the_bias(self):
+        shares = gates(MASKED, self.BIAS, K, gate="sigmoid")
+        weights, experts, _ = softbin.top_k(shares, K)
+        back = np.zeros_like(MASKED)
+        np.put_along_axis(back, np.asarray(experts), np.asarray(weights), 1)
+        np.testing.assert_array_equal(back, shares)
+        np.testing.assert_array_equal(
+            back > 0, softbin.binary_argmax(router_scores(MASKED, gate="sigmoid") + self.BIAS, K)
+        )
+
     @pytest.mark.parametrize("gate", ["softmax", "sigmoid"])
     def test_logits_of_any_size_have_gates_and_gradients(self, gate):
         inf = np.inf

@@ -446,6 +446,16 @@ def test_one_program_serves_rows_that_differ():
     np.testing.assert_allclose(chosen - normalizer, logarithms, atol=1e-5)
 
 
+def test_drawing_from_what_is_left_gives_the_same_tokens():
+    logits, (k, p, temperature, least) = np.float32(INPUTS["normal"][:8]), parameters(7)
+    names = ("top_k", "top_p", "temperature", "min_p")
+    numbers = dict(zip(names, (each[:8] for each in (k, p, temperature, least)), strict=True))
+    directly, left = drawn_and_truncated(jax.random.key(6), logits, numbers)
+    afterwards = sample(jax.random.key(6), left.logits)
+    np.testing.assert_array_equal(afterwards.tokens, directly.tokens)
+    np.testing.assert_allclose(afterwards.log_probabilities, directly.log_probabilities, atol=1e-6)
+
+
 # What is wrong
 
 

@@ -25,9 +25,8 @@ def dtype_of(name: str, value: Any) -> Any:
     if value is not None and not isinstance(value, str | type | np.dtype):  # which may be or name a dtype
         with contextlib.suppress(TypeError, ValueError):
             return jnp.result_type(value)
-    raise TypeError(
-        f"{name} must be an array or a number, got {brief(value)}: convert it, for example with jnp.asarray"
-    )
+    remedy = "" if value is None else ": convert it, for example with jnp.asarray"
+    raise TypeError(f"{name} must be an array or a number, got {brief(value)}{remedy}")
 
 
 def check_floating(name: str, value: Any) -> None:
