@@ -17,6 +17,8 @@ from softbin._engine.checks import dtype_of
 from softbin._engine.groups import is_symbolic
 from softbin._engine.shares import brief
 
+__all__ = ["value_and_grad"]
+
 
 def value_and_grad(
     logits_fn: Callable[..., PyTree],

@@ -26,6 +26,16 @@ from jaxtyping import Array, Float
 
 from softbin._records import documented
 
+__all__ = [  # noqa: RUF022 (as the pages show them)
+    "Regularizer",
+    "LinkParts",
+    "euclidean",
+    "binary_entropy",
+    "laplace",
+    "normal",
+    "tsallis",
+]
+
 
 @documented
 class LinkParts(NamedTuple):

@@ -19,6 +19,14 @@ from softbin._engine.counting import SUM, arrange, statistics
 from softbin._engine.groups import Groups, is_symbolic
 from softbin.hard_choices import binary_argmax, cutoff
 
+__all__ = [  # noqa: RUF022 (as the pages show them)
+    "gates",
+    "router_scores",
+    "quantile_bias",
+    "margins",
+    "bias_from_margins",
+]
+
 _Chosen = int | Int[Array, ""]
 """How many experts a token chooses: known, or not yet."""
 

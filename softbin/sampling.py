@@ -27,6 +27,16 @@ from softbin._engine.logits import Settings
 from softbin._engine.thresholds import check_implementation
 from softbin._records import documented
 
+__all__ = [  # noqa: RUF022 (as the pages show them)
+    "top_k_mask",
+    "top_p_mask",
+    "min_p_mask",
+    "truncate",
+    "Truncated",
+    "sample",
+    "Sampled",
+]
+
 Number = Real[ArrayLike, "..."]
 """A number for all rows, or an array of them that broadcasts to the shape of the logits without `axis`."""
 

@@ -240,7 +240,7 @@ def prepare_targets(
 def batch_budget(batch: Batch, budget: Budget) -> Real[ArrayLike, "..."]:
     """`k` of the whole batch, over all shards; all that counts where a mask, or zero weights, leave fewer than `k`."""
     if not callable(budget):
-        return budget if batch.weights is None else _at_most_what_counts(budget, batch)
+        return budget if batch.weights is None else _at_most(batch.groups.total(batch.weights), budget, batch)
     if isinstance(budget, shares.Share) and batch.weights is None:
         size = jnp.asarray(batch.groups.size(batch.logits.shape), batch.logits.dtype)
         return size * jnp.asarray(budget.shares, size.dtype)
@@ -251,8 +251,8 @@ def batch_budget(batch: Batch, budget: Budget) -> Real[ArrayLike, "..."]:
     return k if batch.groups.axis_name is None else lax.psum(k, batch.groups.axis_name)
 
 
-def _at_most_what_counts(k: Any, batch: Batch) -> Float[Array, "..."]:
-    count, k = batch.groups.gather(batch.groups.total(batch.weights))[0], convert(k, batch.logits.dtype)
+def _at_most(count: Float[Array, "*group"], k: Any, batch: Batch) -> Float[Array, "..."]:
+    count, k = batch.groups.gather(count)[0], convert(k, batch.logits.dtype)
     return jnp.where(k <= batch.groups.size(batch.logits.shape), jnp.minimum(k, count), k)
 
 

@@ -39,6 +39,8 @@ from softbin.operators import soft_binary_argmax
 from softbin.regularizers import Regularizer, euclidean
 from softbin.routing import gates, quantile_bias, router_scores
 
+__all__ = ["SoftBinaryArgmax", "TopK", "BalancedTopK", "DecisionThresholds"]  # noqa: RUF022 (as the pages show them)
+
 
 class SoftBinaryArgmax(nn.Module):
     """A layer that chooses `k` of `n` along an axis: :func:`softbin.soft_binary_argmax`.

@@ -34,6 +34,8 @@ from softbin.operators import soft_binary_argmax
 from softbin.regularizers import Regularizer, euclidean
 from softbin.routing import gates, quantile_bias, router_scores
 
+__all__ = ["SoftBinaryArgmax", "TopK", "BalancedTopK", "DecisionThresholds"]  # noqa: RUF022 (as the pages show them)
+
 
 class _Layer(nnx.Module):
     """A module whose signature is that of its constructor; Flax gives all of them `(*args, **kwargs)`."""

@@ -33,6 +33,14 @@ from softbin.decisions import decision_thresholds, predict
 from softbin.operators import pull_back
 from softbin.regularizers import Regularizer, euclidean
 
+__all__ = [  # noqa: RUF022 (as the pages show them)
+    "lightgbm_objective",
+    "xgboost_objective",
+    "Objective",
+    "Decisions",
+    "warn_of_parameters_without_effect",
+]
+
 _LOSSES = ("squared", "fenchel_young")
 _HESSIANS = ("unit", "gauss_newton")
 _WITHOUT_EFFECT: dict[str, Any] = {

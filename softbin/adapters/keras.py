@@ -33,6 +33,13 @@ from softbin.decisions import decision_thresholds, predict
 from softbin.losses import Budget, loss
 from softbin.regularizers import Regularizer, binary_entropy, euclidean, laplace, normal, tsallis
 
+__all__ = [  # noqa: RUF022 (as the pages show them)
+    "HyperSimplexLoss",
+    "ZeroOneError",
+    "DecisionThresholds",
+    "FitThresholds",
+]
+
 if keras.backend.backend() != "jax":
     raise ImportError(
         f"softbin.adapters.keras needs Keras on JAX, and its backend is {keras.backend.backend()}: set "

@@ -28,6 +28,14 @@ from softbin.adapters.leaves import Leaves, check_some, computed_in, floating_le
 from softbin.operators import soft_binary_argmax
 from softbin.regularizers import euclidean
 
+__all__ = [  # noqa: RUF022 (as the pages show them)
+    "projection_hypersimplex",
+    "projection_box_section",
+    "keep_params_in_hypersimplex",
+    "keep_top_k",
+    "KeepTopKState",
+]
+
 _Halving = tuple[Int[Array, ""], Int[Array, ""], list[Bool[Array, "..."]]]
 """The ends of a range of magnitudes, and which entries are chosen."""
 _SLACK = 1e-6  # relative; sums of bounds round

@@ -23,6 +23,8 @@ from softbin.adapters.temperature_scaling import TemperatureScaling
 from softbin.losses import Budget
 from softbin.regularizers import Regularizer, euclidean
 
+__all__ = ["HyperSimplexClassifier"]
+
 _OBJECTIVES = {"lightgbm": lightgbm_objective, "xgboost": xgboost_objective}
 _RAW = {"lightgbm": "raw_score", "xgboost": "output_margin"}
 _STARTS = ("init_score", "eval_init_score", "base_margin", "base_margin_eval_set", "init_model", "xgb_model")
