@@ -57,7 +57,7 @@ def test_gates_are_soft_hard_and_of_the_chosen():
     for gates, total in (("soft", 2), ("hard", 2), ("gates", 1)):
         np.testing.assert_allclose(names[gates].sum(-1), total, rtol=1e-5)
     np.testing.assert_array_equal(np.argsort(-names["hard"], stable=True)[:, :2], np.sort(names["experts"]))
-    np.testing.assert_array_equal(np.take_along_axis(names["logits"], names["experts"], -1), names["values"])
+    np.testing.assert_array_equal(np.take_along_axis(names["gates"], names["experts"], -1), names["weights"])
 
 
 def test_as_many_rows_lack_a_gradient_as_the_text_says():
