@@ -254,20 +254,21 @@ def top_k(
 def _top_k(scores: Float[Array, "*shape"], where: Bool[Array, "..."] | None, *, k: int, axis: int) -> tuple[Array, ...]:
     exists = jnp.broadcast_to(True if where is None else where, jnp.shape(scores))
     scores, exists = (jnp.moveaxis(jnp.asarray(array), axis, -1) for array in (scores, exists))
+    given = lax.optimization_barrier(lax.stop_gradient(scores))  # XLA sorts constants as it compiles, for minutes
 
     def by_value() -> Array:  # much the faster on CPU
-        ranked = as_computed(lax.stop_gradient(scores))
+        ranked = as_computed(given)
         ranked = jnp.where(jnp.abs(ranked) < jnp.finfo(scores.dtype).tiny, 0, ranked)
         return lax.top_k(jnp.where(exists, ranked, -jnp.inf), k)[1]
 
     def by_key() -> Array:  # for those that exist and are `-inf`
-        keys = ranks.keys(lax.stop_gradient(scores))
+        keys = ranks.keys(given)
         return lax.top_k(jnp.where(exists, keys, jnp.iinfo(keys.dtype).min), k)[1]
 
-    indices = by_value() if where is None else lax.cond(jnp.any(exists & (scores == -jnp.inf)), by_key, by_value)
+    indices = by_value() if where is None else lax.cond(jnp.any(exists & (given == -jnp.inf)), by_key, by_value)
     mask = jnp.take_along_axis(exists, indices, -1)
     values = jnp.where(mask, jnp.take_along_axis(scores, indices, -1), 0)
-    poisoned = jnp.any(jnp.isnan(scores) & exists, -1, keepdims=True)
+    poisoned = jnp.any(jnp.isnan(given) & exists, -1, keepdims=True)
     values = jnp.where(poisoned, jnp.nan, values)
     return tuple(jnp.moveaxis(array, -1, axis) for array in (values, indices, mask))
 

@@ -93,7 +93,8 @@ class Groups(NamedTuple):
 
     def count_where(self, condition: Bool[Array, "*shape"]) -> Int[Array, "*group"]:
         """How many entries of each group meet a condition: exact up to 2^31 entries."""
-        numbers = condition.astype(jnp.int32)
+        one = lax.optimization_barrier(jnp.ones((), jnp.int32))  # so that XLA does not count while it compiles
+        numbers = jnp.where(condition, one, 0)
         for axis in self.axes:
             n = numbers.shape[axis]
             if not is_symbolic(n):

@@ -12,8 +12,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, ArrayLike
+
+_LARGE = 2**16  # entries of a constant, of which XLA takes some milliseconds for each operation while it compiles
 
 
 def run(function: Callable[..., Any], out_spec: Callable[[Any], Any], *arrays: Any, **static: Any) -> Any:
@@ -27,6 +31,7 @@ def run(function: Callable[..., Any], out_spec: Callable[[Any], Any], *arrays: A
     """
     function = partial(function, **static)
     mesh = explicit_mesh(arrays)
+    arrays = jax.tree.map(_known_at_run_time, arrays)
     if mesh is None:
         return function(*arrays)
     shardings = jax.tree.map(
@@ -129,6 +134,14 @@ def is_manual(array: ArrayLike) -> bool:
     """Whether an array is what one device holds, as inside `jax.shard_map` over all axes of a mesh."""
     kinds = jax.typeof(array).sharding.mesh.axis_types
     return bool(kinds) and all(kind == AxisType.Manual for kind in kinds)
+
+
+def _known_at_run_time(array: Any) -> Any:
+    """A large array that a traced function closes over, hidden from XLA, which would work out what follows from it."""
+    is_known = isinstance(array, jax.Array | np.ndarray) and not isinstance(array, jax.core.Tracer)
+    if not is_known or array.size < _LARGE or not isinstance(jnp.zeros(()), jax.core.Tracer):
+        return array
+    return lax.optimization_barrier(array)
 
 
 def _explicit_mesh(array: Any) -> AbstractMesh | None:
