@@ -188,6 +188,8 @@ def statistics(operands: Sequence[tuple[Statistic, Shaped[Array, "..."]]], layou
             kinds, arrays = _unpacked(operands, arrays)
     kinds, arrays = _unpacked(operands, arrays)
     axes = groups.axes
+    if layout.local and groups.lanes > 1 and not is_symbolic(n) and n > _FEW:  # too many terms to meet in one float
+        arrays = tuple(jnp.expand_dims(array, axis) for array in sums.reduce(arrays, axis, kinds=kinds))
     if groups.lanes > 1:  # beside the last axis, the lanes
         *before, width = arrays[0].shape
         arrays = tuple(array.reshape(*before, groups.lanes, width // groups.lanes) for array in arrays)

@@ -120,3 +120,12 @@ def test_conditions_may_be_more_than_an_integer_counts():
         return statistics([(COUNT, layout.enter(entries % n == 0, False)) for n in (1, 2, 3, 5, 7)], layout)
 
     assert [np.asarray(count)[0, 0] for count in run(np.arange(2048))] == [2048, 1024, 683, 410, 293]
+
+
+def test_few_terms_meet_in_one_float():
+    """Of a length that is not cut into blocks to the end: off by 8e-5 where the rest was one sum over all lanes."""
+    n, weight = 128 * 64 * 65, np.float32(0.3)
+    layout = arrange((n,), Groups((0,)), manual=True)
+    several = jax.jit(lambda weights: statistics([(SUM, layout.enter(w, 0)) for w in (weights, 2 * weights)], layout))
+    found, _ = several(np.full(n, weight))
+    np.testing.assert_allclose(found.item(), n * float(weight), rtol=1e-6)
