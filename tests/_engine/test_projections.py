@@ -67,7 +67,8 @@ def test_budgets_are_numbers_counts_of_labels_and_functions():
         (per_class, per_class),
         (softbin.budgets.label_count, COUNTED @ np.eye(CLASSES)[LABELS]),
         (spread, [COUNTED.sum() / CLASSES] * CLASSES),
-        (COUNTED.sum() + 1, [np.nan] * CLASSES),
+        (COUNTED.sum() + 1, [COUNTED.sum()] * CLASSES),  # of examples, though fewer count
+        (COUNTED.size + 1, [np.nan] * CLASSES),
     )
 
     def budget_of_classes(budget):
