@@ -2,9 +2,9 @@
 # JAX 0.10.2 (0.7.1 prints the same), Python >= 3.11, CPU. Gone in 0.12.0.1.
 #
 # `jnp.percentile(x, q)` works out the rank q / 100 * (n - 1) in one program, in which XLA multiplies the constants
-# first: as q * (0.01 * (n - 1)), it is a little less than n - 1 at q = 100 for almost a quarter of all lengths, 6 and
-# 11 among them. So the 100th percentile is below the largest entry, and with method="lower" it is the entry before the
-# last; the 50th differs from `jnp.median`. `jnp.nanpercentile`, and `jnp.quantile` at 1.0, are right.
+# first: as q * (0.01 * (n - 1)), it is a little less than n - 1 at q = 100 for more than a fifth of the lengths up to 200,
+# 6 and 11 among them. So the 100th percentile is below the largest entry, and with method="lower" it is the entry before the
+# last. `jnp.nanpercentile`, and `jnp.quantile` at 1.0, are right.
 #
 # Seen on 2026-11-30 (x = 0, 1, ..., n - 1, float32):
 #   n = 6: percentile 100 is 4.999999523162842, "lower" 4.0, quantile 1.0 is 5.0

@@ -4,7 +4,7 @@
 # The gradient of `softmax_cross_entropy_with_integer_labels` by logits, with logits and labels as arguments of
 # `jax.jit`, compiles the longer the more examples a batch has, though no array is known then. The function picks a logit
 # by `take_along_axis`, whose transpose scatters the same cotangent, -1/n, once for each example; XLA takes that part for
-# a constant, and works it out entry by entry while it compiles: 2 s for 2^20 examples, and in proportion for more. The
+# a constant, and works it out entry by entry while it compiles, 2 s for 2^20 examples. The
 # one-hot `softmax_cross_entropy` of the same batch compiles in the same time at any size.
 #
 # Seen on 2026-11-30 (seconds of the processor for one compilation, the best of three):

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# google-tunix 0.1.7 with JAX 0.10.2, Python >= 3.11.
+# google-tunix 0.1.7 with JAX 0.10.2, Python >= 3.11, CPU.
 #
 # The temperature of Tunix' `Sampler` is 0.0 unless it is given. Alone that is greedy decoding, but with `top_p` the
 # logits are divided by it: positive ones become infinite and tie, so that each token is the first of the vocabulary

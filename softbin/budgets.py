@@ -2,7 +2,7 @@
 
 A budget is one of these:
 
-- a number of examples, or an array (C,) with one for each class;
+- a number of examples, or an array (C,) with one for each class; all that count, where a mask leaves fewer;
 - a share of the examples, made by :func:`fraction` or :func:`prior`;
 - :func:`label_count`, the positives in the batch;
 - another callable `(targets, weights) -> k`. `targets` of shape (n, C) are the one-hot, multi-hot or soft labels, or

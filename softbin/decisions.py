@@ -73,8 +73,8 @@ def decision_thresholds(
       labels: as for :func:`softbin.loss`. Only a budget that counts labels needs them.
       temperature: that of the loss.
       budget: `k` per class over this data set: a number of examples, an array (C,) of them, or a callable of
-        `softbin.budgets`. The default is that of :func:`softbin.loss`; that of :func:`softbin.fenchel_young_loss` is
-        `budgets.label_count`.
+        `softbin.budgets`; where a mask leaves less than a number, all. The default is that of :func:`softbin.loss`;
+        that of :func:`softbin.fenchel_young_loss` is `budgets.label_count`.
       where, weights, regularizer, axis_name: as for :func:`softbin.loss`.
 
     Returns:

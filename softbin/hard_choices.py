@@ -109,8 +109,8 @@ def binary_argmax(
     zero. It is found without a sort, as :func:`kth_largest` is. Over several axes, the index counts the entries of the
     group in row-major order; over shards, those of the first shard come first.
 
-    A group with NaN has NaN for a choice, of which every comparison is false. `where=~jnp.isnan(scores)` never chooses
-    an entry with NaN, and `jnp.where(jnp.isnan(scores), jnp.inf, scores)` chooses it first.
+    A group with NaN has NaN for a choice: both `choice > 0` and `choice == 0` are false. `where=~jnp.isnan(scores)`
+    never chooses an entry with NaN, and `jnp.where(jnp.isnan(scores), jnp.inf, scores)` chooses it first.
 
     Args:
       scores: floating point, any shape. -0 equals 0, and subnormal float32 or float64 numbers are 0.

@@ -72,7 +72,8 @@ def loss(
       labels: integers (...) in [0, C), or labels of the shape of `logits` with values in [0, 1]: one-hot,
         multi-hot, soft, or binary.
       budget: `k` per class: a number of examples, an array (C,) of them, or a callable of `softbin.budgets`; half the
-        batch is `budgets.fraction(0.5)`, and the number 0.5 is refused. Where fewer examples count, all are chosen.
+        batch is `budgets.fraction(0.5)`, and the number 0.5 is refused. All that count are chosen where a mask or
+        weights of zero leave less than a number; one that all examples would not reach gives NaN, if it is traced.
       temperature: positive; a number or an array (C,). May be traced, and has a gradient.
       where: which examples count, shape (...); or which entries do, of the shape of `logits`, where labels are
         missing: `n` is then the number of examples of each class.
@@ -86,8 +87,8 @@ def loss(
         logits leave the kernel together.
 
     Returns:
-      A scalar of at least float32 precision; 0 for an empty batch, NaN where a traced budget or temperature, or a
-      traced label that counts, is out of range.
+      A scalar of at least float32 precision; 0 for an empty batch (unless its budget is a number), NaN where a traced
+      budget or temperature, or a traced label that counts, is out of range.
 
     Raises:
       TypeError: logits are not floating point, or the labels' dtype is neither integer, boolean nor floating.

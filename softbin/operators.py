@@ -77,8 +77,8 @@ def soft_binary_argmax(
         of a regularizer other than `normal` and `tsallis`, and leaves everything else to "xla".
 
     Returns:
-      `y`, with the shape and dtype of `scores`. NaN where a traced `k` is outside [0, n] or a traced
-      temperature is not positive. A group that is masked whole gives 0.
+      `y`, with the shape and dtype of `scores`. NaN where a traced `k` is outside [0, n] (with a mask and weights:
+      negative or infinite) or a traced temperature is not positive. A group that is masked whole gives 0.
 
     Raises:
       TypeError: `scores` is not floating point, or `where` is not boolean.

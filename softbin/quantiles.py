@@ -163,7 +163,7 @@ def percentile(
     """The value below which `q` per cent of the entries lie: :func:`quantile` of `q / 100`, without a rounding.
 
     The rank `q (n - 1) / 100` is exact. A share could not always say it: no float is 29 hundredths, and the nearest is
-    less. Nor can floats: in JAX 0.7 and 0.10 the 100th `jnp.percentile` of 6 entries is not the largest.
+    less. Floats lose such a rank: in JAX 0.7.1 and 0.10.2 the 100th `jnp.percentile` of 6 entries is not the largest.
 
     Args, returns and raises: as for :func:`quantile`, with `q` in [0, 100].
 

@@ -51,8 +51,8 @@ def gates(
         \qquad w_j = e^{s_j} \text{ under "softmax", } s_j \text{ under "sigmoid".}
 
     For dispatch, `softbin.top_k(gates, k)` has the weights and the experts of each token. Where groups of experts are
-    chosen first, set the logits of the others to `-inf`. Weights that are not normalised, such as plain sigmoids or a
-    softmax over all experts, are theirs times :func:`softbin.binary_argmax` of the scores with their bias.
+    chosen first, set the logits of the others to `-inf`. For weights that are not normalised, such as plain sigmoids or
+    a softmax over all experts, multiply these by `softbin.binary_argmax(scores + bias, k)`.
 
     Args:
       logits: floating point; the last axis is that of the experts, all others are tokens. A token cannot use an expert

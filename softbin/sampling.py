@@ -306,7 +306,8 @@ def sample(
 
     Who needs the logits too draws from them: `sample(key, truncate(logits, ...).logits)` gives the same tokens, and
     searches once. On one device, with a `top_k` that is small and fixed, draw from what :func:`softbin.top_k` leaves,
-    as in the second example: of 8 x 151,936 logits with `top_k=50` that takes a sixth of the time.
+    as in the second example: of 8 x 151,936 logits with `top_k=50` that takes a sixth of the time on two CPU cores. The
+    same key draws other tokens then, and of logits that tie at the edge some are left out.
 
     Args:
       key: from `jax.random.key` or `jax.random.PRNGKey`; or an array with one key for each row, of the shape of

@@ -185,16 +185,21 @@ def test_masked_example_is_a_dropped_one(function, budget):
 
 @each_loss
 def test_all_are_chosen_where_a_mask_or_weights_leave_fewer_than_the_budget(function):
-    @jax.jit
-    def by_mask_and_by_weights(k):
-        by = {"where": WHERE}, {"weights": WHERE.astype(np.float32)}
-        return [jax.value_and_grad(partial(function, labels=LABELS, budget=k, **each))(LOGITS) for each in by]
+    ones, m = np.ones(N, np.float32), WHERE.sum()
+    counts = {"where": WHERE}, {"weights": WHERE * ones}, {"where": WHERE, "weights": 3 * ones}, {"weights": ones / N}
 
-    value, gradient = value_and_grad(function, LOGITS[WHERE], LABELS[WHERE], budget=WHERE.sum())
-    for actual, by_logits in by_mask_and_by_weights(WHERE.sum() + 1):
+    @jax.jit
+    def by_mask_and_by_weights(budgets):
+        settings = [{"budget": k, **each} for k, each in zip(budgets, counts, strict=True)]
+        return [jax.value_and_grad(partial(function, labels=LABELS, **each))(LOGITS) for each in settings]
+
+    value, gradient = value_and_grad(function, LOGITS[WHERE], LABELS[WHERE], budget=m)
+    *fewer, (too_light, _) = by_mask_and_by_weights((m + 1, m + 1, 3 * m + 1, 2))
+    for actual, by_logits in fewer:
         np.testing.assert_allclose(actual, value, rtol=1e-6)
         np.testing.assert_allclose(by_logits[WHERE], gradient, atol=1e-7)
-    assert all(np.isnan(actual) for actual, _ in by_mask_and_by_weights(N + 1))
+    assert np.isnan(too_light)  # two of what weighs one in all
+    assert all(np.isnan(actual) for actual, _ in by_mask_and_by_weights((N + 1, N + 1, 3 * N + 1, np.nan)))
 
 
 @by_the_other

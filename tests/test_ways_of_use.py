@@ -19,6 +19,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import softbin
 from softbin import budgets, large_batch
+from softbin._engine import meshes
 from softbin.adapters import flax_linen, flax_nnx, gbdt
 from softbin.adapters.optax import keep_params_in_hypersimplex, projection_box_section, projection_hypersimplex
 from tests.test_sharding import collectives
@@ -212,6 +213,26 @@ def test_constants_are_not_added_up_while_compiling():
 
     program = jax.make_jaxpr(all_of_constants)(logits).jaxpr
     assert not sums_of_constants(program, [False])[0]
+
+
+def test_large_constants_are_hidden_from_the_compiler(monkeypatch):
+    mesh = jax.make_mesh(*DEVICE_MESH, axis_types=(AxisType.Explicit,) * 2)
+    spread = jax.device_put(LOGITS, NamedSharding(mesh, BOTH_AXES))
+    keys, shares = jax.random.split(jax.random.key(0), N), budgets.prior(np.full(CLASSES, 1 / CLASSES))
+
+    def of_constants():
+        return (
+            softbin.sampling.sample(keys, LOGITS, top_p=WHERE / 2 + 0.25),
+            softbin.loss(LOGITS, LABELS, budget=shares, where=WHERE, weights=WEIGHTS.astype(np.float64)),
+            softbin.binary_argmax(spread, 2),
+        )
+
+    wanted = of_constants()
+    monkeypatch.setattr(meshes, "_LARGE", 1)
+    with jax.set_mesh(mesh):
+        program = jax.jit(of_constants).lower()
+        assert program.as_text().count("optimization_barrier") > 4
+        assert_same(program.compile()(), wanted)
 
 
 def test_donated_logits_without_transfers_where_nans_are_errors():

@@ -238,9 +238,9 @@ def prepare_targets(
 
 
 def batch_budget(batch: Batch, budget: Budget) -> Real[ArrayLike, "..."]:
-    """`k` of the whole batch, over all shards; all that counts where a mask, or zero weights, leave fewer than `k`."""
+    """`k` of the whole batch, over all shards; or all that counts, where a mask or zero weights leave less."""
     if not callable(budget):
-        return budget if batch.weights is None else _at_most(batch.groups.total(batch.weights), budget, batch)
+        return budget if batch.weights is None else _at_most_what_counts(budget, batch, batch.weights)
     if isinstance(budget, shares.Share) and batch.weights is None:
         size = jnp.asarray(batch.groups.size(batch.logits.shape), batch.logits.dtype)
         return size * jnp.asarray(budget.shares, size.dtype)
@@ -251,9 +251,13 @@ def batch_budget(batch: Batch, budget: Budget) -> Real[ArrayLike, "..."]:
     return k if batch.groups.axis_name is None else lax.psum(k, batch.groups.axis_name)
 
 
-def _at_most(count: Float[Array, "*group"], k: Any, batch: Batch) -> Float[Array, "..."]:
-    count, k = batch.groups.gather(count)[0], convert(k, batch.logits.dtype)
-    return jnp.where(k <= batch.groups.size(batch.logits.shape), jnp.minimum(k, count), k)
+def _at_most_what_counts(k: Any, batch: Batch, weights: Float[Array, "rows row"]) -> Float[Array, "..."]:
+    """A `k` that all examples, of such weights as those that count, would not reach either is left out of range."""
+    k, one = convert(k, weights.dtype), lax.optimization_barrier(jnp.ones((), weights.dtype))  # as in `groups.total`
+    totals = batch.groups.totals([weights, jnp.where(weights != 0, one, 0)])
+    weight, number = (batch.groups.gather(total)[0] for total in totals)
+    of_all = weight * (batch.groups.size(batch.logits.shape) / jnp.maximum(number, 1))
+    return jnp.where((k > weight) & (k <= jnp.where(number == 0, k, of_all)), weight, k)
 
 
 def _called(

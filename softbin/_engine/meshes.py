@@ -139,7 +139,7 @@ def is_manual(array: ArrayLike) -> bool:
 def _known_at_run_time(array: Any) -> Any:
     """A large array that a traced function closes over, hidden from XLA, which would work out what follows from it."""
     is_known = isinstance(array, jax.Array | np.ndarray) and not isinstance(array, jax.core.Tracer)
-    if not is_known or array.size < _LARGE or not isinstance(jnp.zeros(()), jax.core.Tracer):
+    if not is_known or array.size < _LARGE or not isinstance(lax.iota(np.int32, 1), jax.core.Tracer):
         return array
     return lax.optimization_barrier(array)
 

@@ -52,7 +52,8 @@ class HyperSimplexClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator)
       estimator: an `LGBMClassifier` or `XGBClassifier`; its own objective is not used. `scale_pos_weight` and
         `is_unbalance` have no effect, and a warning says so.
       loss, hessian: as for :func:`softbin.adapters.gbdt.lightgbm_objective`.
-      budget: `k` per class. A number counts all rows, or their weight; a part of the rows gets its part of it.
+      budget: `k` per class. A number counts all rows, or their weight, and one that is larger is refused; a part of the
+        rows gets its part of it.
       temperature: the unit of the scores.
       regularizer: None stands for `softbin.euclidean`.
       calibrator: a scikit-learn classifier, fitted to `x/τ - λ` of the rows held out; its probabilities need not agree

@@ -68,7 +68,7 @@ def test_budgets_are_numbers_counts_of_labels_and_functions():
         (softbin.budgets.label_count, COUNTED @ np.eye(CLASSES)[LABELS]),
         (spread, [COUNTED.sum() / CLASSES] * CLASSES),
         (COUNTED.sum() + 1, [COUNTED.sum()] * CLASSES),  # of examples, though fewer count
-        (COUNTED.size + 1, [np.nan] * CLASSES),
+        (2 * COUNTED.size + 1, [np.nan] * CLASSES),  # more than all would weigh
     )
 
     def budget_of_classes(budget):
