@@ -165,7 +165,7 @@ def test_other_precisions_under_strict_promotion(dtype, functions, x64):
     assert results["of_entries"]["soft_binary_argmax"].dtype == dtype
 
 
-def sums_of_constants(jaxpr, known):
+def slow_work_on_constants(jaxpr, known):
     """What XLA would add up, fill up or sort while it compiles, slowly, and which results are known then."""
     is_known, found = dict(zip(jaxpr.invars, known, strict=True)) | dict.fromkeys(jaxpr.constvars, True), []
     for equation in jaxpr.eqns:
@@ -174,7 +174,7 @@ def sums_of_constants(jaxpr, known):
         for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns") and len(inner.invars) == len(inputs):  # a loop's state is not
-                more, results = sums_of_constants(inner, inputs)
+                more, results = slow_work_on_constants(inner, inputs)
                 found += more
         name, operands = equation.primitive.name, [x.aval for x in equation.invars]
         is_slow = name in ("pad", "sort", "top_k") or (name == "reduce" and len(inputs) > 2)
@@ -212,7 +212,7 @@ def test_constants_are_not_added_up_while_compiling():
         ]
 
     program = jax.make_jaxpr(all_of_constants)(logits).jaxpr
-    assert not sums_of_constants(program, [False])[0]
+    assert not slow_work_on_constants(program, [False])[0]
 
 
 def test_large_constants_are_hidden_from_the_compiler(monkeypatch):

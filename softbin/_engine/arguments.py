@@ -140,7 +140,7 @@ def prepare(arguments: Arguments, groups: Groups) -> Problem:
     k = _k_per_group(arguments.k, count, groups, shape, dtype)
     temperature = _per_group(arguments.temperature, groups, shape, dtype)
     slack = 1 + 1e-6  # a budget summed in another order may exceed the count by a rounding
-    most = count if where is None else groups.size(shape) if weights is None else jnp.finfo(dtype).max / 2
+    most = count if where is None else groups.size(shape) if weights is None else jnp.finfo(dtype).max / slack
     k = jnp.where((k >= 0) & (k <= most * slack), k, jnp.nan)
     k = k if most is count else jnp.minimum(k, count)
     temperature = jnp.where((temperature > 0) & jnp.isfinite(temperature), temperature, jnp.nan)

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 from jax.tree_util import Partial
 from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 
-from softbin._engine import meshes, shares
+from softbin._engine import meshes, shares, sums
 from softbin._engine.arguments import as_computed, convert, nan_if_negative
 from softbin._engine.checks import (
     check_amount,
@@ -253,9 +253,8 @@ def batch_budget(batch: Batch, budget: Budget) -> Real[ArrayLike, "..."]:
 
 def _at_most_what_counts(k: Any, batch: Batch, weights: Float[Array, "rows row"]) -> Float[Array, "..."]:
     """A `k` that all examples, of such weights as those that count, would not reach either is left out of range."""
-    k, one = convert(k, weights.dtype), lax.optimization_barrier(jnp.ones((), weights.dtype))  # as in `groups.total`
-    totals = batch.groups.totals([weights, jnp.where(weights != 0, one, 0)])
-    weight, number = (batch.groups.gather(total)[0] for total in totals)
+    totals = batch.groups.total(weights), batch.groups.count_where(weights != 0).astype(weights.dtype)
+    (weight, number), k = (batch.groups.gather(total)[0] for total in totals), convert(k, weights.dtype)
     of_all = weight * (batch.groups.size(batch.logits.shape) / jnp.maximum(number, 1))
     return jnp.where((k > weight) & (k <= jnp.where(number == 0, k, of_all)), weight, k)
 
@@ -279,7 +278,7 @@ def _by_example(batch: Batch) -> tuple[Float[Array, "n classes"] | None, Float[A
     """Targets and weights, one example in a row; without weights all are 1."""
     weights = _budget_weights(batch)
     if weights is None:
-        one = lax.optimization_barrier(jnp.ones((), batch.logits.dtype))  # so that XLA does not sum while it compiles
+        one = sums.hidden(1, batch.logits.dtype)
         weights = jnp.broadcast_to(one, batch.logits.shape[0] * batch.groups.lanes)
     return None if batch.targets is None else by_example(batch.targets, batch.groups.lanes), weights
 

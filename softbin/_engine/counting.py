@@ -61,8 +61,7 @@ class Layout(NamedTuple):
             entries = jnp.moveaxis(entries, -1, 0)
         if added := self.length - entries.shape[self.axis]:
             widths = [(0, added if axis == self.axis else 0, 0) for axis in range(entries.ndim)]
-            fill = lax.optimization_barrier(jnp.asarray(fill, entries.dtype))  # so that XLA pads at run time
-            entries = lax.pad(entries, fill, widths)
+            entries = lax.pad(entries, sums.hidden(fill, entries.dtype), widths)
         if self.lanes == 1:
             return entries
         *before, n, columns = entries.shape

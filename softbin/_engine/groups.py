@@ -93,8 +93,7 @@ class Groups(NamedTuple):
 
     def count_where(self, condition: Bool[Array, "*shape"]) -> Int[Array, "*group"]:
         """How many entries of each group meet a condition: exact up to 2^31 entries."""
-        one = lax.optimization_barrier(jnp.ones((), jnp.int32))  # so that XLA does not count while it compiles
-        numbers = jnp.where(condition, one, 0)
+        numbers = jnp.where(condition, sums.hidden(1, jnp.int32), 0)
         for axis in self.axes:
             n = numbers.shape[axis]
             if not is_symbolic(n):
@@ -148,9 +147,7 @@ def weighted(values: Num[Array, "..."], weights: Float[Array, "..."] | None) -> 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def _totals(values: Sequence[Array], groups: Groups, in_parts: bool) -> list[Array]:
     if len(values) == 1:  # of a single operand XLA makes one reduction of all levels, and writes down what is summed
-        # Of constants, as labels and weights can be, it would work out this sum while it compiles: minutes for 2^24.
-        zero = lax.optimization_barrier(jnp.zeros((), values[0].dtype))
-        total, negative = _totals((values[0], zero - values[0]), groups, in_parts)
+        total, negative = _totals((values[0], sums.hidden(0, values[0].dtype) - values[0]), groups, in_parts)
         return [(total - negative) / 2]
     values = list(values)
     for axis in groups.axes:

@@ -29,6 +29,14 @@ SUM = Statistic(lax.add, lambda dtype: 0)
 LARGEST = Statistic(lax.max, lambda dtype: -np.inf if jnp.issubdtype(dtype, jnp.floating) else np.iinfo(dtype).min)
 
 
+def hidden(number: Any, dtype: Any) -> Shaped[Array, ""]:
+    """A number that XLA does not know while it compiles: it would work out what follows, an entry at a time.
+
+    Of 2^24 labels, weights or places that a program knows, that takes minutes (jaxlib 0.10.2).
+    """
+    return lax.optimization_barrier(jnp.asarray(number, dtype))
+
+
 def reduce(
     operands: Sequence[Shaped[Array, "*shape"]], *axes: int, kinds: Sequence[Statistic] | None = None
 ) -> Sequence[Shaped[Array, "..."]]:
